@@ -1,0 +1,31 @@
+"""A nursery for tasks that serve a block of code."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def background_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the block, and out of which the block's own exception comes bare.
+
+    A plain nursery wraps everything in an ``ExceptionGroup``, so a caller could not write ``except RpcError``
+    around ``async with JobClient.connect(…)``. Errors of the background tasks still come as a group.
+    """
+    from_block: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as exc:
+                from_block = exc
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if from_block is not None and group.exceptions == (from_block,):
+            raise from_block from from_block.__cause__
+        raise

@@ -1,0 +1,71 @@
+"""The messages of the contract under the names that the rest of the project uses.
+
+They are generated from ``api/proto`` (see ``api/proto/generate.py``); what each field means is said there.
+"""
+
+from api._generated.jobworker.v1 import (
+    Job,
+    JobSpec,
+    JobState,
+    ListRequest,
+    ListResponse,
+    ListWorkersRequest,
+    ListWorkersResponse,
+    Output,
+    OutputSource,
+    QueryRequest,
+    QueryResponse,
+    SignalRequest,
+    SignalResponse,
+    StartRequest,
+    StartResponse,
+    StopRequest,
+    StopResponse,
+    StreamRequest,
+    StreamResponse,
+    Verdict,
+    WaitMode,
+    WaitRequest,
+    WaitResponse,
+    Worker,
+)
+
+__all__ = [
+    "TERMINAL_STATES",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "ListRequest",
+    "ListResponse",
+    "ListWorkersRequest",
+    "ListWorkersResponse",
+    "Output",
+    "OutputSource",
+    "QueryRequest",
+    "QueryResponse",
+    "SignalRequest",
+    "SignalResponse",
+    "StartRequest",
+    "StartResponse",
+    "StopRequest",
+    "StopResponse",
+    "StreamRequest",
+    "StreamResponse",
+    "Verdict",
+    "WaitMode",
+    "WaitRequest",
+    "WaitResponse",
+    "Worker",
+]
+
+TERMINAL_STATES = frozenset(
+    {
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.KILLED,
+        JobState.STOPPED,
+        JobState.START_FAILED,
+        JobState.LOST,
+    }
+)
+"""The states that a job never leaves."""

@@ -1,0 +1,70 @@
+"""The one table of methods: name, messages, cardinality, and the role that it takes to call it.
+
+Server, client, authorization and tests all read this table; a method that is not in it cannot be served, and a
+method cannot be put in it without saying who may call it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import betterproto
+
+from api import messages as m
+from api.identity import Role
+
+Request = TypeVar("Request", bound=betterproto.Message)
+Response = TypeVar("Response", bound=betterproto.Message)
+
+
+class Cardinality(enum.Enum):
+    """How many messages go each way (the client's side first)."""
+
+    UNARY_UNARY = "unary"
+    UNARY_STREAM = "server stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Request, Response]):
+    """One RPC.
+
+    Attributes:
+        service: the full name of the service, package included.
+        name: the method's name in the service.
+        request, response: the message classes.
+        cardinality: how many messages go each way.
+        role: the role that the caller needs; a writer has a reader's role too.
+    """
+
+    service: str
+    name: str
+    request: type[Request]
+    response: type[Response]
+    cardinality: Cardinality
+    role: Role
+
+    @property
+    def path(self) -> str:
+        """The HTTP/2 ``:path`` of the method."""
+        return f"/{self.service}/{self.name}"
+
+
+JOB_WORKER: Final = "jobworker.v1.JobWorkerService"
+
+_U, _S = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+
+START: Final = Method(JOB_WORKER, "Start", m.StartRequest, m.StartResponse, _U, Role.WRITER)
+STOP: Final = Method(JOB_WORKER, "Stop", m.StopRequest, m.StopResponse, _U, Role.WRITER)
+SIGNAL: Final = Method(JOB_WORKER, "Signal", m.SignalRequest, m.SignalResponse, _U, Role.WRITER)
+QUERY: Final = Method(JOB_WORKER, "Query", m.QueryRequest, m.QueryResponse, _U, Role.READER)
+STREAM: Final = Method(JOB_WORKER, "Stream", m.StreamRequest, m.StreamResponse, _S, Role.READER)
+LIST: Final = Method(JOB_WORKER, "List", m.ListRequest, m.ListResponse, _U, Role.READER)
+WAIT: Final = Method(JOB_WORKER, "Wait", m.WaitRequest, m.WaitResponse, _U, Role.READER)
+LIST_WORKERS: Final = Method(JOB_WORKER, "ListWorkers", m.ListWorkersRequest, m.ListWorkersResponse, _U, Role.READER)
+
+AnyMethod = Method[betterproto.Message, betterproto.Message]
+
+METHODS: Final[tuple[AnyMethod, ...]] = (START, STOP, SIGNAL, QUERY, STREAM, LIST, WAIT, LIST_WORKERS)  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
+BY_PATH: Final[dict[str, AnyMethod]] = {method.path: method for method in METHODS}

@@ -1,0 +1,61 @@
+"""Writes ``api/_generated`` from the .proto files: ``nox -s proto`` runs this and fails when the result differs.
+
+Two things differ from calling protoc with betterproto's plugin:
+
+- services are left out, because betterproto's service classes import grpclib and asyncio; ``api/methods.py`` is
+  the table of methods here;
+- everything is made under one parent package, because betterproto refers from one proto package to another by
+  a relative import.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import google.rpc
+from betterproto.lib.google.protobuf import FileDescriptorSet
+from betterproto.lib.google.protobuf.compiler import CodeGeneratorRequest
+from betterproto.plugin.models import monkey_patch_oneof_index
+from betterproto.plugin.parser import generate_code
+from grpc_tools import protoc
+
+HERE = Path(__file__).parent
+WELL_KNOWN = Path(protoc.__file__).parent / "_proto"
+COMMON = Path(next(iter(google.rpc.__path__))).parents[1]
+FILES = ["jobworker/v1/job_worker.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"]
+
+
+def descriptors() -> FileDescriptorSet:
+    with tempfile.NamedTemporaryFile(suffix=".pb") as out:
+        code = protoc.main(
+            [
+                "protoc",
+                *(f"-I{path}" for path in (HERE, COMMON, WELL_KNOWN)),
+                f"--descriptor_set_out={out.name}",
+                "--include_imports",
+                "--include_source_info",
+                *FILES,
+            ]
+        )
+        if code:
+            raise SystemExit(code)
+        return FileDescriptorSet().parse(Path(out.name).read_bytes())
+
+
+def generate(target: Path) -> None:
+    files = descriptors().file
+    for file in files:
+        file.service = []
+    request = CodeGeneratorRequest(file_to_generate=FILES, proto_file=files)
+    for generated in generate_code(request).file:
+        path = target / generated.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(generated.content)
+        print(path)
+
+
+if __name__ == "__main__":
+    monkey_patch_oneof_index()  # type: ignore[no-untyped-call] # betterproto's plugin is half typed
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "_generated")

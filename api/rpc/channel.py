@@ -1,0 +1,238 @@
+"""The client's side of a connection: connect, call, follow; every call ends, whatever the server does."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Generic
+
+import h2.exceptions
+import trio
+
+from api.background import background_nursery
+from api.errors import DeadlineExceededError, InternalError, RpcError, UnauthenticatedError, UnavailableError
+from api.methods import Method, Request, Response
+from api.rpc.codec import decode, encode
+from api.rpc.session import CONNECTION_ERRORS, CallStream, Session
+from api.rpc.stream import ByteTransport, TLSStream
+
+RECEIVE_SIZE: Final = 256 * 1024
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for TCP, TLS and the server's settings together."""
+KEEPALIVE: Final = 20.0
+"""Seconds between PINGs, and until an unanswered one means that the connection is lost."""
+
+
+class Channel:
+    """An open connection to a server. Made by :func:`open_channel`."""
+
+    def __init__(self, session: Session, authority: str) -> None:
+        self._session = session
+        self._authority = authority
+
+    @property
+    def usable(self) -> bool:
+        """New calls can be made on this channel."""
+        return not self._session.going_away
+
+    async def lost(self) -> None:
+        """Return when the connection can carry no call any more, and none is open."""
+        await self._session.over.wait()
+
+    async def unary(
+        self, method: Method[Request, Response], request: Request, *, timeout: float | None = None
+    ) -> Response:
+        """Make a call with one answer.
+
+        Args:
+            timeout: seconds; also told to the server.
+
+        Raises:
+            RpcError: the call ended with a status other than OK, or the connection was lost (UnavailableError).
+        """
+        async with self.call(method, request, timeout=timeout) as answers:
+            answer = await answers.receive()
+            if answer is None:
+                raise InternalError(f"the server answered {method.path} with OK and no message")
+            await answers.receive_end()
+            return answer
+
+    @asynccontextmanager
+    async def call(
+        self, method: Method[Request, Response], request: Request, *, timeout: float | None = None
+    ) -> AsyncIterator[Answers[Response]]:
+        """Make a call and read its answers. Leaving the block early gives the call up (RST_STREAM).
+
+        Raises:
+            DeadlineExceededError: the timeout passed before the block was left.
+            RpcError: as for :meth:`unary`.
+        """
+        stream = self._begin(method.service, method.name, timeout)
+        try:
+            with trio.move_on_after(timeout if timeout is not None else float("inf")) as scope:
+                await stream.send_message(encode(request), end_stream=True)
+                yield Answers(stream, method.response)
+            if scope.cancelled_caught:
+                raise DeadlineExceededError(f"{method.path} gave no answer within {timeout:g} s")
+        finally:
+            stream.cancel()
+            self._session.forget(stream)
+
+    def _begin(self, service: str, name: str, timeout: float | None) -> CallStream:
+        if not self.usable:
+            raise self._session.lost_error()
+        connection = self._session.connection
+        try:
+            stream_id = connection.get_next_available_stream_id()
+            connection.start_request(
+                stream_id,
+                "https",
+                service,
+                name,
+                authority=self._authority,
+                timeout=None if timeout is None else _wire_timeout(timeout),
+                content_type_suffix="+proto",
+            )
+        except h2.exceptions.ProtocolError as exc:
+            raise UnavailableError("the connection takes no further call; too many are open") from exc
+        return self._session.open_stream(stream_id)
+
+
+def _wire_timeout(timeout: float) -> datetime.timedelta:
+    """A timeout that purerpc, which counts in seconds or microseconds, writes in the eight digits that gRPC allows."""
+    seconds = min(max(timeout, 0.0), 99_999_999.0)
+    return datetime.timedelta(seconds=math.ceil(seconds) if seconds > 99 else seconds)
+
+
+class Answers(Generic[Response]):
+    """The answers to one call."""
+
+    def __init__(self, stream: CallStream, response: type[Response]) -> None:
+        self._stream = stream
+        self._response = response
+
+    async def receive(self) -> Response | None:
+        """The next answer, or None after the last one of a call that ended with OK.
+
+        Raises:
+            RpcError: the call ended with another status, or the connection was lost.
+        """
+        data = await self._stream.receive_message()
+        return None if data is None else decode(self._response, data)
+
+    async def receive_end(self) -> None:
+        """Wait for the status.
+
+        Raises:
+            RpcError: as for :meth:`receive`; InternalError when there is a further answer instead.
+        """
+        if await self._stream.receive_message() is not None:
+            raise InternalError("the server sent more than one answer")
+
+
+@asynccontextmanager
+async def open_channel(
+    host: str, port: int, context: ssl.SSLContext, *, timeout: float = CONNECT_TIMEOUT
+) -> AsyncIterator[Channel]:
+    """Connect to a server over TLS; the block is the life of the connection.
+
+    Raises:
+        UnavailableError: nobody answers there in time, or it is not a server of this kind.
+        UnauthenticatedError: one side refused the other's certificate; the message says which and why.
+    """
+    transport = await _connect(host, port, context, timeout)
+    session = Session(transport, client_side=True)
+    try:
+        async with background_nursery() as nursery:
+            session.start()
+            nursery.start_soon(_read, session)
+            nursery.start_soon(session.flusher)
+            nursery.start_soon(_keepalive, session)
+            yield Channel(session, f"{host}:{port}")
+    finally:
+        session.lose("the connection was closed here")
+        with trio.CancelScope(shield=True):
+            await transport.aclose()
+
+
+async def _connect(host: str, port: int, context: ssl.SSLContext, timeout: float) -> ByteTransport:
+    where = f"{host}:{port}"
+    with trio.move_on_after(timeout):
+        try:
+            tcp = await trio.open_tcp_stream(host, port)
+        except OSError as exc:
+            raise UnavailableError(f"nobody answers at {where}: {_plain(exc)}; is jobd running there?") from exc
+        sock = socket.socket(fileno=tcp.socket.detach())
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            stream = await TLSStream.handshake(
+                sock, context, server_side=False, server_hostname=host, receive_size=RECEIVE_SIZE
+            )
+        except (ssl.SSLError, OSError) as exc:
+            raise _handshake_error(where, exc) from exc
+        if stream.alpn_protocol != "h2":
+            await stream.aclose()
+            raise UnavailableError(f"the server at {where} does not speak HTTP/2; is it a jobd?")
+        return stream
+    raise UnavailableError(f"no answer from {where} within {timeout:g} s")
+
+
+def _plain(exc: OSError) -> str:
+    errors = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else [exc]
+    return "; ".join(sorted({(e.strerror or str(e)) if isinstance(e, OSError) else str(e) for e in errors}))
+
+
+def _handshake_error(where: str, exc: Exception) -> RpcError:
+    """What went wrong in a TLS handshake, or right after it, in words."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return UnauthenticatedError(
+            f"the certificate of the server at {where} was refused: {exc.verify_message}; "
+            "check --ca, and that the certificate was made for this host name"
+        )
+    reason = (exc.reason or "") if isinstance(exc, ssl.SSLError) else ""
+    if "ALERT" in reason:
+        what = _ALERTS.get(reason.split("_ALERT_")[-1], reason.split("_ALERT_")[-1].replace("_", " ").lower())
+        return UnauthenticatedError(f"the server at {where} refused this client's certificate: {what}")
+    if isinstance(exc, ssl.SSLEOFError) or not isinstance(exc, ssl.SSLError):
+        return UnavailableError(f"the connection to {where} was closed during the TLS handshake")
+    return UnavailableError(f"the server at {where} does not speak TLS 1.3 as this client does; is it a jobd?")
+
+
+_ALERTS: Final = {
+    "CERTIFICATE_REQUIRED": "it asks for one; give --cert and --key",
+    "CERTIFICATE_EXPIRED": "it has expired; have a new one signed",
+    "UNKNOWN_CA": "it is not signed by the CA that the server trusts",
+    "CERTIFICATE_REVOKED": "it was revoked",
+    "UNSUPPORTED_CERTIFICATE": "it was not made for a client; have one signed with the client profile",
+    "BAD_CERTIFICATE": "it was not accepted; check its profile and validity",
+    "PROTOCOL_VERSION": "the server speaks TLS 1.3 only",
+}
+
+
+async def _read(session: Session) -> None:
+    try:
+        await session.read()
+        session.lose("the server closed the connection")
+    except CONNECTION_ERRORS as exc:
+        cause = exc.__cause__
+        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+            # With TLS 1.3 the server judges our certificate after our side of the handshake is done.
+            refused = _handshake_error(session.transport.peer, cause)
+            session.lose(refused.message, type(refused))
+        else:
+            session.lose("the connection to the server was lost")
+
+
+async def _keepalive(session: Session) -> None:
+    while True:
+        await trio.sleep(KEEPALIVE)
+        try:
+            await session.ping(KEEPALIVE)
+        except trio.TooSlowError:
+            session.lose("the server no longer answers")
+        except CONNECTION_ERRORS:
+            return  # the reader has met it too

@@ -1,0 +1,308 @@
+"""The protocol, without I/O: purerpc's gRPC connection with its gaps closed by subclassing.
+
+What is added to purerpc 0.8.0 over h2 3.2.0:
+
+- an error in one stream is an event of that stream (``StreamFailed``), not an exception that ends the connection;
+- RST_STREAM, GOAWAY and PING answers become events;
+- GOAWAY does not end the streams that are still open, in either direction (h2 forbids everything after it);
+- headers are checked at the border (``api.rpc.headers``), messages cut by ``api.rpc.codec``;
+- the settings announced are limits that we can keep, not an invitation;
+- ``grpc-status-details-bin`` goes out and comes in.
+"""
+
+from __future__ import annotations
+
+import base64
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame
+from purerpc.grpclib.config import GRPCConfiguration
+from purerpc.grpclib.connection import GRPCConnection
+from purerpc.grpclib.exceptions import ProtocolError
+from purerpc.grpclib.headers import HeaderDict
+
+from api.errors import Code, RpcError, UnknownError
+from api.rpc import headers
+from api.rpc.codec import MAX_MESSAGE, MessageReader
+from api.rpc.events import (
+    GoAway,
+    MessageReceived,
+    Pong,
+    RequestEnded,
+    RequestReceived,
+    ResponseEnded,
+    ResponseReceived,
+    StreamFailed,
+    StreamReset,
+    WindowUpdated,
+)
+from api.rpc.status import details_of, error_from
+
+MAX_CONCURRENT_STREAMS: Final = 2048
+MAX_FRAME: Final = 1024 * 1024
+STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
+"""A whole message always fits, so a reader that takes whole messages cannot deadlock its own window."""
+CONNECTION_WINDOW: Final = 16 * 1024 * 1024
+MAX_HEADER_LIST: Final = 16 * 1024
+
+Event: TypeAlias = (
+    RequestReceived
+    | ResponseReceived
+    | MessageReceived
+    | RequestEnded
+    | ResponseEnded
+    | WindowUpdated
+    | StreamReset
+    | StreamFailed
+    | GoAway
+    | Pong
+)
+
+
+class _H2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 has no types
+    """h2 with GOAWAY as RFC 9113 has it: streams up to its last id go on."""
+
+    def send_goaway(self, error_code: int) -> None:
+        frame = GoAwayFrame(0)
+        frame.last_stream_id = self.highest_inbound_stream_id
+        frame.error_code = error_code
+        self._prepare_for_sending([frame])
+
+    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        event.additional_data = None
+        return [], [event]
+
+
+class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
+    """One HTTP/2 connection that carries gRPC, either side. Bytes in, events out; calls in, bytes out.
+
+    ``receive_data`` raises ``h2.exceptions.ProtocolError`` when the *connection* cannot go on (a GOAWAY that says
+    so is then in :meth:`data_to_send`).
+    """
+
+    def __init__(self, *, client_side: bool) -> None:
+        super().__init__(GRPCConfiguration(client_side=client_side, max_message_length=MAX_MESSAGE))
+        # Headers come as bytes, and are judged by api.rpc.headers: in h2 a malformed one, or one that is not UTF-8,
+        # costs the whole connection.
+        self.h2_connection = _H2(
+            h2.config.H2Configuration(client_side=client_side, header_encoding=None, validate_inbound_headers=False)
+        )
+        self.h2_connection.clear_outbound_data_buffer()
+        self.h2_connection.decoder.max_header_list_size = MAX_HEADER_LIST
+        self._set_h2_connection_local_settings()
+        self.message_read_buffers: dict[int, MessageReader] = {}
+        self._handlers: dict[type, Callable[[Any], Sequence[Event]]] = {
+            h2.events.RequestReceived: self._request_received,
+            h2.events.ResponseReceived: self._response_received,
+            h2.events.TrailersReceived: self._trailers_received,
+            h2.events.DataReceived: self._data_received,
+            h2.events.StreamEnded: self._stream_ended,
+            h2.events.StreamReset: self._stream_reset,
+            h2.events.ConnectionTerminated: self._connection_terminated,
+            h2.events.WindowUpdated: self._window_updated,
+            h2.events.RemoteSettingsChanged: self._remote_settings_changed,
+            h2.events.PingAckReceived: self._ping_acknowledged,
+        }
+
+    def _set_h2_connection_local_settings(self) -> None:
+        codes = h2.settings.SettingCodes
+        announced = {
+            codes.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
+            codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            codes.MAX_FRAME_SIZE: MAX_FRAME,
+            codes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
+            codes.ENABLE_PUSH: 0,
+        }
+        client = self.config.client_side
+        self.h2_connection.local_settings = h2.settings.Settings(client=client, initial_values=announced)
+        self.h2_connection.max_inbound_frame_size = MAX_FRAME
+
+    def initiate_connection(self) -> None:
+        self.h2_connection.initiate_connection()
+        self.h2_connection.increment_flow_control_window(CONNECTION_WINDOW)
+
+    # ---- in
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        result: list[Event] = []
+        for event in self.h2_connection.receive_data(data):
+            result += self._translate(event)
+        return result
+
+    def _translate(self, event: Any) -> Sequence[Event]:
+        handler = self._handlers.get(type(event))
+        return handler(event) if handler else ()
+
+    def _request_received(self, event: h2.events.RequestReceived) -> list[Event]:
+        stream_id = event.stream_id
+        try:
+            checked = headers.checked(event.headers, headers.REQUEST_PSEUDO)
+        except headers.MalformedHeadersError:
+            self.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            return []
+        refusal = headers.refusal(checked)
+        if refusal:
+            self._refuse(stream_id, refusal)
+            return []
+        request = RequestReceived.parse_from_stream_id_and_headers_destructive(stream_id, HeaderDict(checked))
+        if event.stream_ended is None:
+            self.message_read_buffers[stream_id] = MessageReader()
+            return [request]
+        return [request, RequestEnded(stream_id)]
+
+    def _refuse(self, stream_id: int, refusal: headers.Refusal) -> None:
+        trailers = [
+            (":status", str(refusal.http_status)),
+            ("content-type", "application/grpc"),
+            ("grpc-status", str(int(Code.INTERNAL))),
+            ("grpc-message", _percent(refusal.message)),
+        ]
+        self.h2_connection.send_headers(stream_id, trailers, end_stream=True)
+        self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
+
+    def _response_received(self, event: h2.events.ResponseReceived) -> list[Event]:
+        stream_id = event.stream_id
+        try:
+            values = HeaderDict(headers.checked(event.headers, headers.RESPONSE_PSEUDO))
+            if event.stream_ended is not None:
+                values.pop(":status", None)
+                return [self._response_ended(stream_id, values)]
+            received = ResponseReceived.parse_from_stream_id_and_headers_destructive(stream_id, values)
+        except (ProtocolError, ValueError, KeyError) as exc:
+            return [self._fail(stream_id, "the server's answer is not gRPC", exc)]
+        self.message_read_buffers[stream_id] = MessageReader()
+        return [received]
+
+    def _trailers_received(self, event: h2.events.TrailersReceived) -> list[Event]:
+        if not self.config.client_side:
+            return []  # a request's trailers mean nothing in gRPC; the END_STREAM that they carry is its own event
+        try:
+            values = HeaderDict(headers.checked(event.headers, headers.NO_PSEUDO))
+            return [self._response_ended(event.stream_id, values)]
+        except (ProtocolError, ValueError, KeyError) as exc:
+            return [self._fail(event.stream_id, "the server's trailers are not gRPC", exc)]
+
+    def _response_ended(self, stream_id: int, values: Any) -> Event:
+        reader = self.message_read_buffers.pop(stream_id, None)
+        details = values.pop("grpc-status-details-bin", None)
+        event = ResponseEnded.parse_from_stream_id_and_headers_destructive(stream_id, values)
+        if reader and reader.incomplete and event.status.int_value == Code.OK:
+            raise ProtocolError("the answer ended inside a message")
+        event.error = error_from(event.status.int_value, event.status.status_message, details)
+        return event
+
+    def _data_received(self, event: h2.events.DataReceived) -> list[Event]:
+        stream_id = event.stream_id
+        reader = self.message_read_buffers.get(stream_id)
+        if reader is None:  # the call ended here while this was on its way
+            self.acknowledge_received_data(stream_id, event.flow_controlled_length)
+            return []
+        try:
+            messages = reader.feed(event.data, event.flow_controlled_length)
+        except RpcError as exc:
+            self._drop_reader(stream_id)
+            return [StreamFailed(stream_id, exc)]
+        return [MessageReceived(stream_id, message, credit) for message, credit in messages]
+
+    def _stream_ended(self, event: h2.events.StreamEnded) -> list[Event]:
+        reader = self.message_read_buffers.pop(event.stream_id, None)
+        if reader is None:
+            return []
+        if self.config.client_side:  # END_STREAM without trailers
+            return [self._fail(event.stream_id, "the server ended the answer without a status", None)]
+        if reader.incomplete:
+            return [StreamFailed(event.stream_id, UnknownError("the request ended inside a message"))]
+        return [RequestEnded(event.stream_id)]
+
+    def _stream_reset(self, event: h2.events.StreamReset) -> list[Event]:
+        self._drop_reader(event.stream_id)
+        return [StreamReset(event.stream_id, event.error_code)]
+
+    def _connection_terminated(self, event: h2.events.ConnectionTerminated) -> list[Event]:
+        return [GoAway(event.last_stream_id, event.error_code)]
+
+    def _ping_acknowledged(self, event: h2.events.PingAckReceived) -> list[Event]:
+        return [Pong()]
+
+    def _fail(self, stream_id: int, message: str, cause: Exception | None) -> StreamFailed:
+        error = UnknownError(message)
+        error.__cause__ = cause
+        self._drop_reader(stream_id)
+        self._reset_if_open(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        return StreamFailed(stream_id, error)
+
+    # ---- out
+
+    def send_message_data(self, stream_id: int, data: bytes | memoryview, *, end_stream: bool = False) -> None:
+        """Send DATA within both windows (:meth:`send_window`), cut to the peer's frame size.
+
+        Raises:
+            h2.exceptions.StreamClosedError: the stream is gone.
+        """
+        size = self.h2_connection.max_outbound_frame_size
+        last = max(len(data) - 1, 0) // size * size
+        for start in range(0, last + 1, size):
+            self.h2_connection.send_data(
+                stream_id, bytes(data[start : start + size]), end_stream=end_stream and start == last
+            )
+
+    def send_window(self, stream_id: int) -> int:
+        """Bytes of DATA that the peer accepts on this stream now.
+
+        Raises:
+            h2.exceptions.StreamClosedError: the stream is gone.
+        """
+        return int(self.h2_connection.local_flow_control_window(stream_id))
+
+    def finish(self, stream_id: int, error: RpcError | None, *, response_started: bool) -> None:
+        """End a response with a status; give up what the client may still be sending (RFC 9113, 8.1)."""
+        trailers = [] if response_started else [(":status", "200"), ("content-type", "application/grpc+proto")]
+        trailers.append(("grpc-status", str(int(error.code if error else Code.OK))))
+        if error:
+            trailers.append(("grpc-message", _percent(error.message)))
+            details = details_of(error)
+            if details:
+                trailers.append(("grpc-status-details-bin", base64.b64encode(details).rstrip(b"=").decode()))
+        self._drop_reader(stream_id)
+        self.h2_connection.send_headers(stream_id, trailers, end_stream=True)
+        self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
+
+    def cancel(self, stream_id: int) -> None:
+        """Give up a stream: RST_STREAM(CANCEL), if the stream is still there."""
+        self._drop_reader(stream_id)
+        self._reset_if_open(stream_id, ErrorCodes.CANCEL)
+
+    def send_goaway(self) -> None:
+        """Announce that no further stream is accepted; open ones go on."""
+        self.h2_connection.send_goaway(ErrorCodes.NO_ERROR)
+
+    def send_ping(self) -> None:
+        """Ask the peer for a sign of life; :class:`Pong` is the answer."""
+        self.h2_connection.ping(b"jobdping")
+
+    def _drop_reader(self, stream_id: int) -> None:
+        """Keep no more of a stream; its share of the connection's window goes back, or other calls would starve."""
+        reader = self.message_read_buffers.pop(stream_id, None)
+        if reader and reader.uncredited:
+            self.acknowledge_received_data(stream_id, reader.uncredited)
+
+    def _reset_if_open(self, stream_id: int, code: int) -> None:
+        stream = self.h2_connection.streams.get(stream_id)
+        if stream is not None and not stream.closed:
+            self.reset_stream(stream_id, code)
+
+
+def _percent(message: str) -> str:
+    """Percent-encode as gRPC asks: everything but printable ASCII, and the percent sign."""
+    return urllib.parse.quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")

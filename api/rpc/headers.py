@@ -1,0 +1,100 @@
+"""What may stand in the headers of a request, checked before purerpc reads them.
+
+The h2 that purerpc needs lets through header names and values that RFC 9113 (8.2.1, 8.3.1) forbids, and
+purerpc's parser raises on anything it does not expect, which would cost the whole connection. So each request
+is judged here, and one that cannot be taken costs its own stream only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+_NAME = re.compile(rb":?[a-z0-9!#$%&'*+.^_`|~-]+\Z")
+_VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]*\Z")
+_TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]\Z")
+_CONTENT_TYPE = re.compile(r"application/grpc(\Z|[+;])")
+_ONCE: Final = frozenset({"te", "content-type", "grpc-timeout", "grpc-encoding", "user-agent", "grpc-status"})
+REQUEST_PSEUDO: Final = frozenset({":method", ":scheme", ":path", ":authority"})
+RESPONSE_PSEUDO: Final = frozenset({":status"})
+NO_PSEUDO: Final[frozenset[str]] = frozenset()
+_OF_HTTP_1: Final = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is no gRPC call.
+
+    Attributes:
+        http_status: the HTTP status for the answer; 200 when the failure is one of gRPC, told in the trailers.
+        message: what was wrong.
+    """
+
+    http_status: int
+    message: str
+
+
+class MalformedHeadersError(ValueError):
+    """Headers that RFC 9113 calls malformed: the stream is reset, nothing is answered."""
+
+
+def checked(headers: RawHeaders, pseudo: frozenset[str]) -> list[tuple[str, str]]:
+    """The headers as text, when they are well-formed (RFC 9113, 8.2 and 8.3).
+
+    Args:
+        pseudo: the pseudo-headers that may stand here.
+
+    Raises:
+        MalformedHeadersError: they are not.
+    """
+    result: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    regular = False
+    for name, value in headers:
+        if not _NAME.match(name) or not _VALUE.match(value):
+            raise MalformedHeadersError("a header has characters that HTTP/2 forbids")
+        key = name.decode("ascii")
+        is_pseudo = key.startswith(":")
+        if is_pseudo and (regular or key not in pseudo):
+            raise MalformedHeadersError(f"the pseudo-header {key} does not belong there")
+        if key in _OF_HTTP_1:
+            raise MalformedHeadersError(f"the header {key} belongs to HTTP/1")
+        if key in seen and (is_pseudo or key in _ONCE):
+            raise MalformedHeadersError(f"the header {key} stands twice")
+        regular = regular or not is_pseudo
+        seen.add(key)
+        result.append((key, value.decode("latin-1")))
+    return result
+
+
+def refusal(headers: list[tuple[str, str]]) -> Refusal | None:
+    """Why a request with these headers cannot be a gRPC call, or None when it can."""
+    given = dict(headers)
+    if given.get(":method") != "POST":
+        return Refusal(405, "a gRPC call is a POST")
+    if not _CONTENT_TYPE.match(given.get("content-type", "")):
+        return Refusal(415, "the content-type of a gRPC call is application/grpc")
+    if given.get(":scheme") not in ("http", "https") or given.get("te") != "trailers":
+        return Refusal(200, "a gRPC call has :scheme https and te: trailers; is there a proxy that drops trailers?")
+    if given.get(":path", "").count("/") != 2 or not given[":path"].startswith("/"):
+        return Refusal(200, "the path of a gRPC call is /service/method")
+    if "grpc-timeout" in given and not _TIMEOUT.match(given["grpc-timeout"]):
+        return Refusal(200, "grpc-timeout is at most 8 digits and one of H, M, S, m, u, n")
+    if not all(_is_base64(value) for name, value in headers if name.endswith("-bin")):
+        return Refusal(200, "metadata whose name ends in -bin is base64")
+    return None
+
+
+def _is_base64(value: str) -> bool:
+    try:
+        for part in value.split(","):
+            base64.b64decode(part.rstrip("=") + "=" * (-len(part.rstrip("=")) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True

@@ -1,0 +1,63 @@
+"""RpcError to ``google.rpc.Status`` bytes and back (AIP-193; ``grpc-status-details-bin``)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import betterproto
+from betterproto.lib.google.protobuf import Any
+
+from api._generated.google.rpc import BadRequest, BadRequestFieldViolation, ErrorInfo, Status
+from api.errors import DOMAIN, FieldViolation, RpcError, error_for
+
+_TYPE: Final = "type.googleapis.com/google.rpc."
+
+
+def details_of(error: RpcError) -> bytes | None:
+    """The serialised ``google.rpc.Status`` for an error, or None when there is nothing beyond code and message."""
+    details: list[betterproto.Message] = []
+    if error.reason:
+        details.append(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    if error.violations:
+        details.append(
+            BadRequest(
+                field_violations=[
+                    BadRequestFieldViolation(field=v.field, description=v.description) for v in error.violations
+                ]
+            )
+        )
+    if not details:
+        return None
+    packed = [Any(type_url=_TYPE + type(detail).__name__, value=bytes(detail)) for detail in details]
+    return bytes(Status(code=int(error.code), message=error.message, details=packed))
+
+
+def error_from(code: int, message: str, details: str | list[str] | None) -> RpcError | None:
+    """The error that a response ended with, or None when it ended with OK. Damaged details are left out."""
+    if code == 0:
+        return None
+    reason, metadata = "", dict[str, str]()
+    violations: tuple[FieldViolation, ...] = ()
+    for detail in _unpack(details):
+        if isinstance(detail, ErrorInfo):
+            reason, metadata = detail.reason, detail.metadata
+        elif isinstance(detail, BadRequest):
+            violations = tuple(FieldViolation(v.field, v.description) for v in detail.field_violations)
+    return error_for(code)(message, reason=reason, metadata=metadata, violations=violations)
+
+
+def _unpack(details: str | list[str] | None) -> list[betterproto.Message]:
+    if not isinstance(details, str):
+        return []
+    try:
+        status = Status().parse(base64.b64decode(details + "=" * (-len(details) % 4)))
+        return [
+            known().parse(any_.value)
+            for any_ in status.details
+            for known in (ErrorInfo, BadRequest)
+            if any_.type_url == _TYPE + known.__name__
+        ]
+    except (binascii.Error, ValueError, KeyError, EOFError, NotImplementedError):
+        return []

@@ -1,0 +1,262 @@
+"""The bytes under HTTP/2: one TLS connection over a non-blocking socket.
+
+``ssl.SSLObject`` with two ``MemoryBIO`` instead of trio's ``SSLStream``: a write into memory never blocks, so a
+frame that was begun is always finished whatever is cancelled, and large slices move with few copies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import trio
+
+RECORD: Final = 16 * 1024
+"""The most plaintext in a TLS record (RFC 8446, 5.1), which is what one ``SSLObject.read`` gives."""
+WRITE_SLICE: Final = 128 * 1024
+"""Plaintext bytes that are encrypted at a time."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+class ByteTransport(Protocol):
+    """What a connection needs of the thing that carries its bytes.
+
+    Errors: ``trio.BrokenResourceError`` when the peer or the network failed (the cause is chained),
+    ``trio.ClosedResourceError`` after :meth:`aclose`.
+    """
+
+    @property
+    def peer(self) -> str:
+        """The other end, for logs: ``host:port``."""
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The verified certificate of the other end in DER form, if there is one."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; ``b""`` is the end."""
+
+    def write(self, parts: Iterable[Buffer]) -> None:
+        """Take the bytes, in this order, now. Never waits; what the socket does not take is :attr:`pending`."""
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending. May be cancelled: the rest stays pending."""
+
+    async def aclose(self) -> None:
+        """Close, with a TLS close-notify when that is possible without waiting."""
+
+
+class TLSStream:
+    """A TLS connection as a :class:`ByteTransport`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        ssl_object: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        receive_size: int,
+    ) -> None:
+        """Use :meth:`handshake`."""
+        self._receive_size = receive_size
+        self._sock = sock
+        self._ssl = ssl_object
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._unsent = memoryview(b"")  # ciphertext that left the BIO and that the socket has not taken
+        self._drain_lock = trio.Lock()  # one task at a time may wait until the socket is writable
+        self._closed = False
+        self._broken: BaseException | None = None
+        self.peer = _address(sock)
+
+    @classmethod
+    async def handshake(
+        cls,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        receive_size: int,
+    ) -> TLSStream:
+        """Shake hands over a connected socket, which is then owned by the stream (and closed on failure).
+
+        Args:
+            receive_size: bytes asked of the socket, and given to HTTP/2, at a time: what an idle connection
+                may come to hold on to.
+
+        Raises:
+            ssl.SSLError: the other side, or its certificate, was refused, or it refused ours.
+            OSError: the connection broke.
+        """
+        sock.setblocking(False)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ssl_object = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
+        self = cls(sock, ssl_object, incoming, outgoing, receive_size)
+        try:
+            await self._handshake()
+        except BaseException:
+            self._send_alert()
+            self._close_socket()
+            raise
+        return self
+
+    async def _handshake(self) -> None:
+        while True:
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._drain()
+                if not await self._fill():
+                    raise ssl.SSLEOFError("the peer closed the connection during the TLS handshake") from None
+            else:
+                await self._drain()
+                return
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        return self._ssl.getpeercert(binary_form=True)
+
+    @property
+    def alpn_protocol(self) -> str | None:
+        """The application protocol that both sides chose, if they did (RFC 7301)."""
+        return self._ssl.selected_alpn_protocol()
+
+    @property
+    def pending(self) -> int:
+        return len(self._unsent) + self._outgoing.pending
+
+    async def receive(self) -> bytes:
+        self._check_open()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            while True:
+                data = self._decrypt()
+                if data is not None:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return data
+                # Reading can make bytes to send (a key update, RFC 8446, 4.6.3).
+                if self._outgoing.pending:
+                    await self._drain()
+                await self._fill()
+        except (OSError, ValueError) as exc:
+            raise self._break(exc) from exc
+
+    def _decrypt(self) -> bytes | None:
+        """What can be decrypted of the bytes at hand, b"" at the end, None when more is needed."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while size < self._receive_size:
+                piece = self._ssl.read(RECORD)
+                if not piece:
+                    break
+                pieces.append(piece)
+                size += len(piece)
+        except ssl.SSLWantReadError:
+            if not pieces:
+                return None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            # An end without close-notify needs no alarm: HTTP/2 knows by itself whether a stream was whole.
+            pass
+        return b"".join(pieces)
+
+    async def _fill(self) -> int:
+        """Move ciphertext from the socket to the BIO, waiting for the first byte. 0: the peer has ended."""
+        while True:
+            try:
+                data = self._sock.recv(self._receive_size)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            else:
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+                return len(data)
+
+    def write(self, parts: Iterable[Buffer]) -> None:
+        self._check_open()
+        try:
+            for part in parts:
+                for start in range(0, len(part), WRITE_SLICE):
+                    self._ssl.write(part if len(part) <= WRITE_SLICE else memoryview(part)[start : start + WRITE_SLICE])
+                    if not self._drain_lock.locked():
+                        self._offer()
+        except (OSError, ValueError) as exc:
+            raise self._break(exc) from exc
+
+    def _offer(self) -> bool:
+        """Give the socket what it takes now. True: nothing is left."""
+        while True:
+            if not self._unsent:
+                if not self._outgoing.pending:
+                    return True
+                self._unsent = memoryview(self._outgoing.read())
+            try:
+                sent = self._sock.send(self._unsent)
+            except BlockingIOError:
+                return False
+            self._unsent = self._unsent[sent:]
+
+    async def drain(self) -> None:
+        self._check_open()
+        try:
+            await self._drain()
+        except OSError as exc:
+            raise self._break(exc) from exc
+
+    async def _drain(self) -> None:
+        async with self._drain_lock:
+            while not self._offer():
+                await trio.lowlevel.wait_writable(self._sock)
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            if not self._broken and not self._unsent:
+                with contextlib.suppress(ssl.SSLError, ValueError, OSError):
+                    self._ssl.unwrap()  # queues close-notify, then wants to read the peer's: not waited for
+            self._send_alert()
+            self._close_socket()
+        await trio.lowlevel.checkpoint()
+
+    def _send_alert(self) -> None:
+        """Offer what TLS has to say last (an alert that tells why, a close-notify) without waiting."""
+        with contextlib.suppress(OSError):
+            self._offer()
+
+    def _close_socket(self) -> None:
+        self._closed = True
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this connection was closed here")
+        if self._broken:
+            raise trio.BrokenResourceError("this connection broke before") from self._broken
+
+    def _break(self, cause: BaseException) -> Exception:
+        if self._closed:
+            return trio.ClosedResourceError("this connection was closed here")
+        self._broken = cause
+        return trio.BrokenResourceError("the connection broke")
+
+
+def _address(sock: socket.socket) -> str:
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "unknown"
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(name)

@@ -1,0 +1,7 @@
+"""``python -m jobcli``."""
+
+import sys
+
+from jobcli.cli import main
+
+sys.exit(main())

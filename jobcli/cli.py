@@ -1,0 +1,128 @@
+"""The command line of ``jobcli``: parse, connect, run the verb; every failure of ours is one sentence and 125."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final, NoReturn
+
+import trio
+
+from api.client import JobClient
+from api.errors import ConfigError, JobdError
+from jobcli import exit_codes, profile, render
+from jobcli.commands import list as list_
+from jobcli.commands import query, run, signal, start, stop, stream, wait, workers
+
+VERBS: Final[dict[str, ModuleType]] = {
+    "start": start,
+    "run": run,
+    "stream": stream,
+    "query": query,
+    "list": list_,
+    "wait": wait,
+    "stop": stop,
+    "signal": signal,
+    "workers": workers,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our exit code for bad usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see '{self.prog} --help'")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; documentation is made from it."""
+    connection = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = connection.add_argument_group("connection")
+    group.add_argument("--server", metavar="HOST:PORT", help="where jobd is (or JOBCLI_SERVER)")
+    group.add_argument("--cert", metavar="FILE", help="your certificate (or JOBCLI_CERT)")
+    group.add_argument("--key", metavar="FILE", help="your private key (or JOBCLI_KEY)")
+    group.add_argument("--ca", metavar="FILE", help="the CA's certificate (or JOBCLI_CA)")
+    group.add_argument("--profile", metavar="FILE", help="a TOML file with server, cert, key and ca")
+    group.add_argument(
+        "--retry-for", type=float, metavar="SECONDS", help="how long to try to reach the server again (default: 30)"
+    )
+    made = Parser(
+        prog="jobcli",
+        description="Starts, follows, queries and stops processes on a jobd.",
+        parents=[connection],
+        epilog="Exit codes: 125 for a failure of jobcli or jobd, 126 and 127 for a command that cannot be executed or "
+        "is not there, 128+n for a job ended by signal n, otherwise the job's own code (run, wait) or 0.",
+        allow_abbrev=False,
+    )
+    verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for name, module in VERBS.items():
+        module.configure(
+            verbs.add_parser(
+                name, help=module.HELP, description=module.__doc__, parents=[connection], allow_abbrev=False
+            )
+        )
+    return made
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; what follows the first ``--`` is the command to run, untouched.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    ours, command = list(argv), None
+    if "--" in ours:
+        cut = ours.index("--")
+        ours, command = ours[:cut], ours[cut + 1 :]
+    args = parser().parse_args(ours)
+    if command is not None:
+        if not hasattr(args, "command"):
+            raise ConfigError(f"{args.verb} takes no command after --")
+        # Words before the -- belong to the command already (as in: run sh -c 'exec "$@"' -- x).
+        args.command = [*args.command, "--", *command] if args.command else command
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``jobcli``; returns the exit code."""
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        chosen = profile.load(vars(args), os.environ)
+        return trio.run(_run, args, chosen)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads our output any more; python would complain about it again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.BROKEN_PIPE
+    except JobdError as exc:
+        render.error(str(exc))
+        return exit_codes.OUR_FAILURE
+    except BaseExceptionGroup as group:
+        return _many(group)
+
+
+def _many(group: BaseExceptionGroup[BaseException]) -> int:
+    """The errors of tasks that ran side by side."""
+    if group.subgroup(KeyboardInterrupt):
+        return exit_codes.INTERRUPTED
+    if group.subgroup(BrokenPipeError):
+        return exit_codes.BROKEN_PIPE
+    errors, bugs = group.split(JobdError)
+    if errors is None or bugs is not None:
+        raise group
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    render.error(str(error))
+    return exit_codes.OUR_FAILURE
+
+
+async def _run(args: argparse.Namespace, chosen: profile.Profile) -> int:
+    retry = {"retry_for": args.retry_for} if hasattr(args, "retry_for") else {}
+    async with JobClient.connect(chosen.server, cert=chosen.cert, key=chosen.key, ca=chosen.ca, **retry) as client:
+        code: int = await VERBS[args.verb].run(args, client)
+        return code

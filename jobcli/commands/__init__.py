@@ -1,0 +1,1 @@
+"""One file a verb: its arguments (``configure``) and what it does (``run``)."""

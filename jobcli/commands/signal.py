@@ -1,0 +1,37 @@
+"""``jobcli signal``: send a signal to a job's process group."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+from api.client import JobClient
+from api.errors import ConfigError
+from jobcli.commands._command import Parser
+
+HELP = "send a signal to a running job"
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("id", metavar="ID", help="a job id, or a unique prefix of one")
+    parser.add_argument("signal", metavar="SIGNAL", help="its name (HUP, SIGUSR1) or number")
+
+
+async def run(args: argparse.Namespace, client: JobClient) -> int:
+    await client.signal(args.id, number_of(args.signal))
+    return 0
+
+
+def number_of(text: str) -> int:
+    """The number of a signal given by name or number.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text)
+    name = text.upper()
+    try:
+        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
+    except KeyError:
+        raise ConfigError(f"there is no signal {text!a}; 'kill -l' lists them") from None

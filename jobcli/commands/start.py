@@ -1,0 +1,45 @@
+"""``jobcli start``: start a job and print its id, or several from a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from api.client import JobClient
+from api.errors import ConfigError
+from api.messages import Job, JobState
+from jobcli import exit_codes, job_file, render
+from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of
+
+HELP = "start a job and print its id"
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("--file", type=Path, metavar="FILE", help="start every job of a TOML file, one table a job")
+    parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
+    add_job_arguments(parser)
+
+
+async def run(args: argparse.Namespace, client: JobClient) -> int:
+    return max([_report(job, as_json=args.json) async for job in _started(args, client)])
+
+
+async def _started(args: argparse.Namespace, client: JobClient):  # type: ignore[no-untyped-def] # an async generator of Job
+    if args.file is None:
+        yield await client.start(argv_of(args), name=args.name, env=environment_of(args.env), cwd=args.cwd)
+        return
+    if args.command or args.name or args.env or args.cwd:
+        raise ConfigError("--file says what to run; give no command, --name, --env or --cwd with it")
+    for entry in job_file.read(args.file):
+        yield await client.start(entry.argv, name=entry.name, env=entry.env, cwd=entry.cwd)
+
+
+def _report(job: Job, *, as_json: bool) -> int:
+    if as_json:
+        render.as_json(render.job_facts(job))
+    else:
+        render.line(job.id)
+    if job.state == JobState.START_FAILED:
+        render.error(f"job {job.id[:8]} was not started: {job.message}")
+        return exit_codes.of_end(job)
+    return 0

@@ -1,0 +1,29 @@
+"""``jobcli stop``: end jobs, and say how each ended."""
+
+from __future__ import annotations
+
+import argparse
+
+from api.client import JobClient
+from jobcli import render
+from jobcli.commands._command import Parser
+
+HELP = "end jobs; answers when no process of them is left"
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("ids", nargs="+", metavar="ID", help="a job id, or a unique prefix of one")
+    parser.add_argument(
+        "--grace", type=float, metavar="SECONDS", help="from SIGTERM to SIGKILL (default: as the server is set)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
+
+
+async def run(args: argparse.Namespace, client: JobClient) -> int:
+    for job_id in args.ids:
+        job = await client.stop(job_id, grace=args.grace)
+        if args.json:
+            render.as_json(render.job_facts(job))
+        else:
+            render.line(f"{job.id}  {render.state_name(job.state)}: {job.message}")
+    return 0

@@ -1,0 +1,65 @@
+"""Several jobs in one TOML file, one table a job:
+
+    [build]
+    argv = ["make", "-j2"]
+    cwd = "/srv/project"
+    env = { CC = "clang" }
+
+The table's name is the job's name, unless it has a ``name`` of its own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from api.errors import ConfigError
+
+KEYS: Final = ("argv", "name", "env", "cwd")
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """One job of a file."""
+
+    argv: list[str]
+    name: str
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
+
+
+def read(path: Path) -> list[JobEntry]:
+    """The jobs of a file, in its order.
+
+    Raises:
+        ConfigError: it cannot be read, is no TOML, or a table is no job; names the table and key. All or nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is not TOML: {exc}") from exc
+    if not tables:
+        raise ConfigError(f'{path} has no job; write one table a job, with argv = ["command", …]')
+    return [_entry(path, name, table) for name, table in tables.items()]
+
+
+def _entry(path: Path, name: str, table: Any) -> JobEntry:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {name!a} is not a table; write [{name}] and the job's keys below it")
+    unknown = [key for key in table if key not in KEYS]
+    if unknown:
+        raise ConfigError(f"{path}: [{name}] has an unknown key {unknown[0]!a}; a job has {', '.join(KEYS)}")
+    argv, env = table.get("argv"), table.get("env", {})
+    if not isinstance(argv, list) or not argv or not all(isinstance(each, str) for each in argv):
+        raise ConfigError(f'{path}: [{name}] needs argv, a list of texts: argv = ["command", "argument"]')
+    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+        raise ConfigError(f'{path}: [{name}] has an env that is not a table of texts: env = {{ KEY = "value" }}')
+    own_name, cwd = table.get("name", name), table.get("cwd", "")
+    if not isinstance(own_name, str) or not isinstance(cwd, str):
+        raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
+    return JobEntry(argv, own_name, env, cwd)

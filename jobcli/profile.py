@@ -1,0 +1,80 @@
+"""Where the server is and who we are: flags, environment, profile files.
+
+A flag wins over ``JOBCLI_<NAME>``, that over the profile: the file given with ``--profile``, else
+``jobcli/profile.toml`` and then ``jobcli/dev.toml`` (which ``jobd dev`` leaves) below ``$XDG_CONFIG_HOME``, or
+``~/.config``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from api.errors import ConfigError
+
+NAMES: Final = ("server", "cert", "key", "ca")
+ENV_PREFIX: Final = "JOBCLI_"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What it takes to reach a server."""
+
+    server: str
+    cert: Path
+    key: Path
+    ca: Path
+
+
+def directory(environment: Mapping[str, str]) -> Path:
+    """Where profiles are."""
+    base = environment.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "jobcli"
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Profile:
+    """Put the settings together.
+
+    Raises:
+        ConfigError: one is missing, or a profile cannot be used.
+    """
+    given = {n: flags.get(n) or environment.get(ENV_PREFIX + n.upper()) for n in NAMES}
+    if not all(given.values()):
+        chosen = flags.get("profile")
+        from_file = _first_profile(Path(chosen) if chosen else None, environment)
+        given = {n: value or from_file.get(n) for n, value in given.items()}
+    missing = [f"--{n}" for n in NAMES if not given[n]]
+    if missing:
+        raise ConfigError(
+            f"missing: {', '.join(missing)} (or JOBCLI_… in the environment, or a profile; "
+            "'jobd dev' starts a throw-away server and leaves one)"
+        )
+    return Profile(str(given["server"]), *(Path(str(given[n])).expanduser() for n in ("cert", "key", "ca")))
+
+
+def _first_profile(chosen: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
+    if chosen:
+        return _read(chosen)
+    for name in ("profile.toml", "dev.toml"):
+        path = directory(environment) / name
+        if path.exists():
+            return _read(path)
+    return {}
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"cannot read the profile {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the profile {path} is not TOML: {exc}") from exc
+    wrong = [key for key, value in table.items() if key not in NAMES or not isinstance(value, str)]
+    if wrong:
+        raise ConfigError(f"the profile {path} has {wrong[0]!a}: a profile has the texts {', '.join(NAMES)}")
+    # A relative file in a profile is beside the profile.
+    return {k: v if k == "server" else str(path.parent / Path(v).expanduser()) for k, v in table.items()}

@@ -1,0 +1,233 @@
+"""The one module that prints: facts as text or JSON, output as bytes, errors as one sentence.
+
+What comes from a server or a job and is printed as a fact is escaped: no name or argument can move the cursor.
+Output is not: bytes are bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shlex
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import trio
+
+from api.messages import Job, JobState, Output, OutputSource, Verdict, Worker
+
+STDOUT: Final = 1
+STDERR: Final = 2
+ATOMIC: Final = 4096
+"""PIPE_BUF: a pipe that polls writable takes this much without blocking (pipe(7))."""
+
+
+def error(message: str) -> None:
+    """Say what went wrong, in one line on stderr."""
+    print(f"jobcli: {_safe(message)}", file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """Say something to the person at the terminal that is not the answer."""
+    print(f"jobcli: {_safe(message)}", file=sys.stderr, flush=True)
+
+
+def line(text: str) -> None:
+    """Print one line of an answer."""
+    print(_safe(text), flush=True)
+
+
+def as_json(facts: dict[str, Any]) -> None:
+    """Print facts as one line of JSON."""
+    print(json.dumps(facts), flush=True)
+
+
+# ---- facts
+
+
+def job_facts(job: Job) -> dict[str, Any]:
+    """A job as ``--json`` shows it. Times are RFC 3339 in UTC; what is not known (yet) is null."""
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "argv": job.spec.argv,
+        "env": job.spec.env,
+        "cwd": job.spec.cwd,
+        "state": state_name(job.state),
+        "stopping": job.stopping,
+        "reason": job.reason,
+        "message": job.message,
+        "exit_code": job.exit_code,
+        "signal": job.signal,
+        "core_dumped": job.core_dumped,
+        "pid": job.pid or None,
+        "worker": job.worker or None,
+        "started_by": job.started_by,
+        "stopped_by": job.stopped_by or None,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "ended_at": _time(job.ended_at),
+        "output_bytes": job.output_bytes,
+        "dropped_bytes": job.dropped_bytes,
+    }
+
+
+def verdict_facts(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as ``--json`` shows it."""
+    return {
+        "end_offset": verdict.end_offset,
+        "state": state_name(verdict.state),
+        "exit_code": verdict.exit_code,
+        "signal": verdict.signal,
+        "dropped_bytes": verdict.dropped_bytes,
+        "reason": verdict.reason,
+        "message": verdict.message,
+    }
+
+
+def worker_facts(worker: Worker) -> dict[str, Any]:
+    """A worker as ``--json`` shows it."""
+    return {
+        "name": worker.name,
+        "slots": worker.slots,
+        "running": len(worker.jobs),
+        "containment": worker.containment,
+        "jobs": [job_facts(job) for job in worker.jobs],
+    }
+
+
+def state_name(state: int) -> str:
+    """A state in the words of the command line; one that this version does not know by its number."""
+    name = JobState(state).name if state in JobState.__members__.values() else None
+    return name.lower() if name else f"state {state}"
+
+
+def job(job_: Job) -> None:
+    """Print all that is known of a job, a fact a line."""
+    facts = job_facts(job_)
+    facts["argv"] = shlex.join(job_.spec.argv)
+    facts["env"] = " ".join(f"{key}={shlex.quote(value)}" for key, value in job_.spec.env.items())
+    if job_.signal is not None:
+        facts["signal"] = f"{job_.signal} ({_signal(job_.signal)})"
+    for key, value in facts.items():
+        if value not in (None, "", False):
+            line(f"{key + ':':15}{value}")
+
+
+def jobs(list_: Iterable[Job]) -> None:
+    """Print jobs as a table."""
+    rows = [("ID", "STATE", "EXIT", "NAME", "WORKER", "BY", "CREATED", "OUTPUT", "COMMAND")]
+    rows += [
+        (
+            job_.id[:8],
+            state_name(job_.state) + (" (stopping)" if job_.stopping else ""),
+            _exit(job_),
+            job_.spec.name,
+            job_.worker,
+            job_.started_by,
+            _time(job_.created_at) or "",
+            str(job_.output_bytes),
+            shlex.join(job_.spec.argv),
+        )
+        for job_ in list_
+    ]
+    table(rows)
+
+
+def workers(list_: Sequence[Worker], pending: int) -> None:
+    """Print workers, what each is running, and how many jobs wait."""
+    rows = [("WORKER", "RUNNING", "SLOTS", "CONTAINMENT", "JOBS")]
+    for worker in list_:
+        running = ", ".join(f"{j.spec.name or j.id[:8]} ({j.output_bytes} B)" for j in worker.jobs)
+        rows.append((worker.name, str(len(worker.jobs)), str(worker.slots), worker.containment, running))
+    table(rows)
+    line(f"{pending} pending")
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows with aligned columns; the last column is as wide as it is."""
+    safe = [[_safe(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    for row in safe:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _exit(job_: Job) -> str:
+    if job_.exit_code is not None:
+        return str(job_.exit_code)
+    return _signal(job_.signal) if job_.signal is not None else ""
+
+
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if moment else None
+
+
+def _safe(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+# ---- output
+
+
+async def write(fd: int, data: bytes) -> None:
+    """Write bytes to a descriptor without ever holding up the connection, however slow its reader is.
+
+    Raises:
+        BrokenPipeError: nobody reads them any more.
+    """
+    if len(data) <= ATOMIC and select.select([], [fd], [], 0)[1]:
+        os.write(fd, data)
+        await trio.lowlevel.checkpoint()
+    else:
+        await trio.to_thread.run_sync(_write_all, fd, data, abandon_on_cancel=True)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+async def output(chunk: Output) -> None:
+    """Write a piece of output where the job wrote it."""
+    await write(STDERR if chunk.source == OutputSource.STDERR else STDOUT, chunk.data)
+
+
+class Prefixed:
+    """Writes several jobs' output line by line, each with the name of its job in front.
+
+    A line is written when it is whole, so lines of several jobs never mix; what is left at a job's end is ended.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._width = max(map(len, map(_safe, names)))
+        self._rest: dict[tuple[str, int], bytes] = {}
+
+    async def output(self, name: str, chunk: Output) -> None:
+        """Write the lines that this piece makes whole."""
+        fd = STDERR if chunk.source == OutputSource.STDERR else STDOUT
+        *lines, rest = (self._rest.pop((name, fd), b"") + chunk.data).split(b"\n")
+        self._rest[name, fd] = rest
+        await self._write(fd, name, lines)
+
+    async def end(self, name: str) -> None:
+        """Write the unterminated last lines of a job."""
+        for fd in (STDOUT, STDERR):
+            rest = self._rest.pop((name, fd), b"")
+            if rest:
+                await self._write(fd, name, [rest])
+
+    async def _write(self, fd: int, name: str, lines: Sequence[bytes]) -> None:
+        front = f"{_safe(name):{self._width}} | ".encode()
+        if lines:
+            await write(fd, b"".join(front + each + b"\n" for each in lines))

@@ -1,0 +1,7 @@
+"""``python -m jobd``."""
+
+import sys
+
+from jobd.cli import main
+
+sys.exit(main())

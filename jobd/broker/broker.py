@@ -1,0 +1,352 @@
+"""The broker: jobs come in, go to workers in order, and are found again by id."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+import trio
+
+from jobd.broker.ids import FULL, canonical
+from jobd.broker.placement import Load, choose
+from jobd.broker.ports import Archive, Store, Worker
+from jobd.worker.errors import (
+    AmbiguousIdError,
+    JobNotFoundError,
+    JobNotRunningError,
+    OffsetBeyondEndError,
+    QueueFullError,
+    RequestIdReusedError,
+)
+from jobd.worker.job import Job, JobCell, JobSpec, Reason
+from jobd.worker.lifecycle import Event, State
+from jobd.worker.ports import Follower, Journal
+
+log = structlog.get_logger(__name__)
+
+MAX_PENDING: Final = 10_000
+WAITING: Final = "every slot of every worker is taken"
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A job that has not ended, and the worker that has it."""
+
+    cell: JobCell
+    worker: Worker | None = None
+    begun: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker and the jobs it has."""
+
+    name: str
+    slots: int
+    jobs: list[Job]
+
+
+class Broker:
+    """Made by :func:`open_broker`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        workers: Sequence[Worker],
+        store: Store,
+        journal: Journal,
+        archive: Archive,
+        *,
+        max_pending: int = MAX_PENDING,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._nursery = nursery
+        self._workers = {worker.name: worker for worker in workers}
+        self._store = store
+        self._archive = archive
+        self._journal = journal
+        self._max_pending = max_pending
+        self._clock = clock
+        self._live: dict[str, _Entry] = {}
+        self._queue: deque[_Entry] = deque()
+        self._taken: dict[str, set[str]] = {worker.name: set() for worker in workers}
+
+    # ---- start
+
+    async def start(self, spec: JobSpec, *, by: str, request_id: str = "") -> Job:
+        """Record a job and hand it to a worker, or queue it. Returns when it is recorded and, with a free worker,
+        when its process runs or could not be started.
+
+        Raises:
+            InvalidSpecError: the spec cannot be accepted.
+            QueueFullError: too many jobs wait.
+            RequestIdReusedError: the request_id stands for another request.
+            StoreError: the job could not be recorded; it does not exist.
+        """
+        spec.check()
+        # Whoever asked may give up at any moment; a job that is recorded must also be queued.
+        with trio.CancelScope(shield=True):
+            entry = await self._accept(spec, by, request_id)
+        if isinstance(entry, Job):
+            return entry
+        return await entry.cell.wait_until(lambda job: job.state is not State.STARTING)
+
+    async def _accept(self, spec: JobSpec, by: str, request_id: str) -> _Entry | Job:
+        job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=by, request_id=request_id)
+        worker = None if self._queue else self._reserve(job.id)
+        if worker:
+            job = job.moved(Event.ASSIGNED, worker=worker.name)
+        elif len(self._queue) >= self._max_pending:
+            raise QueueFullError(self._max_pending)
+        else:
+            job = replace(job, reason=Reason.NO_FREE_WORKER, message=WAITING)
+        entry = self._live[job.id] = _Entry(JobCell(job), worker)
+        try:
+            recorded = await self._store.insert(job)
+        except BaseException:
+            self._drop(job.id, worker)
+            raise
+        if recorded.id != job.id:
+            self._drop(job.id, worker)
+            return self._again(recorded, job)
+        if worker:
+            self._nursery.start_soon(self._run, entry, worker)
+        else:
+            self._queue.append(entry)
+            self._place()
+        return entry
+
+    def _again(self, recorded: Job, job: Job) -> _Entry | Job:
+        """A request that came before: the same job, if it is the same request."""
+        differs = [
+            name for name in ("argv", "name", "env", "cwd") if getattr(recorded.spec, name) != getattr(job.spec, name)
+        ]
+        if recorded.started_by != job.started_by:
+            differs.insert(0, "principal")
+        if differs:
+            raise RequestIdReusedError(job.request_id, recorded.id, ", ".join(differs))
+        return self._live.get(recorded.id) or recorded
+
+    def _reserve(self, job_id: str) -> Worker | None:
+        name = choose([Load(w.name, w.slots, len(self._taken[w.name])) for w in self._workers.values()])
+        if name is None:
+            return None
+        self._taken[name].add(job_id)
+        return self._workers[name]
+
+    def _drop(self, job_id: str, worker: Worker | None) -> None:
+        self._live.pop(job_id, None)
+        if worker:
+            self._taken[worker.name].discard(job_id)
+            self._place()
+
+    def _place(self) -> None:
+        """Hand out queued jobs, first come first served, as long as a worker is free."""
+        while self._queue and (worker := self._reserve(self._queue[0].cell.job.id)):
+            entry = self._queue.popleft()
+            entry.worker = worker
+            entry.cell.set(entry.cell.job.moved(Event.ASSIGNED, worker=worker.name, reason="", message=""))
+            self._nursery.start_soon(self._run_queued, entry, worker)
+
+    async def _run_queued(self, entry: _Entry, worker: Worker) -> None:
+        with trio.CancelScope(shield=True):
+            await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
+        await self._run(entry, worker)
+
+    async def _run(self, entry: _Entry, worker: Worker) -> None:
+        job_id = entry.cell.job.id
+        worker.begin(entry.cell)
+        entry.begun.set()
+        await entry.cell.ended()
+        worker.forget(job_id)
+        self._drop(job_id, worker)
+
+    # ---- find
+
+    async def _find(self, reference: str) -> _Entry | Job:
+        wanted = canonical(reference)
+        if len(wanted) == FULL and wanted in self._live:
+            return self._live[wanted]
+        found = await self._store.starting_with(wanted)
+        if not found:
+            raise JobNotFoundError(wanted)
+        if len(found) > 1:
+            raise AmbiguousIdError(wanted)
+        return self._live.get(found[0].id) or found[0]
+
+    async def query(self, reference: str) -> Job:
+        """The job as it is now.
+
+        Args:
+            reference: an id or a unique prefix of one, here and wherever the word is used.
+
+        Raises:
+            InvalidIdError, JobNotFoundError, AmbiguousIdError: the reference names no job, or more than one.
+        """
+        return self._present(await self._find(reference))
+
+    def _present(self, found: _Entry | Job) -> Job:
+        if isinstance(found, Job):
+            return found
+        job = found.cell.job
+        if found.worker and found.begun.is_set() and not job.state.terminal:
+            recorded, dropped = found.worker.progress(job.id)
+            return replace(job, output_bytes=recorded, dropped_bytes=dropped)
+        return job
+
+    async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
+        """A page of all jobs, newest first; each with the number that the next page starts below."""
+        rows = await self._store.page(before=before, states=states, size=size)
+        return [(seq, self._present(self._live.get(job.id) or job)) for seq, job in rows]
+
+    def workers(self) -> list[WorkerView]:
+        """The workers with the jobs they have."""
+        return [
+            WorkerView(
+                worker.name,
+                worker.slots,
+                [self._present(self._live[job_id]) for job_id in sorted(self._taken[worker.name])],
+            )
+            for worker in self._workers.values()
+        ]
+
+    @property
+    def pending(self) -> int:
+        """How many jobs wait for a worker."""
+        return len(self._queue)
+
+    # ---- wait, follow, stop
+
+    async def wait(self, references: Sequence[str], *, any_of_them: bool) -> list[Job]:
+        """Wait until all of the jobs (or any) have ended; returns all of them as they are then."""
+        found = [await self._find(reference) for reference in references]
+        entries = [each for each in found if isinstance(each, _Entry)]
+        if not any_of_them:
+            for entry in entries:
+                await entry.cell.ended()
+        elif len(entries) == len(found):
+            async with trio.open_nursery() as nursery:
+
+                async def first(entry: _Entry) -> None:
+                    await entry.cell.ended()
+                    nursery.cancel_scope.cancel()
+
+                for entry in entries:
+                    nursery.start_soon(first, entry)
+        return [self._present(each) for each in found]
+
+    async def follow(self, reference: str, offset: int) -> tuple[Follower, Callable[[], Awaitable[Job]]]:
+        """Follow a job's output from ``offset``; a job that waits is followed from when it starts.
+
+        Returns:
+            The follower, and a function to wait for the job's end with once the follower has ended.
+
+        Raises:
+            OffsetBeyondEndError: so much was not recorded.
+        """
+        found = await self._find(reference)
+        if isinstance(found, _Entry):
+            await found.cell.wait_until(lambda job: job.state is not State.PENDING)
+            if found.worker:
+                await found.begun.wait()
+        job = self._present(found)
+        if offset > job.output_bytes:
+            raise OffsetBeyondEndError(job.id, offset, job.output_bytes)
+        if isinstance(found, _Entry) and found.worker and not job.state.terminal:
+            return found.worker.stream(job.id, offset), found.cell.ended
+        return self._archive.follow(job, offset), lambda: _same(job)
+
+    async def stop(self, reference: str, *, by: str, grace: float | None) -> Job:
+        """End a job; returns when no process of it is left. One that has ended is returned as it is.
+
+        Raises:
+            StopFailedError: processes are still there after SIGKILL.
+        """
+        found = await self._find(reference)
+        if isinstance(found, Job):
+            return found
+        if found in self._queue:
+            self._queue.remove(found)
+            with trio.CancelScope(shield=True):
+                await self._end_pending(found, by)
+            return found.cell.job
+        if (worker := await self._worker_of(found)) is not None:
+            return await worker.stop(found.cell.job.id, by=by, grace=grace)
+        return await found.cell.ended()
+
+    async def signal(self, reference: str, signum: int, *, by: str) -> Job:
+        """Send a signal to a job's process group.
+
+        Raises:
+            JobNotRunningError: there is no process to send it to.
+        """
+        found = await self._find(reference)
+        if isinstance(found, _Entry) and (worker := await self._worker_of(found)) is not None:
+            return worker.signal(found.cell.job.id, signum, by=by)
+        job = self._present(found)
+        raise JobNotRunningError(job.id, job.state)
+
+    async def _worker_of(self, entry: _Entry) -> Worker | None:
+        """The worker that has the job now; None when it waits, or ended while we waited for the worker to take it."""
+        if entry.worker is None:
+            return None
+        await entry.begun.wait()
+        return None if entry.cell.job.state.terminal else entry.worker
+
+    async def _end_pending(self, entry: _Entry, by: str) -> None:
+        ended = entry.cell.job.moved(
+            Event.ENDED_ON_REQUEST,
+            stopped_by=by,
+            ended_at=self._clock(),
+            reason=Reason.STOPPED_BY_REQUEST,
+            message=f"stopped by {by} before it ran",
+        )
+        await self._journal.commit(ended)
+        entry.cell.set(ended)
+        self._live.pop(ended.id, None)
+
+    # ---- after a restart
+
+    async def recover(self) -> None:
+        """Take up what the store has from before: what waited waits again; what ran can no longer be traced."""
+        for job in await self._store.live():
+            if job.state is State.PENDING:
+                entry = self._live[job.id] = _Entry(JobCell(job))
+                self._queue.append(entry)
+                continue
+            lost = job.moved(
+                Event.UNTRACEABLE,
+                stopping=False,
+                ended_at=self._clock(),
+                output_bytes=await self._archive.recover(job.id),
+                reason=Reason.DAEMON_LOST,
+                message="jobd ended while the job ran; how the job ended is not known",
+            )
+            log.warning("a job was lost", job=job.id, pid=job.pid)
+            await self._journal.commit(lost)
+        self._place()
+
+
+async def _same(job: Job) -> Job:
+    await trio.lowlevel.checkpoint()
+    return job
+
+
+@asynccontextmanager
+async def open_broker(
+    workers: Sequence[Worker], store: Store, journal: Journal, archive: Archive, *, max_pending: int = MAX_PENDING
+) -> AsyncIterator[Broker]:
+    """A broker that has taken up what the store had. What becomes of the jobs at the end is their workers' business."""
+    async with trio.open_nursery() as nursery:
+        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending)
+        await broker.recover()
+        try:
+            yield broker
+        finally:
+            nursery.cancel_scope.cancel()

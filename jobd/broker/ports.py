@@ -1,0 +1,66 @@
+"""What the broker needs of workers, of the store and of recorded output, and does not know who gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from jobd.worker.job import Job, JobCell
+from jobd.worker.lifecycle import State
+from jobd.worker.ports import Follower, Journal
+
+
+class Worker(Protocol):
+    """One worker of the pool (:class:`jobd.worker.worker.Worker`, or a stand-in for one elsewhere)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def slots(self) -> int: ...
+
+    def begin(self, cell: JobCell) -> trio.Event:
+        """Take a job that is starting; the event is set when its process runs, or could not be started."""
+
+    async def stop(self, job_id: str, *, by: str, grace: float | None) -> Job:
+        """End a job; returns when no process is left."""
+
+    def signal(self, job_id: str, signum: int, *, by: str) -> Job:
+        """Send a signal to a job's process group."""
+
+    def stream(self, job_id: str, offset: int) -> Follower:
+        """Follow a job's output."""
+
+    def progress(self, job_id: str) -> tuple[int, int]:
+        """Bytes of output recorded, and dropped, so far."""
+
+    def forget(self, job_id: str) -> None:
+        """Let go of a job that has ended."""
+
+
+class Store(Journal, Protocol):
+    """Where job records are kept."""
+
+    async def insert(self, job: Job) -> Job:
+        """Record a new job durably. When its request_id was used before, the job of then is returned."""
+
+    async def starting_with(self, prefix: str) -> list[Job]:
+        """At most two of the jobs whose ids begin like this."""
+
+    async def live(self) -> list[Job]:
+        """Every job that has not ended, oldest first."""
+
+    async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
+        """A page of the list of jobs, newest first, each with its sequence number."""
+
+
+class Archive(Protocol):
+    """The recorded output of jobs that have ended."""
+
+    def follow(self, job: Job, offset: int) -> Follower:
+        """Read it."""
+
+    async def recover(self, job_id: str) -> int:
+        """Make readable what a crash left of a job's output; returns its end."""

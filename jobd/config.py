@@ -1,0 +1,144 @@
+"""The daemon's settings: one frozen value, from flags, environment and a TOML file.
+
+A flag wins over ``JOBD_<NAME>``, that over the file, that over the default. The names are the same everywhere:
+``--max-pending``, ``JOBD_MAX_PENDING`` and ``max-pending = …`` in the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from api.errors import ConfigError
+
+ENV_PREFIX: Final = "JOBD_"
+
+
+def _setting(help: str, metavar: str, default: Any = dataclasses.MISSING, minimum: float = 0) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar, "minimum": minimum})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What ``jobd`` runs with. Times are in seconds."""
+
+    cert: Path = _setting("the server's certificate (PEM)", "FILE")
+    key: Path = _setting("the server's private key (PEM)", "FILE")
+    ca: Path = _setting("the certificate of the CA that signs clients (PEM)", "FILE")
+    listen: str = _setting("the address to listen on; port 0 takes a free one", "HOST:PORT", "127.0.0.1:50051")
+    state: Path = _setting("the directory for job records and output; made if it is not there", "DIR")
+    workers: int = _setting("how many workers this machine is", "N", 1, 1)
+    slots: int = _setting("how many jobs each worker runs at a time", "N", 64, 1)
+    max_pending: int = _setting("how many jobs may wait for a free worker", "N", 10_000)
+    grace: float = _setting("from SIGTERM to SIGKILL, when a stop does not say", "SECONDS", 10.0)
+    drain: float = _setting("how long output is waited for after a job's process has ended", "SECONDS", 5.0)
+    shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
+    connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
+    keepalive: float = _setting(
+        "between two PINGs to a client; one unanswered as long ends its connection", "SECONDS", 30.0, 1
+    )
+    log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
+
+
+FIELDS: Final = {f.name: f for f in dataclasses.fields(Config)}
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def key_of(name: str) -> str:
+    """The name of a setting as people write it."""
+    return name.replace("_", "-")
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> Config:
+    """Put the settings together.
+
+    Args:
+        flags: what was given on the command line, by field name; None for what was not.
+        environment: variables with the prefix ``JOBD_`` are settings.
+        file: a TOML file.
+
+    Raises:
+        ConfigError: a setting is missing, unknown, or has a value that it cannot have; names it and its origin.
+    """
+    values: dict[str, Any] = {}
+    values.update(_from_file(file) if file else {})
+    values.update(_from_environment(environment))
+    values.update({n: _convert(n, v, f"--{key_of(n)}") for n, v in flags.items() if v is not None})
+    missing = [n for n, f in FIELDS.items() if f.default is dataclasses.MISSING and n not in values]
+    if missing:
+        names = ", ".join(f"--{key_of(name)}" for name in missing)
+        raise ConfigError(f"missing: {names} (or the same in a file given with --config, or JOBD_… in the environment)")
+    return Config(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration file {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the configuration file {path} is not TOML: {exc}") from exc
+    return {
+        _known(key, f"{path}"): _convert(_known(key, f"{path}"), value, f"{key} in {path}")
+        for key, value in table.items()
+    }
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found = {name: ENV_PREFIX + name.upper() for name in FIELDS}
+    return {n: _convert(n, environment[var], var) for n, var in found.items() if environment.get(var)}
+
+
+def _known(key: str, where: str) -> str:
+    name = key.replace("-", "_")
+    if name not in FIELDS or "_" in key:
+        near = difflib.get_close_matches(key, [key_of(n) for n in FIELDS], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{where}: there is no setting {key!a}{hint}")
+    return name
+
+
+def _convert(name: str, value: Any, where: str) -> Any:
+    kind = FIELDS[name].type
+    try:
+        converted = _CONVERTERS[str(kind)](value)
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"{where}: {value!a} is not {_KINDS[str(kind)]}") from exc
+    minimum = FIELDS[name].metadata["minimum"]
+    if isinstance(converted, (int, float)) and not minimum <= converted < 2**31:
+        raise ConfigError(f"{where}: {value!a} is not between {minimum:g} and {2**31 - 1}")
+    if name == "log_level" and converted not in LEVELS:
+        raise ConfigError(f"{where}: {value!a} is not one of {', '.join(LEVELS)}")
+    return converted
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _path(value: Any) -> Path:
+    return Path(_text(value))
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise TypeError
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise TypeError
+    return value
+
+
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {"int": _whole, "float": _number, "str": _text, "Path": _path}
+_KINDS: Final = {"int": "a whole number", "float": "a number", "str": "a text", "Path": "a path"}

@@ -1,0 +1,1 @@
+"""What stands in front of every handler, unary and streaming alike: who is it, may they, what did they do."""

@@ -1,0 +1,40 @@
+"""What did they do? One line for each call, when it has ended, refused ones included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from api.errors import Code, RpcError
+from api.rpc.server import Handler, ServerCall
+
+audit_log = structlog.get_logger("audit")
+
+
+async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] = time.monotonic) -> None:
+    """Log principal, roles, method, job, peer, status and duration."""
+    started = clock()
+    status = Code.INTERNAL
+    try:
+        await proceed(call)
+        status = Code.OK
+    except RpcError as exc:
+        status = exc.code
+        raise
+    except trio.Cancelled:
+        status = Code.CANCELLED  # by the caller, by its deadline, or by the end of the connection
+        raise
+    finally:
+        audit_log.info(
+            "call",
+            principal=call.principal.name if call.principal else None,
+            roles=sorted(call.principal.roles) if call.principal else [],
+            method=call.method.path if call.method else ascii(call.path[:256]),
+            job=call.job_id or None,
+            peer=call.peer,
+            status=status.name,
+            seconds=round(clock() - started, 6),
+        )

@@ -1,0 +1,159 @@
+"""The log of one job's output: one writer; any number of followers, whenever they come.
+
+A follower reads the disk until it has caught up, then listens to the broadcast; when it lags it reads the disk
+again. Between "nothing more on disk" and "listening" there is no await, so nothing can slip through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from jobd.output.broadcast import Broadcast, Subscription
+from jobd.output.segments import SegmentReader, SegmentWriter, recover
+from jobd.worker.errors import OutputDamagedError
+from jobd.worker.job import Job
+from jobd.worker.ports import Record, Source
+
+log = structlog.get_logger(__name__)
+
+
+class Log:
+    """The output of one job, as :class:`jobd.worker.ports.OutputLog`.
+
+    Attributes:
+        end: the offset after the last recorded byte.
+        dropped: bytes that could not be recorded.
+        complete: nothing more will come.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        job_id: str,
+        *,
+        end: int = 0,
+        complete: bool = False,
+        on_complete: Callable[[], None] = lambda: None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._root = root
+        self.job_id = job_id
+        self._writer = SegmentWriter(root, job_id)
+        self._write_lock = trio.Lock()
+        self._on_complete = on_complete
+        self._clock = clock
+        self.broadcast = Broadcast()
+        self.end = end
+        self.dropped = 0
+        self.complete = complete
+
+    async def append(self, source: Source, data: bytes) -> None:
+        """Record bytes. When the disk does not take them they are counted as dropped: the job never waits for it."""
+        async with self._write_lock:
+            record = Record(self.end, source, self._clock(), data)
+            try:
+                await trio.to_thread.run_sync(self._writer.append, record)
+            except OSError as exc:
+                self._drop(len(data), exc)
+            else:
+                self.end = record.end
+                self.broadcast.publish(record)
+
+    def _drop(self, count: int, exc: OSError) -> None:
+        if not self.dropped:
+            log.error("output cannot be recorded and is dropped", job=self.job_id, error=exc.strerror)
+        self.dropped += count
+
+    async def finish(self) -> None:
+        async with self._write_lock:
+            try:
+                await trio.to_thread.run_sync(self._writer.close)
+            except OSError as exc:
+                log.error("output may not survive a power cut", job=self.job_id, error=exc.strerror)
+            self.complete = True
+            self.broadcast.end()
+            self._on_complete()
+
+    def follow(self, offset: int) -> LogFollower:
+        return LogFollower(self, SegmentReader(self._root, self.job_id, offset, self._writer.index), offset)
+
+
+class LogFollower:
+    """One reader of a log."""
+
+    def __init__(self, log_: Log, reader: SegmentReader, offset: int) -> None:
+        self._log = log_
+        self._reader = reader
+        self._offset = offset
+        self._live: Subscription | None = None
+
+    async def receive(self) -> Sequence[Record]:
+        while True:
+            if self._live:
+                records = await self._live.receive()
+                fresh = [record for record in records if record.offset >= self._offset]
+                if fresh:
+                    self._offset = fresh[-1].end
+                    return fresh
+                self._live.close()
+                self._live = None
+            if self._offset < self._log.end:
+                return await self._from_disk()
+            if self._log.complete:
+                return ()
+            self._live = self._log.broadcast.subscribe()
+
+    async def _from_disk(self) -> Sequence[Record]:
+        reader = self._reader
+        records = await trio.to_thread.run_sync(partial(_read_at, reader, self._offset))
+        if not records:
+            log.error("recorded output cannot be read back", job=self._log.job_id, offset=self._offset)
+            raise OutputDamagedError(self._log.job_id, self._offset)
+        self._offset = records[-1].end
+        return records
+
+    def close(self) -> None:
+        if self._live:
+            self._live.close()
+            self._live = None
+        self._reader.close()
+
+
+def _read_at(reader: SegmentReader, offset: int) -> list[Record]:
+    reader.skip_to(offset)
+    return reader.read()
+
+
+class LogStore:
+    """The logs of all jobs below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._open: dict[str, Log] = {}
+
+    def create(self, job_id: str) -> Log:
+        """The log of a new job; it is the one that :meth:`get` gives until it is complete."""
+
+        def forget() -> None:
+            self._open.pop(job_id, None)
+
+        self._open[job_id] = created = Log(self._root, job_id, on_complete=forget)
+        return created
+
+    def get(self, job_id: str, end: int) -> Log:
+        """The log of a job: the live one, or that of a job that ended with ``end`` bytes recorded."""
+        return self._open.get(job_id) or Log(self._root, job_id, end=end, complete=True)
+
+    def follow(self, job: Job, offset: int) -> LogFollower:
+        """Read the output of a job that has ended."""
+        return self.get(job.id, job.output_bytes).follow(offset)
+
+    async def recover(self, job_id: str) -> int:
+        """Cut what a crash left of a half-written record; returns the end of the log."""
+        return await trio.to_thread.run_sync(recover, self._root, job_id)

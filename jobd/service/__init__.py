@@ -1,0 +1,1 @@
+"""The contract's methods on top of the broker: one short function for each."""

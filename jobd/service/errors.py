@@ -1,0 +1,59 @@
+"""The one mapping from what goes wrong with jobs to what a caller is told."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from api.errors import (
+    AlreadyExistsError,
+    DataLossError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    OutOfRangeError,
+    ResourceExhaustedError,
+    RpcError,
+    UnavailableError,
+)
+from api.rpc.server import Handler, ServerCall
+from jobd.worker import errors as e
+
+log = structlog.get_logger(__name__)
+
+STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
+    e.InvalidSpecError: (InvalidArgumentError, "INVALID_SPEC"),
+    e.JobNotFoundError: (NotFoundError, "JOB_NOT_FOUND"),
+    e.InvalidIdError: (InvalidArgumentError, "INVALID_JOB_ID"),
+    e.AmbiguousIdError: (InvalidArgumentError, "AMBIGUOUS_JOB_ID"),
+    e.StopFailedError: (FailedPreconditionError, "STOP_FAILED"),
+    e.JobNotRunningError: (FailedPreconditionError, "JOB_NOT_RUNNING"),
+    e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
+    e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),
+    e.OffsetBeyondEndError: (OutOfRangeError, "OFFSET_BEYOND_END"),
+    e.OutputDamagedError: (DataLossError, "OUTPUT_DAMAGED"),
+    e.StoreError: (UnavailableError, "STORE_UNAVAILABLE"),
+}
+
+_UNTOLD: Final[dict[type[e.WorkerError], str]] = {e.StoreError: "the server cannot record jobs now; its log says why"}
+"""Errors whose text is about the inside of the server: the peer is told this instead."""
+
+
+async def translate_errors(call: ServerCall, proceed: Handler) -> None:
+    """Middleware: end the call with the status for what the handler raised."""
+    try:
+        await proceed(call)
+    except e.WorkerError as exc:
+        raise rpc_error(exc) from exc
+
+
+def rpc_error(exc: e.WorkerError) -> RpcError:
+    """What a caller is told."""
+    kind, reason = STATUSES.get(type(exc), (InternalError, "INTERNAL"))
+    message = _UNTOLD.get(type(exc), str(exc) if kind is not InternalError else "the server failed")
+    if message != str(exc):
+        log.error("a call failed", error=str(exc))
+    violations = exc.violations if isinstance(exc, e.InvalidSpecError) else ()
+    return kind(message, reason=reason, violations=violations)

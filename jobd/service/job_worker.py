@@ -1,0 +1,85 @@
+"""``jobworker.v1.JobWorkerService``."""
+
+from __future__ import annotations
+
+from api import messages as m
+from api import methods
+from api.rpc.server import Handler, ServerCall, server_stream, unary
+from jobd.broker.broker import Broker
+from jobd.service import translate as t
+
+MAX_WAIT: int = 1000
+"""The most jobs that one Wait may name."""
+
+
+class JobWorkerService:
+    """The methods. Authentication, authorization and audit are done before; errors are translated after."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def handlers(self) -> dict[str, Handler]:
+        """The handler for each path."""
+        return {
+            methods.START.path: unary(self.start),
+            methods.STOP.path: unary(self.stop),
+            methods.SIGNAL.path: unary(self.signal),
+            methods.QUERY.path: unary(self.query),
+            methods.STREAM.path: server_stream(self.stream),
+            methods.LIST.path: unary(self.list),
+            methods.WAIT.path: unary(self.wait),
+            methods.LIST_WORKERS.path: unary(self.list_workers),
+        }
+
+    async def start(self, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
+        job = await self._broker.start(t.spec_of(request), by=_caller(call), request_id=t.request_id_of(request))
+        call.job_id = job.id
+        return m.StartResponse(t.job_message(job))
+
+    async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
+        call.job_id = request.job_id
+        job = await self._broker.stop(request.job_id, by=_caller(call), grace=t.grace_of(request))
+        return m.StopResponse(t.job_message(job))
+
+    async def signal(self, call: ServerCall, request: m.SignalRequest) -> m.SignalResponse:
+        call.job_id = request.job_id
+        job = await self._broker.signal(request.job_id, t.signal_of(request), by=_caller(call))
+        return m.SignalResponse(t.job_message(job))
+
+    async def query(self, call: ServerCall, request: m.QueryRequest) -> m.QueryResponse:
+        call.job_id = request.job_id
+        return m.QueryResponse(t.job_message(await self._broker.query(request.job_id)))
+
+    async def stream(self, call: ServerCall, request: m.StreamRequest) -> None:
+        call.job_id = request.job_id
+        follower, ended = await self._broker.follow(request.job_id, t.offset_of(request))
+        try:
+            call.start_response()
+            while records := await follower.receive():
+                await call.send_all([t.output_message(record) for record in records])
+        finally:
+            follower.close()
+        await call.send(t.verdict_message(await ended()))
+
+    async def list(self, call: ServerCall, request: m.ListRequest) -> m.ListResponse:
+        before, size, states = t.page_of(request)
+        rows = await self._broker.page(before=before, states=states, size=size + 1)
+        more = len(rows) > size
+        jobs = [t.job_message(job) for _, job in rows[:size]]
+        return m.ListResponse(jobs, t.page_token(rows[size - 1][0]) if more else "")
+
+    async def wait(self, call: ServerCall, request: m.WaitRequest) -> m.WaitResponse:
+        if not 1 <= len(request.job_ids) <= MAX_WAIT:
+            raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
+        call.job_id = ",".join(request.job_ids[:10])
+        jobs = await self._broker.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
+        return m.WaitResponse([t.job_message(job) for job in jobs])
+
+    async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
+        workers = [t.worker_message(view) for view in self._broker.workers()]
+        return m.ListWorkersResponse(workers, self._broker.pending)
+
+
+def _caller(call: ServerCall) -> str:
+    assert call.principal is not None  # authorization lets nobody else through
+    return call.principal.name

@@ -1,0 +1,183 @@
+"""Between the contract's messages and the domain's types: the only file that sees both."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import betterproto
+
+from api import messages as m
+from api.errors import FieldViolation, InvalidArgumentError
+from jobd.broker.broker import WorkerView
+from jobd.worker.job import Job, JobSpec
+from jobd.worker.lifecycle import State
+from jobd.worker.ports import Record
+
+MAX_REQUEST_ID: Final = 128
+MAX_GRACE: Final = 86400.0
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+CONTAINMENT: Final = "process-group"
+
+TO_STATE: Final[dict[State, m.JobState]] = {state: m.JobState[state.name] for state in State}
+FROM_STATE: Final = {number: state for state, number in TO_STATE.items()}
+
+
+# ---- in
+
+
+def refuse(field: str, description: str) -> InvalidArgumentError:
+    """The error for one field of a request."""
+    return InvalidArgumentError(
+        f"{field} {description}", reason="INVALID_REQUEST", violations=(FieldViolation(field, description),)
+    )
+
+
+def spec_of(request: m.StartRequest) -> JobSpec:
+    """The spec asked for; what it says is judged by the worker library."""
+    spec = request.spec
+    return JobSpec(tuple(spec.argv), spec.name, dict(spec.env), spec.cwd)
+
+
+def request_id_of(request: m.StartRequest) -> str:
+    """The request id, "" for none."""
+    text = request.request_id
+    if len(text) > MAX_REQUEST_ID or (text and not text.isprintable()):
+        raise refuse("request_id", f"has more than {MAX_REQUEST_ID} characters, or some that are not printable")
+    return text
+
+
+def grace_of(request: m.StopRequest) -> float | None:
+    """Seconds, or None for the default."""
+    if request.grace_period is None:
+        return None
+    seconds = request.grace_period.total_seconds()
+    if not 0 <= seconds <= MAX_GRACE:
+        raise refuse("grace_period", f"is not between 0 and {MAX_GRACE:g} seconds")
+    return seconds
+
+
+def signal_of(request: m.SignalRequest) -> int:
+    """The number of the signal."""
+    if request.signal not in signal.valid_signals():
+        raise refuse("signal", f"has the value {request.signal}, which is no signal of Linux")
+    return request.signal
+
+
+def offset_of(request: m.StreamRequest) -> int:
+    """The offset to begin at."""
+    _, value = betterproto.which_one_of(request, "start")
+    if value is None:
+        return 0
+    if not isinstance(value, int) or value < 0:
+        raise refuse("offset", "is negative")
+    return value
+
+
+def page_of(request: m.ListRequest) -> tuple[int, int, list[State]]:
+    """Where the page starts, its size, and the states asked for (AIP-158: 0 is the default, too large is cut)."""
+    if request.page_size < 0:
+        raise refuse("page_size", "is negative")
+    size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+    try:
+        states = [FROM_STATE[state] for state in request.states]
+    except KeyError as exc:
+        raise refuse("states", "has a value that is no state of a job") from exc
+    return _from_token(request.page_token), size, states
+
+
+def page_token(seq: int) -> str:
+    """The token for the page below a sequence number; what is in it is nobody's business."""
+    return base64.urlsafe_b64encode(b"1:%d" % seq).decode()
+
+
+def _from_token(token: str) -> int:
+    if not token:
+        return 0
+    try:
+        version, _, seq = base64.b64decode(token, altchars=b"-_", validate=True).partition(b":")
+        if version == b"1" and 0 < int(seq) < 2**63:
+            return int(seq)
+    except (binascii.Error, ValueError):
+        pass
+    raise refuse("page_token", "was not made by this server; begin again without one")
+
+
+# ---- out
+
+
+def job_message(job: Job) -> m.Job:
+    """A job as the contract shows it."""
+    return m.Job(
+        id=job.id,
+        spec=m.JobSpec(argv=list(job.spec.argv), name=job.spec.name, env=dict(job.spec.env), cwd=job.spec.cwd),
+        state=TO_STATE[job.state],
+        stopping=job.stopping,
+        reason=job.reason,
+        message=job.message,
+        exit_code=job.exit_code,
+        signal=job.signal,
+        core_dumped=job.core_dumped,
+        pid=job.pid,
+        worker=job.worker,
+        started_by=job.started_by,
+        stopped_by=job.stopped_by,
+        created_at=_time(job.created_at),
+        started_at=_time(job.started_at),
+        ended_at=_time(job.ended_at),
+        output_bytes=job.output_bytes,
+        dropped_bytes=job.dropped_bytes,
+    )
+
+
+def _time(nanoseconds: int | None) -> datetime | None:
+    if nanoseconds is None:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanoseconds // 1000)
+
+
+def worker_message(view: WorkerView) -> m.Worker:
+    """A worker as the contract shows it."""
+    return m.Worker(view.name, view.slots, CONTAINMENT, [job_message(job) for job in view.jobs])
+
+
+def verdict_message(job: Job) -> m.StreamResponse:
+    """The last message of a whole stream."""
+    return m.StreamResponse(
+        verdict=m.Verdict(
+            end_offset=job.output_bytes,
+            state=TO_STATE[job.state],
+            exit_code=job.exit_code,
+            signal=job.signal,
+            dropped_bytes=job.dropped_bytes,
+            reason=job.reason,
+            message=job.message,
+        )
+    )
+
+
+def output_message(record: Record) -> bytes:
+    """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message.
+
+    This is the one message that is made for every piece of output; a test holds it against betterproto's form.
+    """
+    seconds, nanos = divmod(record.time, 1_000_000_000)
+    time = b"\x08" + _varint(seconds) + (b"\x10" + _varint(nanos) if nanos else b"")
+    offset = b"\x10" + _varint(record.offset) if record.offset else b""
+    after = b"%b\x18%c\x22%b%b" % (offset, record.source, _varint(len(time)), time)
+    size = _varint(len(record.data))
+    inner = 1 + len(size) + len(record.data) + len(after)
+    return b"".join((b"\x0a", _varint(inner), b"\x0a", size, record.data, after))
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

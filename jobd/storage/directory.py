@@ -1,0 +1,59 @@
+"""The state directory: made private, and held by one daemon at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from api.errors import ConfigError
+
+
+@contextmanager
+def hold_directory(path: Path) -> Iterator[Path]:
+    """Make the directory if need be and lock it; the lock goes with the process, however it ends.
+
+    Raises:
+        ConfigError: it cannot be made or written, belongs to somebody else, is open to others, or another jobd
+            holds it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as exc:
+        raise ConfigError(f"the state directory {path} cannot be used: {exc.strerror}") from exc
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"the state directory {path} belongs to uid {status.st_uid}, not to the user that jobd runs as"
+        )
+    if status.st_mode & 0o077:
+        raise ConfigError(f"others can enter the state directory {path}; make it private with: chmod 700 {path}")
+    fd = _lock(path / "lock")
+    try:
+        yield path
+    finally:
+        os.close(fd)
+
+
+def _lock(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise ConfigError(f"the state directory {path.parent} cannot be written: {exc.strerror}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except OSError as exc:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        os.close(fd)
+        if exc.errno in (errno.EAGAIN, errno.EACCES):
+            raise ConfigError(
+                f"the state directory {path.parent} is held by another jobd (pid {holder or 'unknown'}); "
+                "stop that one, or choose another --state"
+            ) from exc
+        raise ConfigError(f"the state directory {path.parent} cannot be written: {exc.strerror}") from exc
+    return fd

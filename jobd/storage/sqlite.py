@@ -1,0 +1,207 @@
+"""The job store: SQLite behind one thread, with group commit.
+
+Whatever is asked while a commit is under way goes into the next one together: the cost of making things durable
+is shared by all who wait for it.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import outcome
+import structlog
+import trio
+
+from jobd.storage import records
+from jobd.storage.schema import open_database
+from jobd.worker.errors import StoreError
+from jobd.worker.job import Job
+from jobd.worker.lifecycle import State
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+GROUP: Final = 256
+"""The most operations in one commit."""
+_LIVE: Final = (State.PENDING, State.STARTING, State.RUNNING)
+
+
+@dataclass(eq=False)
+class _Operation(Generic[T]):
+    run: Callable[[sqlite3.Connection], T]
+    result: outcome.Outcome[T] | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+class SqliteStore:
+    """Made by :func:`open_store`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        self._token = trio.lowlevel.current_trio_token()
+
+    # ---- what can be asked
+
+    async def insert(self, job: Job) -> Job:
+        """Record a new job durably. When its request_id was used before, the job of then is returned.
+
+        Raises:
+            StoreError: it could not be recorded.
+        """
+        return await self._ask(lambda db: _insert(db, job))
+
+    def note(self, job: Job) -> None:
+        """Record a change with the next commit."""
+        self._queue.put(_Operation(lambda db: _update(db, job)))
+
+    async def commit(self, job: Job) -> None:
+        """Record a change durably.
+
+        Raises:
+            StoreError: it could not be recorded.
+        """
+        await self._ask(lambda db: _update(db, job))
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job with this id."""
+        found = await self.starting_with(job_id)
+        return found[0] if found else None
+
+    async def starting_with(self, prefix: str) -> list[Job]:
+        """At most two of the jobs whose ids begin like this."""
+        query = "SELECT record FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 2"
+        return await self._ask(lambda db: _jobs(db, query, (prefix, prefix + "\x7f")))
+
+    async def live(self) -> list[Job]:
+        """Every job that has not ended, oldest first."""
+        query = f"SELECT record FROM jobs WHERE state IN {_marks(_LIVE)} ORDER BY seq"  # noqa: S608 # only question marks are put in
+        return await self._ask(lambda db: _jobs(db, query, _LIVE))
+
+    async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
+        """Up to ``size`` jobs with their sequence numbers, newest first, from below ``before`` (0: from the newest)."""
+        where = f"AND state IN {_marks(states)}" if states else ""
+        query = f"SELECT seq, record FROM jobs WHERE (? = 0 OR seq < ?) {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 # the same
+        values = (before, before, *states, size)
+        return await self._ask(lambda db: [(seq, records.load(r)) for seq, r in db.execute(query, values)])
+
+    async def _ask(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        operation = _Operation(run)
+        self._queue.put(operation)
+        await operation.done.wait()
+        assert operation.result is not None
+        try:
+            return operation.result.unwrap()
+        except sqlite3.Error as exc:
+            raise StoreError(f"the job store cannot be used: {exc}") from exc
+
+    # ---- the thread
+
+    def serve(self) -> None:
+        """Run operations until told to end. Blocks: this is the store's own thread."""
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            group, last = self._group(first)
+            self._commit(group)
+            self._token.run_sync_soon(_tell, group)
+            if last:
+                return
+
+    def _group(self, first: _Operation[Any]) -> tuple[list[_Operation[Any]], bool]:
+        group = [first]
+        while len(group) < GROUP:
+            try:
+                following = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                return group, True
+            group.append(following)
+        return group, False
+
+    def _commit(self, group: list[_Operation[Any]]) -> None:
+        db = self._connection
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for operation in group:
+                operation.result = _in_savepoint(db, operation.run)
+            db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            log.error("the job store cannot be written", error=str(exc), operations=len(group))
+            for operation in group:
+                operation.result = outcome.Error(exc)
+
+    def close(self) -> None:
+        """Let the thread end when it has done what was asked before."""
+        self._queue.put(None)
+
+
+def _in_savepoint(db: sqlite3.Connection, run: Callable[[sqlite3.Connection], T]) -> outcome.Outcome[T]:
+    """One operation's failure undoes that operation, not its neighbours in the group."""
+    db.execute("SAVEPOINT operation")
+    try:
+        result: outcome.Outcome[T] = outcome.Value(run(db))
+    except (sqlite3.IntegrityError, ValueError) as exc:
+        db.execute("ROLLBACK TO operation")
+        result = outcome.Error(exc)
+    db.execute("RELEASE operation")
+    return result
+
+
+def _tell(group: list[_Operation[Any]]) -> None:
+    for operation in group:
+        operation.done.set()
+
+
+def _insert(db: sqlite3.Connection, job: Job) -> Job:
+    if job.request_id:
+        found = _jobs(db, "SELECT record FROM jobs WHERE request_id = ?", (job.request_id,))
+        if found:
+            return found[0]
+    db.execute(
+        "INSERT INTO jobs (id, state, principal, request_id, record) VALUES (?, ?, ?, ?, ?)",
+        (job.id, job.state, job.started_by, job.request_id or None, records.dump(job)),
+    )
+    return job
+
+
+def _update(db: sqlite3.Connection, job: Job) -> None:
+    db.execute("UPDATE jobs SET state = ?, record = ? WHERE id = ?", (job.state, records.dump(job), job.id))
+
+
+def _jobs(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Job]:
+    return [records.load(record) for (record,) in db.execute(query, values)]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return f"({', '.join('?' * len(values))})"
+
+
+@asynccontextmanager
+async def open_store(path: Path) -> AsyncIterator[SqliteStore]:
+    """Open the store; the block is the life of its thread. On the way out, what was asked before is done first.
+
+    Raises:
+        ConfigError: as :func:`jobd.storage.schema.open_database`.
+    """
+    connection = await trio.to_thread.run_sync(open_database, path)
+    store = SqliteStore(connection)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, store.serve)
+            try:
+                yield store
+            finally:
+                store.close()
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""The network's edge: binding, accepting, TLS handshakes and their limits."""

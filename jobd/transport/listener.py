@@ -1,0 +1,154 @@
+"""Binds what it is told to and nothing else; gives each connection its own task, handshake included.
+
+A client that is silent, slow or rude costs its own task for at most the handshake timeout. When all
+connections are taken, new ones wait in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from api.errors import ConfigError
+from api.rpc.stream import TLSStream
+
+log = structlog.get_logger(__name__)
+
+BACKLOG: Final = 512
+RECEIVE_SIZE: Final = 32 * 1024
+"""Requests are small; what an idle connection holds on to should be too."""
+SEND_BUFFER: Final = 512 * 1024
+"""The kernel would otherwise keep 3 to 4 MiB for a reader that has stopped."""
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the edge allows.
+
+    Attributes:
+        connections: open at once.
+        handshake: seconds from accept until TLS is done.
+    """
+
+    connections: int = 1024
+    handshake: float = 10.0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket on exactly this address (port 0: any free port).
+
+    Raises:
+        ConfigError: the address is not this machine's, is in use, or is not allowed.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as exc:
+        raise ConfigError(f"cannot listen on {host}:{port}: {exc.strerror}; check the host name") from exc
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setblocking(False)
+        # Not SO_REUSEPORT: a second daemon on the same port must fail, not share the traffic.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        hint = "is another jobd running?" if exc.errno == errno.EADDRINUSE else "choose another address with --listen"
+        raise ConfigError(f"cannot listen on {host}:{port}: {exc.strerror}; {hint}") from exc
+    return sock
+
+
+async def serve(
+    listener: socket.socket,
+    context: Callable[[], ssl.SSLContext],
+    limits: Limits,
+    handle: Callable[[TLSStream], Awaitable[None]],
+    *,
+    draining: trio.Event,
+) -> None:
+    """Accept connections and run ``handle`` for each, until ``draining`` is set and all have ended.
+
+    Args:
+        context: asked anew for every connection, so that certificates can be changed while running.
+    """
+    slots = trio.CapacityLimiter(limits.connections)
+    async with trio.open_nursery() as nursery:
+
+        async def connection(sock: socket.socket) -> None:
+            try:
+                await _connection(sock, context(), limits, handle)
+            finally:
+                slots.release_on_behalf_of(sock)
+
+        with trio.CancelScope() as accepting:
+            nursery.start_soon(_cancel_when, draining, accepting)
+            while True:
+                sock = await _accept(listener)
+                try:
+                    await slots.acquire_on_behalf_of(sock)
+                except BaseException:
+                    sock.close()
+                    raise
+                nursery.start_soon(connection, sock)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _accept(listener: socket.socket) -> socket.socket:
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(listener)
+        except OSError as exc:
+            # accept(2): errors of the connection that was about to come are to be taken like EAGAIN.
+            if exc.errno in _OUT_OF_DESCRIPTORS:
+                log.warning("cannot accept a connection", error=exc.strerror, next_try_in_seconds=0.1)
+                await trio.sleep(0.1)
+        else:
+            await trio.lowlevel.checkpoint()
+            return sock
+
+
+async def _connection(
+    sock: socket.socket, context: ssl.SSLContext, limits: Limits, handle: Callable[[TLSStream], Awaitable[None]]
+) -> None:
+    stream: TLSStream | None = None
+    with trio.move_on_after(limits.handshake):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            stream = await TLSStream.handshake(sock, context, server_side=True, receive_size=RECEIVE_SIZE)
+        except (ssl.SSLError, OSError) as exc:
+            log.info("handshake refused", error=_reason(exc))
+            return
+    if stream is None:
+        sock.close()
+        log.info("handshake refused", error=f"not done within {limits.handshake:g} s")
+        return
+    if stream.alpn_protocol != "h2":
+        log.info("connection refused", peer=stream.peer, error="the client did not offer HTTP/2 (ALPN h2)")
+        await stream.aclose()
+        return
+    await handle(stream)
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"client certificate refused: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or "TLS failed").replace("_", " ").lower()
+    return exc.strerror or "connection broke" if isinstance(exc, OSError) else "connection broke"

@@ -1,0 +1,118 @@
+"""What can go wrong with a job, before anyone thinks of statuses or messages for peers.
+
+WorkerError                (a JobdError)
+├── InvalidSpecError       the spec cannot be accepted; names every field that is wrong
+├── LaunchError            the process could not be made; carries the reason
+├── JobNotFoundError       no such job
+├── InvalidIdError         what should be an id is none
+├── AmbiguousIdError       the prefix of an id that several jobs have
+├── StopFailedError        processes of the job are still there after SIGKILL
+├── InvalidTransitionError a job was asked to go where its lifecycle has no way (a bug)
+├── OutputDamagedError     recorded output cannot be read back
+├── OffsetBeyondEndError   an offset after the last recorded byte
+├── RequestIdReusedError   a request_id that already stands for another request
+└── QueueFullError         too many jobs wait
+"""
+
+from __future__ import annotations
+
+from api.errors import FieldViolation, JobdError
+
+
+class WorkerError(JobdError):
+    """Anything that goes wrong with a job."""
+
+
+class InvalidSpecError(WorkerError):
+    """The spec cannot be accepted. ``violations`` names each field and what is wrong with it."""
+
+    def __init__(self, violations: tuple[FieldViolation, ...]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = violations
+
+
+class LaunchError(WorkerError):
+    """The process could not be made.
+
+    Attributes:
+        reason: a member of :class:`jobd.worker.job.Reason`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class JobNotFoundError(WorkerError):
+    """No job has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id}; 'jobcli list' shows those that there are")
+        self.job_id = job_id
+
+
+class InvalidIdError(WorkerError):
+    """What stands where a job id should is none."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"{job_id[:64]!a} is not a job id: give a UUID, or at least 4 of its first characters")
+
+
+class AmbiguousIdError(WorkerError):
+    """Several jobs have ids that begin like this."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(f"more than one job has an id that begins with {prefix}; give more of it")
+
+
+class JobNotRunningError(WorkerError):
+    """The job has no process: it waits, or it has ended."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id} is {state}: there is no process to send a signal to")
+
+
+class StopFailedError(WorkerError):
+    """Processes of the job are still there after SIGKILL (one in uninterruptible sleep, for example)."""
+
+
+class OutputDamagedError(WorkerError):
+    """Output that was recorded cannot be read back: its file is gone, or is damaged in the middle."""
+
+    def __init__(self, job_id: str, offset: int) -> None:
+        super().__init__(f"the recorded output of job {job_id} is damaged at offset {offset}")
+
+
+class OffsetBeyondEndError(WorkerError):
+    """The offset asked for lies after the last recorded byte."""
+
+    def __init__(self, job_id: str, offset: int, end: int) -> None:
+        super().__init__(f"offset {offset} is beyond the end of the output of job {job_id}, which is at {end}")
+        self.end = end
+
+
+class InvalidTransitionError(WorkerError):
+    """The lifecycle has no such transition. Always a bug of the caller."""
+
+
+class RequestIdReusedError(WorkerError):
+    """The request_id stands for another request; ``differs`` says in what: a field of the spec, or the principal."""
+
+    def __init__(self, request_id: str, job_id: str, differs: str) -> None:
+        super().__init__(
+            f"request_id {request_id!a} was used before, for job {job_id}, with a different {differs}; "
+            "use a new request_id for a new job"
+        )
+        self.job_id = job_id
+        self.differs = differs
+
+
+class QueueFullError(WorkerError):
+    """So many jobs wait for a free worker that no more are accepted."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs wait already; try again when some of them have run")
+
+
+class StoreError(WorkerError):
+    """The job store cannot be written or read now; nothing was changed."""

@@ -1,0 +1,158 @@
+"""A job: what was asked for, what is known of it now, and the cell in which those who wait see it change."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from api.errors import FieldViolation
+from jobd.worker import lifecycle
+from jobd.worker.errors import InvalidSpecError
+from jobd.worker.lifecycle import State
+
+MAX_NAME: Final = 128
+
+
+class Reason(enum.StrEnum):
+    """Why a job is in its state, for programs."""
+
+    NONE = ""
+    NO_FREE_WORKER = "NO_FREE_WORKER"
+    COMMAND_NOT_FOUND = "COMMAND_NOT_FOUND"
+    NOT_EXECUTABLE = "NOT_EXECUTABLE"
+    CWD_UNUSABLE = "CWD_UNUSABLE"
+    ARGUMENTS_TOO_LONG = "ARGUMENTS_TOO_LONG"
+    LAUNCH_REFUSED = "LAUNCH_REFUSED"
+    EXITED = "EXITED"
+    SIGNALLED = "SIGNALLED"
+    STOPPED_BY_REQUEST = "STOPPED_BY_REQUEST"
+    WORKER_SHUT_DOWN = "WORKER_SHUT_DOWN"
+    DAEMON_LOST = "DAEMON_LOST"
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run: as in ``jobworker.v1.JobSpec``."""
+
+    argv: tuple[str, ...]
+    name: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+
+    def check(self) -> None:
+        """See that this can be given to the kernel at all.
+
+        Raises:
+            InvalidSpecError: with every field that cannot.
+        """
+        violations = tuple(_violations(self))
+        if violations:
+            raise InvalidSpecError(violations)
+
+
+def _violations(spec: JobSpec) -> list[FieldViolation]:
+    found: list[tuple[str, str]] = []
+    if not spec.argv or not spec.argv[0]:
+        found.append(("spec.argv", "is empty; give at least the command"))
+    found += [
+        (f"spec.argv[{i}]", "has a NUL byte, which no argument can have") for i, a in enumerate(spec.argv) if "\0" in a
+    ]
+    if len(spec.name) > MAX_NAME or not (spec.name.isprintable() or not spec.name):
+        found.append(("spec.name", f"has more than {MAX_NAME} characters, or some that are not printable"))
+    for key, value in spec.env.items():
+        if not key or "=" in key or "\0" in key:
+            found.append(("spec.env", f"{key!a} cannot be the name of a variable (empty, or with '=' or NUL)"))
+        if "\0" in value:
+            found.append((f"spec.env[{key!a}]", "has a NUL byte, which no variable can have"))
+    if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
+        found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
+    return [FieldViolation(*each) for each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that is known of a job at one moment.
+
+    Attributes:
+        wait_status: as waitpid(2) gave it, kept verbatim; None while the process runs, or if it never did.
+        created_at, started_at, ended_at: nanoseconds since the epoch.
+        output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
+        dropped_bytes: bytes that were read from the job and could not be recorded.
+    """
+
+    id: str
+    spec: JobSpec
+    state: State
+    created_at: int
+    started_by: str = ""
+    request_id: str = ""
+    worker: str = ""
+    stopping: bool = False
+    stopped_by: str = ""
+    reason: str = ""
+    message: str = ""
+    pid: int = 0
+    wait_status: int | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    output_bytes: int = 0
+    dropped_bytes: int = 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code that the process exited with, if it exited."""
+        status = self.wait_status
+        return os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended the process, if one did."""
+        status = self.wait_status
+        return os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+
+    @property
+    def core_dumped(self) -> bool:
+        """The end came with a core dump."""
+        status = self.wait_status
+        return status is not None and os.WIFSIGNALED(status) and os.WCOREDUMP(status)
+
+    def moved(self, event: lifecycle.Event, **changes: object) -> Job:
+        """This job after ``event``, with further changes.
+
+        Raises:
+            InvalidTransitionError: as :func:`jobd.worker.lifecycle.after`.
+        """
+        return replace(self, state=lifecycle.after(self.state, event), **changes)  # type: ignore[arg-type] # field names are checked by replace()
+
+
+class JobCell:
+    """The place where a live job's present state is seen and waited for."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._changed = trio.Event()
+
+    @property
+    def job(self) -> Job:
+        return self._job
+
+    def set(self, job: Job) -> None:
+        """Publish a new state to all who wait."""
+        self._job = job
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_until(self, condition: Callable[[Job], bool]) -> Job:
+        """Return the first job, from now on, for which the condition holds."""
+        while not condition(self._job):
+            await self._changed.wait()
+        return self._job
+
+    async def ended(self) -> Job:
+        """Wait for the end."""
+        return await self.wait_until(lambda job: job.state.terminal)

@@ -1,0 +1,134 @@
+"""What the worker library needs of the outside, and does not know who gives.
+
+Implemented by ``jobd.launcher`` (Launcher, Process), ``jobd.output`` (OutputStore, OutputLog) and ``jobd.broker``
+(Journal). They meet in ``jobd.daemon``, and in tests.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from jobd.worker.job import Job, JobSpec
+
+
+class Source(enum.IntEnum):
+    """Which of a job's two streams; numbered as in the contract."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Bytes that a job wrote.
+
+    Attributes:
+        offset: of the first byte, counted over both streams together.
+        time: nanoseconds since the epoch, when they were read from the pipe.
+    """
+
+    offset: int
+    source: Source
+    time: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset after the last byte."""
+        return self.offset + len(self.data)
+
+
+class Pipe(Protocol):
+    """The reading end of one of a job's streams."""
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; ``b""`` is the end."""
+
+    def receive_nowait(self) -> bytes:
+        """What is there now; ``b""`` when nothing is (or it is the end)."""
+
+    def close(self) -> None:
+        """Let go of the pipe. A process that goes on writing to it meets SIGPIPE."""
+
+
+class Process(Protocol):
+    """A job's process: the leader of a session and process group of its own."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def pipe(self, source: Source) -> Pipe: ...
+
+    async def exited(self) -> None:
+        """Wait until the process is dead. It is not reaped, so neither its pid nor its group id can be reused."""
+
+    def signal_group(self, signum: int) -> None:
+        """Send a signal to every process of the group. Harmless when none is left."""
+
+    def reap(self) -> int:
+        """Take the wait status (waitpid(2)) of the dead process; only after :meth:`exited`, and only once."""
+
+    async def group_is_empty(self) -> bool:
+        """No process of the group is left alive. Only after :meth:`reap`."""
+
+
+class Launcher(Protocol):
+    """Makes processes."""
+
+    async def launch(self, job_id: str, spec: JobSpec) -> Process:
+        """Start the command, with two pipes and /dev/null for stdin.
+
+        Raises:
+            LaunchError: it could not be started.
+        """
+
+
+class Follower(Protocol):
+    """One reader of a job's output."""
+
+    async def receive(self) -> Sequence[Record]:
+        """Wait for the next records, in order and without a gap; an empty sequence is the end."""
+
+    def close(self) -> None:
+        """Stop following."""
+
+
+class OutputLog(Protocol):
+    """The record of what one job wrote."""
+
+    @property
+    def end(self) -> int:
+        """The offset after the last recorded byte."""
+
+    @property
+    def dropped(self) -> int:
+        """Bytes that could not be recorded."""
+
+    async def append(self, source: Source, data: bytes) -> None:
+        """Record bytes, now. What cannot be recorded is counted, not raised."""
+
+    async def finish(self) -> None:
+        """Nothing more comes: make what there is durable, and let followers end."""
+
+    def follow(self, offset: int) -> Follower:
+        """Read from ``offset`` on, live until :meth:`finish`."""
+
+
+class OutputStore(Protocol):
+    """Where the logs are."""
+
+    def create(self, job_id: str) -> OutputLog:
+        """The log of a new job."""
+
+
+class Journal(Protocol):
+    """Told of every change of a job, so that it is known after a crash."""
+
+    def note(self, job: Job) -> None:
+        """Record this soon."""
+
+    async def commit(self, job: Job) -> None:
+        """Record this durably; returns when it is."""

@@ -1,0 +1,282 @@
+"""One job, from launch to reaped and drained.
+
+The order at the end is the promise of the whole service: the process is dead → its output is drained (in bounded
+time) → its group is empty → it is reaped → the output is durable → the end is in the journal → the end is published.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+import trio
+
+from jobd.worker.errors import JobNotRunningError, LaunchError, StopFailedError
+from jobd.worker.job import Job, JobCell, Reason
+from jobd.worker.lifecycle import Event
+from jobd.worker.ports import Journal, Launcher, OutputLog, Pipe, Process, Source
+
+log = structlog.get_logger(__name__)
+
+POLL_FIRST: Final = 0.001
+POLL_LONGEST: Final = 0.05
+"""Seconds between two looks at a process group that should be empty; the kernel has no event for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long a supervisor waits, in seconds.
+
+    Attributes:
+        grace: from SIGTERM to SIGKILL, when the stop does not say.
+        drain: after the process is dead, for others that still hold its pipes open.
+        kill: after SIGKILL, until a group that is still there is given up (and honestly said to be there).
+    """
+
+    grace: float = 10.0
+    drain: float = 5.0
+    kill: float = 10.0
+
+
+class Supervisor:
+    """Runs one job. ``run`` is its life, in the nursery of the worker."""
+
+    def __init__(
+        self,
+        cell: JobCell,
+        output: OutputLog,
+        launcher: Launcher,
+        journal: Journal,
+        timings: Timings,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.cell = cell
+        self.output = output
+        self._launcher = launcher
+        self._journal = journal
+        self._timings = timings
+        self._clock = clock
+        self._end_wanted = trio.Event()
+        self._until_kill = trio.CancelScope()
+        self._stop_reason = Reason.NONE
+        self._process: Process | None = None
+        self._sent: dict[int, str] = {}  # signals sent on request, and the last one who asked
+        self._incomplete = ""  # why the output may lack its end
+        self.survived = False  # processes of the group were still there when we gave up
+
+    # ---- what others ask for
+
+    def stop(self, *, by: str, grace: float | None, reason: Reason = Reason.STOPPED_BY_REQUEST) -> None:
+        """Ask for the end of the job. Asked again, it can only come sooner."""
+        job = self.cell.job
+        if not job.stopping and not job.state.terminal:
+            self._stop_reason = reason
+            self._note(replace(job, stopping=True, stopped_by=by))
+        self._end_group(self._timings.grace if grace is None else grace)
+
+    def signal(self, signum: int, *, by: str) -> None:
+        """Send a signal to the process group.
+
+        Raises:
+            JobNotRunningError: there is none.
+        """
+        job = self.cell.job
+        if self._process is None or job.state.terminal:
+            raise JobNotRunningError(job.id, job.state)
+        self._sent[signum] = by
+        self._process.signal_group(signum)
+
+    def _end_group(self, grace: float) -> None:
+        self._until_kill.deadline = min(self._until_kill.deadline, trio.current_time() + grace)
+        self._end_wanted.set()
+
+    # ---- the life of the job
+
+    async def run(self, *, launched: Callable[[], None]) -> None:
+        """Launch, supervise, and publish the end. When cancelled, the job is told to end, and its end is waited for.
+
+        Args:
+            launched: called once, when the process runs or could not be started.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_cancelled)
+            with trio.CancelScope(shield=True):
+                await self._run(launched)
+            nursery.cancel_scope.cancel()
+
+    async def _end_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            if not self.cell.job.state.terminal:
+                self.stop(by="", grace=None, reason=Reason.WORKER_SHUT_DOWN)
+            raise
+
+    async def _run(self, launched: Callable[[], None]) -> None:
+        try:
+            process = await self._launcher.launch(self.cell.job.id, self.cell.job.spec)
+        except LaunchError as exc:
+            await self.output.finish()
+            await self._end(Event.LAUNCH_FAILED, reason=exc.reason, message=str(exc))
+            launched()
+            return
+        self._process = process
+        self._note(self.cell.job.moved(Event.LAUNCHED, pid=process.pid, started_at=self._clock()))
+        launched()
+        status = await self._supervise(process)
+        await self.output.finish()
+        await self._end_with(status)
+
+    async def _supervise(self, process: Process) -> int:
+        """The nursery that owns the process and its reader tasks. Returns the wait status."""
+        readers = [_Reader(self.output, source, process.pipe(source)) for source in Source]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ender, process)
+            for reader in readers:
+                nursery.start_soon(reader.run)
+            await process.exited()
+            await self._drain(readers)
+            status = await self._clear_group(process)
+            for reader in readers:
+                # With the group gone, only a process that left it can still hold a pipe: that is not waited for.
+                if not await reader.finish():
+                    self._incomplete = "a process that left the job's group still held its output open"
+            nursery.cancel_scope.cancel()
+        return status
+
+    async def _ender(self, process: Process) -> None:
+        """When the end is wanted: SIGTERM, SIGCONT (a stopped process cannot react), and in time SIGKILL."""
+        await self._end_wanted.wait()
+        if self._until_kill.deadline > trio.current_time():
+            process.signal_group(signal.SIGTERM)
+            process.signal_group(signal.SIGCONT)
+            with self._until_kill:
+                await trio.sleep_forever()
+        process.signal_group(signal.SIGKILL)
+
+    async def _drain(self, readers: list[_Reader]) -> None:
+        """Wait for the end of both streams; whoever holds them open after a while is told to end as well."""
+        with trio.move_on_after(self._timings.drain):
+            for reader in readers:
+                await reader.at_end.wait()
+
+    async def _clear_group(self, process: Process) -> int:
+        """Reap the process and see that its group is empty; what is left of it is ended as a stop would."""
+        status = process.reap()
+        if await process.group_is_empty():
+            return status
+        # From here on the members that are left keep the group id from being reused.
+        self._end_group(self._timings.grace)
+        give_up = self._until_kill.deadline + self._timings.kill
+        pause = POLL_FIRST
+        while not await process.group_is_empty():
+            if trio.current_time() > give_up:
+                self.survived = True
+                log.error("processes of a job are still there after SIGKILL", job=self.cell.job.id, pgid=process.pid)
+                break
+            await trio.sleep(pause)
+            pause = min(pause * 2, POLL_LONGEST)
+        return status
+
+    # ---- the end
+
+    async def _end_with(self, status: int) -> None:
+        job = self.cell.job
+        by_signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        stopped_by = job.stopped_by
+        if job.stopping:
+            event, reason = Event.ENDED_ON_REQUEST, self._stop_reason
+        elif by_signal in self._sent:
+            event, reason, stopped_by = Event.ENDED_ON_REQUEST, Reason.STOPPED_BY_REQUEST, self._sent[by_signal]
+        elif by_signal is not None:
+            event, reason = Event.SIGNALLED, Reason.SIGNALLED
+        else:
+            event = Event.EXITED_NONZERO if os.WEXITSTATUS(status) else Event.EXITED_ZERO
+            reason = Reason.EXITED
+        message = _message(status, event, reason, stopped_by)
+        if self._incomplete:
+            message = f"{message}; {self._incomplete}"
+        await self._end(event, reason=reason, message=message, wait_status=status, stopped_by=stopped_by)
+
+    async def _end(self, event: Event, **changes: object) -> None:
+        ended = self.cell.job.moved(
+            event,
+            stopping=False,
+            ended_at=self._clock(),
+            output_bytes=self.output.end,
+            dropped_bytes=self.output.dropped,
+            **changes,
+        )
+        await self._journal.commit(ended)
+        self.cell.set(ended)
+
+    def _note(self, job: Job) -> None:
+        self._journal.note(job)
+        self.cell.set(job)
+
+    async def ended(self) -> Job:
+        """Wait for the end.
+
+        Raises:
+            StopFailedError: it came, but processes of the job are still there.
+        """
+        job = await self.cell.ended()
+        if self.survived:
+            raise StopFailedError(f"processes of job {job.id} did not exit after SIGKILL; see process group {job.pid}")
+        return job
+
+
+class _Reader:
+    """Carries one stream of the job into its log."""
+
+    def __init__(self, output: OutputLog, source: Source, pipe: Pipe) -> None:
+        self._output = output
+        self._source = source
+        self._pipe = pipe
+        self._waiting = trio.CancelScope()
+        self._done = trio.Event()
+        self.at_end = trio.Event()
+
+    async def run(self) -> None:
+        try:
+            with self._waiting:
+                while data := await self._pipe.receive():
+                    with trio.CancelScope(shield=True):  # what was read must not be lost
+                        await self._output.append(self._source, data)
+                self.at_end.set()
+        finally:
+            self._done.set()
+
+    async def finish(self) -> bool:
+        """Take what is there, without waiting for more, and let go of the pipe. False: the stream had not ended."""
+        self._waiting.cancel()
+        await self._done.wait()
+        if not self.at_end.is_set():
+            while data := self._pipe.receive_nowait():
+                await self._output.append(self._source, data)
+        self._pipe.close()
+        return self.at_end.is_set()
+
+
+def _message(status: int, event: Event, reason: Reason, stopped_by: str) -> str:
+    """How a process ended, in words."""
+    if os.WIFSIGNALED(status):
+        how = f"ended by {_signal_name(os.WTERMSIG(status))}"
+    else:
+        how = f"exited with code {os.WEXITSTATUS(status)}"
+    if event is not Event.ENDED_ON_REQUEST:
+        return how
+    why = "jobd was shut down" if reason is Reason.WORKER_SHUT_DOWN else f"{stopped_by or 'a stop'} asked for it"
+    return f"{how}; {why}"
+
+
+def _signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"

@@ -1,0 +1,141 @@
+"""A worker: a number of jobs, each under its supervisor."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+import trio
+
+from jobd.worker.errors import JobNotFoundError
+from jobd.worker.job import Job, JobCell, JobSpec
+from jobd.worker.lifecycle import Event, State
+from jobd.worker.ports import Follower, Journal, Launcher, OutputStore
+from jobd.worker.supervisor import Supervisor, Timings
+
+
+class NoJournal:
+    """The journal of a worker whose jobs need not be known after a crash."""
+
+    def note(self, job: Job) -> None:
+        """Record nothing."""
+
+    async def commit(self, job: Job) -> None:
+        """Record nothing."""
+        await trio.lowlevel.checkpoint()
+
+
+class Worker:
+    """Runs jobs on this machine. The nursery it is given owns them: when that is cancelled, they are ended.
+
+    Attributes:
+        name: how the worker is called in the pool.
+        slots: how many jobs whoever hands them out should let it have at a time.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        launcher: Launcher,
+        outputs: OutputStore,
+        *,
+        name: str = "local",
+        slots: int = 1,
+        journal: Journal | None = None,
+        timings: Timings | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.name = name
+        self.slots = slots
+        self._nursery = nursery
+        self._launcher = launcher
+        self._outputs = outputs
+        self._journal: Journal = journal or NoJournal()
+        self._timings = timings or Timings()
+        self._clock = clock
+        self._supervisors: dict[str, Supervisor] = {}
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs that the worker knows, those that ended and were not forgotten included."""
+        return [supervisor.cell.job for supervisor in self._supervisors.values()]
+
+    async def start(self, spec: JobSpec, *, started_by: str = "") -> Job:
+        """Make a job of a spec and start it; returns when its process runs, or could not be started.
+
+        Raises:
+            InvalidSpecError: the spec cannot be given to the kernel at all.
+        """
+        spec.check()
+        job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=started_by)
+        cell = JobCell(job.moved(Event.ASSIGNED, worker=self.name))
+        launched = self.begin(cell)
+        await launched.wait()
+        return cell.job
+
+    def begin(self, cell: JobCell) -> trio.Event:
+        """Take a job that is starting. The event is set when its process runs, or could not be started."""
+        job_id = cell.job.id
+        supervisor = Supervisor(
+            cell, self._outputs.create(job_id), self._launcher, self._journal, self._timings, self._clock
+        )
+        self._supervisors[job_id] = supervisor
+        launched = trio.Event()
+
+        async def run() -> None:
+            await supervisor.run(launched=launched.set)
+
+        self._nursery.start_soon(run)
+        return launched
+
+    def query(self, job_id: str) -> Job:
+        """The job as it is now; while it runs, with the output recorded so far."""
+        return self._supervisor(job_id).cell.job
+
+    def progress(self, job_id: str) -> tuple[int, int]:
+        """Bytes of output recorded, and dropped, so far."""
+        output = self._supervisor(job_id).output
+        return output.end, output.dropped
+
+    async def stop(self, job_id: str, *, by: str = "", grace: float | None = None) -> Job:
+        """End a job: SIGTERM to its group, SIGKILL after ``grace`` seconds; returns when no process is left.
+
+        A job that has ended is returned as it is. Asked twice, the sooner of the two ends holds.
+
+        Raises:
+            StopFailedError: processes are still there after SIGKILL.
+        """
+        supervisor = self._supervisor(job_id)
+        if not supervisor.cell.job.state.terminal:
+            supervisor.stop(by=by, grace=grace)
+        return await supervisor.ended()
+
+    def signal(self, job_id: str, signum: int, *, by: str = "") -> Job:
+        """Send a signal to a job's process group. If it is what ends the job, the job counts as stopped.
+
+        Raises:
+            JobNotRunningError: there is no process to send it to.
+        """
+        supervisor = self._supervisor(job_id)
+        supervisor.signal(signum, by=by)
+        return supervisor.cell.job
+
+    async def wait(self, job_id: str) -> Job:
+        """Wait for the end of a job."""
+        return await self._supervisor(job_id).cell.ended()
+
+    def stream(self, job_id: str, offset: int = 0) -> Follower:
+        """Follow a job's output from ``offset``; it ends when the job has ended and all was given."""
+        return self._supervisor(job_id).output.follow(offset)
+
+    def forget(self, job_id: str) -> None:
+        """Let go of a job that has ended."""
+        if self._supervisor(job_id).cell.job.state.terminal:
+            del self._supervisors[job_id]
+
+    def _supervisor(self, job_id: str) -> Supervisor:
+        try:
+            return self._supervisors[job_id]
+        except KeyError:
+            raise JobNotFoundError(job_id) from None

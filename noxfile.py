@@ -1,0 +1,91 @@
+"""The project's sessions. ``sh .ci/nox`` runs those that the gate runs; ``sh .ci/nox -s NAME`` runs one."""
+
+from __future__ import annotations
+
+import filecmp
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "proto", "tests", "integration"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+CODE = ["api", "jobd", "jobcli", "pki", "tests", "noxfile.py"]
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the project, editable, with dependency groups of pyproject.toml."""
+    wanted = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
+    session.install("--quiet", "-e", ".", *wanted)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that needs no network: logic, real children, the record log, the store."""
+    install(session, "test")
+    session.run("pytest", "tests/unit", "tests/contract", *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, openssl)."""
+    install(session, "test", "interop")
+    session.run("pytest", "tests/integration", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and format."""
+    session.install("--quiet", *nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict over the packages."""
+    install(session, "types", "proto")
+    session.run("mypy")
+
+
+@nox.session
+def proto(session: nox.Session) -> None:
+    """The contract: buf lint, and the generated messages are those that the .proto files give."""
+    install(session, "proto")
+    with session.chdir("api/proto"):
+        session.run("buf", "lint")
+    fresh = Path(session.create_tmp()).resolve() / "generated"
+    session.run("python", "api/proto/generate.py", str(fresh), silent=True)
+    names = [str(path.relative_to(fresh)) for path in fresh.rglob("*.py")]
+    _, different, missing = filecmp.cmpfiles(fresh, "api/_generated", names, shallow=False)
+    if different or missing:
+        session.error(f"api/_generated is not up to date: {different + missing}; run 'sh .ci/nox -s generate'")
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write api/_generated anew from the .proto files."""
+    install(session, "proto")
+    session.run("python", "api/proto/generate.py")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on real input: a daemon, clients, several jobs, one stopped, one refused to a reader."""
+    install(session)
+    session.run("python", "tests/demo.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks, each next to a reference in the same run."""
+    install(session, "test", "interop")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+if __name__ == "__main__":
+    sys.exit("run me with: sh .ci/nox")

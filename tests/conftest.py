@@ -1,0 +1,65 @@
+"""Fixtures and guards for every test.
+
+Guards: a test that leaves a descriptor, a child process, or an ERROR in the log that it did not ask for, fails.
+Warnings are errors (pyproject.toml).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.typing import EventDict
+
+from tests.support.pki import TestPki
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> TestPki:
+    """A CA, a server for localhost, and clients of every kind."""
+    return TestPki.make(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def errors_expected() -> list[EventDict]:
+    """Ask for this in a test that makes ERRORs in the log; it then looks at them itself."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def log_guard(request: pytest.FixtureRequest) -> Iterator[list[EventDict]]:
+    """Fail a test that logs an ERROR which it did not ask for."""
+    expected: list[EventDict] | None = (
+        request.getfixturevalue("errors_expected") if "errors_expected" in request.fixturenames else None
+    )
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+    errors = [entry for entry in entries if entry["log_level"] in ("error", "critical")]
+    if expected is None:
+        assert not errors, f"errors in the log that the test did not ask for: {errors}"
+    else:
+        expected += errors
+
+
+@pytest.fixture(autouse=True)
+def leak_guard() -> Iterator[None]:
+    """Fail a test that leaves descriptors or children behind."""
+    before = _descriptors()
+    yield
+    left = {fd: target for fd, target in _descriptors().items() if fd not in before}
+    assert not left, f"descriptors left open: {left}"
+    with pytest.raises(ChildProcessError):  # no child at all, running or zombie
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            found[fd.name] = str(fd.readlink())
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+    return found

@@ -1,0 +1,58 @@
+"""Small helpers around jobs in tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jobd.worker.job import JobSpec
+from jobd.worker.ports import Follower, Source
+from jobd.worker.worker import Worker
+
+
+def shell(script: str, **fields: object) -> JobSpec:
+    """A job that is a shell script."""
+    return JobSpec(("sh", "-c", script), **fields)  # type: ignore[arg-type] # the caller's fields are JobSpec's
+
+
+async def collect(follower: Follower) -> dict[Source, bytes]:
+    """All that a follower gives, by stream. Asserts that there is no gap and no overlap."""
+    out = {Source.STDOUT: b"", Source.STDERR: b""}
+    expected: int | None = None
+    try:
+        while records := await follower.receive():
+            for record in records:
+                assert expected is None or record.offset == expected
+                expected = record.end
+                out[record.source] += record.data
+    finally:
+        follower.close()
+    return out
+
+
+async def until_output(worker: Worker, job_id: str, wanted: bytes) -> None:
+    """Wait until the job has written something."""
+    follower = worker.stream(job_id)
+    seen = b""
+    try:
+        while wanted not in seen:
+            records = await follower.receive()
+            assert records, f"the job ended without writing {wanted!r}; it wrote {seen!r}"
+            seen += b"".join(record.data for record in records)
+    finally:
+        follower.close()
+
+
+def processes_with(mark: str) -> list[int]:
+    """The live processes whose environment has this text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environ = (entry / "environ").read_bytes()
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if mark.encode() in environ and state not in "ZX" and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,86 @@
+"""What a request's headers may be."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.rpc.headers import REQUEST_PSEUDO, MalformedHeadersError, checked, refusal
+
+GOOD = [
+    (":method", "POST"),
+    (":scheme", "https"),
+    (":path", "/service/Method"),
+    (":authority", "localhost"),
+    ("te", "trailers"),
+    ("content-type", "application/grpc"),
+]
+
+
+def with_(**changes: str) -> list[tuple[str, str]]:
+    """The good headers with some changed; double underscores stand for dashes, a leading p_ for a colon."""
+    named = {key.replace("p_", ":").replace("__", "-"): value for key, value in changes.items()}
+    return [(k, v) for k, v in GOOD if k not in named] + [(k, v) for k, v in named.items() if v is not None]
+
+
+def test_a_grpc_call_is_taken() -> None:
+    """The usual headers of a gRPC call are no reason for refusal."""
+    assert refusal(GOOD) is None
+    assert refusal(with_(content__type="application/grpc+proto")) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (with_(p_method="GET"), 405),
+        (with_(content__type="application/json"), 415),
+        (with_(content__type="application/grpcfoo"), 415),
+        (with_(te="gzip"), 200),
+        (with_(p_scheme="ftp"), 200),
+        (with_(p_path="/only-one"), 200),
+        (with_(p_path="/a/b/c"), 200),
+        (with_(p_path="a/b"), 200),
+        (with_(grpc__timeout="123456789S"), 200),
+        (with_(grpc__timeout="1"), 200),
+        (with_(grpc__timeout="-1S"), 200),
+        (with_(token__bin="not base64!"), 200),
+    ],
+)
+def test_what_is_no_grpc_call_is_refused_with_its_status(headers: list[tuple[str, str]], status: int) -> None:
+    """HTTP's own status where HTTP has one (405, 415), else gRPC's in the trailers."""
+    found = refusal(headers)
+    assert found is not None
+    assert found.http_status == status
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"x-name", b"a\r\nb"),
+        (b"x-name", b"a\0b"),
+        (b"X-Name", b"capitals"),
+        (b"x name", b"space"),
+        (b"", b"empty"),
+        (b"x-\xff", b"not ascii"),
+    ],
+)
+def test_forbidden_characters_are_malformed(header: tuple[bytes, bytes]) -> None:
+    """RFC 9113, 8.2.1 (the h2 that purerpc needs lets them through: CVE-2025-57804)."""
+    with pytest.raises(MalformedHeadersError):
+        checked([header], REQUEST_PSEUDO)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b":path", b"/a/b"), (b":path", b"/c/d")],
+        [(b"te", b"trailers"), (b"te", b"trailers")],
+        [(b"x", b"y"), (b":path", b"/a/b")],
+        [(b":protocol", b"websocket")],
+        [(b"connection", b"close")],
+        [(b"transfer-encoding", b"chunked")],
+    ],
+)
+def test_headers_that_are_out_of_place_are_malformed(headers: list[tuple[bytes, bytes]]) -> None:
+    """Twice, after the regular ones, unknown, or of HTTP/1: each could be read in two ways (RFC 9113, 8.2.2, 8.3)."""
+    with pytest.raises(MalformedHeadersError):
+        checked(headers, REQUEST_PSEUDO)

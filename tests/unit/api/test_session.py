@@ -1,0 +1,346 @@
+"""A connection in action: cancellation, deadlines, backpressure, and every call's end. In memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from structlog.typing import EventDict
+
+from api import methods
+from api.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    InternalError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+    UnimplementedError,
+)
+from api.messages import Job, Output, QueryRequest, QueryResponse, StreamRequest, StreamResponse
+from api.rpc.channel import Channel
+from api.rpc.connection import STREAM_WINDOW
+from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
+from api.rpc.session import CHUNK, Session
+from tests.support.transport import MemoryTransport
+
+Unary = Callable[[ServerCall, QueryRequest], Awaitable[QueryResponse]]
+KEEPALIVE = 1000.0
+
+
+class Rig:
+    """A server and a client over memory."""
+
+    def __init__(self, server: MemoryTransport, client: MemoryTransport, session: Session) -> None:
+        self.server, self.client, self.session = server, client, session
+        self.channel = Channel(session, "test")
+        self.draining = trio.Event()
+
+
+@asynccontextmanager
+async def rig(handler: Handler, *, keepalive: float = KEEPALIVE) -> AsyncIterator[Rig]:
+    from api.rpc.channel import _read
+
+    server, client = MemoryTransport.pair()
+    made = Rig(server, client, Session(client, client_side=True))
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await serve_connection(server, handler, draining=made.draining, keepalive=keepalive)
+
+        nursery.start_soon(serve)
+        made.session.start()
+        nursery.start_soon(_read, made.session)
+        nursery.start_soon(made.session.flusher)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+def query(function: Unary) -> Handler:
+    return router({methods.QUERY.path: unary(function)})
+
+
+async def answer(call: ServerCall, request: QueryRequest) -> QueryResponse:
+    return QueryResponse(Job(id=request.job_id))
+
+
+async def for_ever(call: ServerCall, request: QueryRequest) -> QueryResponse:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def test_a_call_is_answered() -> None:
+    """The message that was sent, and the one that comes back."""
+    async with rig(query(answer)) as r:
+        assert (await r.channel.unary(methods.QUERY, QueryRequest("x"))).job.id == "x"
+
+
+async def test_many_calls_share_a_connection() -> None:
+    """Each gets its own answer."""
+    async with rig(query(answer)) as r:
+        got: list[str] = []
+
+        async def one(i: int) -> None:
+            got.append((await r.channel.unary(methods.QUERY, QueryRequest(str(i)))).job.id)
+
+        async with trio.open_nursery() as nursery:
+            for i in range(200):
+                nursery.start_soon(one, i)
+        assert sorted(got) == sorted(map(str, range(200)))
+        assert r.session.streams == {}
+
+
+@pytest.mark.parametrize("error", [NotFoundError("gone", reason="R"), PermissionDeniedError("no")])
+async def test_a_handler_s_rpc_error_is_the_caller_s(error: Exception) -> None:
+    """With its class, its message and its reason; the connection goes on."""
+
+    async def fail(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        if request.job_id:
+            raise error
+        return QueryResponse()
+
+    async with rig(query(fail)) as r:
+        with pytest.raises(type(error), match=str(error)):
+            await r.channel.unary(methods.QUERY, QueryRequest("x"))
+        await r.channel.unary(methods.QUERY, QueryRequest())
+
+
+async def test_a_bug_in_a_handler_tells_the_peer_nothing(
+    errors_expected: list[EventDict], log_guard: list[EventDict]
+) -> None:
+    """INTERNAL and the number of an incident; the exception is in the log under that number."""
+
+    async def bug(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        raise ValueError("the secret is hunter2")
+
+    async with rig(query(bug)) as r:
+        with pytest.raises(InternalError) as caught:
+            await r.channel.unary(methods.QUERY, QueryRequest("x"))
+    assert "hunter2" not in caught.value.message
+    [entry] = [entry for entry in log_guard if entry["log_level"] == "error"]
+    assert caught.value.metadata["incident"] == entry["incident"]
+    assert "hunter2" in str(entry["exc_info"])
+
+
+async def test_an_unknown_method_is_unimplemented() -> None:
+    """By the router, when authorization has let it through."""
+    async with rig(router({})) as r:
+        with pytest.raises(UnimplementedError):
+            await r.channel.unary(methods.QUERY, QueryRequest())
+
+
+async def test_a_caller_that_gives_up_ends_the_handler() -> None:
+    """RST_STREAM is Cancelled in the handler's task."""
+    ended = trio.Event()
+
+    async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        try:
+            return await for_ever(call, request)
+        finally:
+            ended.set()
+
+    async with rig(query(handler)) as r:
+        with trio.move_on_after(0.05):
+            await r.channel.unary(methods.QUERY, QueryRequest())
+        with trio.fail_after(5):
+            await ended.wait()
+        assert r.session.streams == {}
+
+
+async def test_a_lost_connection_ends_the_handlers() -> None:
+    """All of them."""
+    running = 0
+    all_run = trio.Event()
+
+    async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        nonlocal running
+        running += 1
+        if running == 10:
+            all_run.set()
+        try:
+            return await for_ever(call, request)
+        finally:
+            running -= 1
+
+    async with rig(query(handler)) as r, trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            with pytest.raises(UnavailableError):
+                await r.channel.unary(methods.QUERY, QueryRequest())
+
+        for _ in range(10):
+            nursery.start_soon(call)
+        await all_run.wait()
+        await r.client.aclose()
+        r.session.lose("gone")
+        await trio.testing.wait_all_tasks_blocked()
+        assert running == 0
+
+
+async def test_a_deadline_ends_the_call_on_both_sides(autojump_clock: trio.testing.MockClock) -> None:
+    """The server enforces grpc-timeout; the client does not wait longer than it said."""
+    ended_at: list[float] = []
+
+    async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        try:
+            return await for_ever(call, request)
+        finally:
+            ended_at.append(trio.current_time())
+
+    async with rig(query(handler)) as r:
+        begun = trio.current_time()
+        with pytest.raises(DeadlineExceededError):
+            await r.channel.unary(methods.QUERY, QueryRequest(), timeout=7)
+        await trio.testing.wait_all_tasks_blocked()
+    assert trio.current_time() - begun < 8
+    assert [round(at - begun) for at in ended_at] == [7]
+
+
+async def test_a_server_that_goes_away_gives_every_call_an_end() -> None:
+    """Nothing hangs: neither a unary call nor a stream."""
+
+    async def stream(call: ServerCall, request: StreamRequest) -> None:
+        await call.send(StreamResponse(output=Output(b"x")))
+        await trio.sleep_forever()
+
+    handlers = {methods.QUERY.path: unary(for_ever), methods.STREAM.path: server_stream(stream)}
+    async with rig(router(handlers)) as r, trio.open_nursery() as nursery:
+        streaming = trio.Event()
+
+        async def call() -> None:
+            with pytest.raises(UnavailableError):
+                await r.channel.unary(methods.QUERY, QueryRequest())
+
+        async def follow() -> None:
+            async with r.channel.call(methods.STREAM, StreamRequest()) as answers:
+                assert await answers.receive()
+                streaming.set()
+                with pytest.raises(UnavailableError):
+                    await answers.receive()
+
+        nursery.start_soon(call)
+        nursery.start_soon(follow)
+        await streaming.wait()
+        await r.server.aclose()
+
+
+async def test_draining_lets_open_calls_end_and_takes_no_new_ones() -> None:
+    """GOAWAY, then the answer of the open call, then the end of the connection."""
+    go = trio.Event()
+
+    async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        await go.wait()
+        return QueryResponse(Job(id="late"))
+
+    async with rig(query(handler)) as r:
+        got: list[str] = []
+
+        async def call() -> None:
+            got.append((await r.channel.unary(methods.QUERY, QueryRequest())).job.id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            r.draining.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not r.channel.usable
+            with pytest.raises(UnavailableError):
+                await r.channel.unary(methods.QUERY, QueryRequest())
+            go.set()
+        assert got == ["late"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert r.server.closed
+
+
+async def big_stream(call: ServerCall, request: StreamRequest) -> None:
+    while True:
+        await call.send(StreamResponse(output=Output(bytes(100_000))))
+
+
+async def test_a_reader_that_stops_costs_one_chunk() -> None:
+    """However large a window the client gave, the server holds no more than a chunk of unsent bytes."""
+    async with (
+        rig(router({methods.STREAM.path: server_stream(big_stream)})) as r,
+        r.channel.call(methods.STREAM, StreamRequest()) as answers,
+    ):
+        assert await answers.receive()
+        r.server.flow(flowing=False)
+        for _ in range(20):  # let the client take, and give back, all that was on its way
+            with trio.move_on_after(0.01):
+                await answers.receive()
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < r.server.pending <= CHUNK + 16 * 1024
+        r.server.flow(flowing=True)
+        assert await answers.receive()
+
+
+async def test_a_client_that_does_not_take_messages_closes_its_window() -> None:
+    """The server stops; other calls on the connection go on."""
+    handlers = {methods.STREAM.path: server_stream(big_stream), methods.QUERY.path: unary(answer)}
+    async with rig(router(handlers)) as r, r.channel.call(methods.STREAM, StreamRequest()) as answers:
+        await trio.testing.wait_all_tasks_blocked()
+        [stream] = r.session.streams.values()
+        held = sum(len(event.data) for event in stream._messages)
+        assert STREAM_WINDOW - 200_000 < held <= STREAM_WINDOW
+        assert (await r.channel.unary(methods.QUERY, QueryRequest("x"))).job.id == "x"
+        for _ in range(200):  # 20 MB: several windows
+            assert await answers.receive()
+
+
+async def test_leaving_a_stream_early_tells_the_server() -> None:
+    """Its handler ends, and its part of the connection's window comes back."""
+    ended = trio.Event()
+
+    async def stream(call: ServerCall, request: StreamRequest) -> None:
+        try:
+            await big_stream(call, request)
+        finally:
+            ended.set()
+
+    async with rig(router({methods.STREAM.path: server_stream(stream)})) as r:
+        for _ in range(10):  # each leaves up to a window of unread messages; together far more than the connection's
+            ended = trio.Event()
+            async with r.channel.call(methods.STREAM, StreamRequest()) as answers:
+                assert await answers.receive()
+                await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(5):
+                await ended.wait()
+
+
+async def test_a_dead_peer_is_found_by_keepalive(autojump_clock: trio.testing.MockClock) -> None:
+    """A PING that is not answered ends the connection, and its handlers."""
+    async with rig(query(for_ever), keepalive=30) as r, trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            with pytest.raises((UnavailableError, CancelledError)):
+                await r.channel.unary(methods.QUERY, QueryRequest())
+
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        r.client.flow(flowing=False)  # its answers reach nobody any more
+        await trio.sleep(61)
+        await trio.testing.wait_all_tasks_blocked()
+        assert r.server.closed
+
+
+async def test_middleware_stands_in_front_of_unary_and_streaming_calls_alike() -> None:
+    """The first in the list is the outermost, and can end the call."""
+    seen: list[str] = []
+
+    async def note(call: ServerCall, proceed: Handler) -> None:
+        seen.append(f"before {call.method.name if call.method else '?'}")
+        await proceed(call)
+
+    async def refuse(call: ServerCall, proceed: Handler) -> None:
+        raise PermissionDeniedError("no")
+
+    handlers = {methods.QUERY.path: unary(answer), methods.STREAM.path: server_stream(big_stream)}
+    async with rig(stack([note, refuse], router(handlers))) as r:
+        with pytest.raises(PermissionDeniedError):
+            await r.channel.unary(methods.QUERY, QueryRequest())
+        async with r.channel.call(methods.STREAM, StreamRequest()) as answers:
+            with pytest.raises(PermissionDeniedError):
+                await answers.receive()
+    assert seen == ["before Query", "before Stream"]

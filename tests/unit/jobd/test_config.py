@@ -1,0 +1,66 @@
+"""Where settings come from, and what they may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from api.errors import ConfigError
+from jobd.config import load
+
+FILES = {"cert": "c", "key": "k", "ca": "a", "state": "s"}
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    """And the file over the default."""
+    file = tmp_path / "jobd.toml"
+    file.write_text('slots = 3\nworkers = 4\nmax-pending = 5\nlisten = "127.0.0.1:1"\n')
+    config = load({**FILES, "slots": "1"}, {"JOBD_SLOTS": "2", "JOBD_WORKERS": "7"}, file)
+    assert (config.slots, config.workers, config.max_pending, config.grace) == (1, 7, 5, 10.0)
+    assert config.state == Path("s")
+
+
+def test_what_is_missing_is_named() -> None:
+    """All of it at once, as flags."""
+    with pytest.raises(ConfigError, match="--cert, --key, --ca, --state"):
+        load({}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slots = ", "is not TOML"),
+        ("slot = 3", "no setting 'slot'; did you mean slots"),
+        ("max_pending = 3", "no setting 'max_pending'; did you mean max-pending"),
+        ('slots = "many"', "slots in .*: 'many' is not a whole number"),
+        ("slots = 1.5", "1.5 is not a whole number"),
+        ("slots = true", "True is not a whole number"),
+        ("slots = 0", "0 is not between 1 and"),
+        ("grace = -1", "-1 is not between 0 and"),
+        ("grace = nan", "nan is not between 0 and"),
+        ("cert = 5", "5 is not a path"),
+        ('log-level = "loud"', "'loud' is not one of debug, info, warning, error"),
+        ("[table]\nx = 1", "no setting 'table'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    """And with the nearest name that there is."""
+    file = tmp_path / "jobd.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(FILES, {}, file)
+
+
+def test_a_wrong_variable_and_a_wrong_flag_are_named(tmp_path: Path) -> None:
+    """By the name under which they were given."""
+    with pytest.raises(ConfigError, match="JOBD_SLOTS: 'x'"):
+        load(FILES, {"JOBD_SLOTS": "x"}, None)
+    with pytest.raises(ConfigError, match="--max-pending: 'x'"):
+        load({**FILES, "max_pending": "x"}, {}, None)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """With what the system says."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load(FILES, {}, tmp_path / "none.toml")

@@ -1,0 +1,163 @@
+"""Stop: the whole process group, gently, then not; answered when nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+
+import pytest
+import trio
+
+from jobd.worker.errors import JobNotRunningError
+from jobd.worker.job import Job, JobSpec, Reason
+from jobd.worker.lifecycle import State
+from jobd.worker.ports import Source
+from jobd.worker.worker import Worker
+from tests.support.jobs import collect, processes_with, shell, until_output
+
+
+async def started(worker: Worker, script: str, ready: bytes = b"ready\n") -> tuple[Job, str]:
+    """A job that has said that it is ready, and the mark in the environment of all its processes."""
+    mark = f"MARK-{uuid.uuid4()}"
+    job = await worker.start(shell(script, env={"MARK": mark}))
+    await until_output(worker, job.id, ready)
+    return job, mark
+
+
+async def test_stop_ends_a_job_with_sigterm(worker: Worker) -> None:
+    """The state says that someone asked, who it was, and how the process took it."""
+    job, mark = await started(worker, "echo ready; sleep 60")
+    ended = await worker.stop(job.id, by="alice")
+    assert (ended.state, ended.signal, ended.stopped_by) == (State.STOPPED, signal.SIGTERM, "alice")
+    assert ended.reason == Reason.STOPPED_BY_REQUEST
+    assert processes_with(mark) == []
+
+
+async def test_a_job_that_ends_itself_in_the_grace_period_keeps_its_code(worker: Worker) -> None:
+    """Stopped, and exited with the code that it chose; what it wrote on the way out is there."""
+    job, _ = await started(worker, "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done")
+    ended = await worker.stop(job.id)
+    assert (ended.state, ended.exit_code) == (State.STOPPED, 5)
+    assert (await collect(worker.stream(job.id)))[Source.STDOUT] == b"ready\nbye\n"
+
+
+async def test_a_job_that_ignores_sigterm_is_killed_after_the_grace_period(worker: Worker) -> None:
+    """SIGKILL cannot be ignored."""
+    job, mark = await started(worker, "trap '' TERM; echo ready; while :; do sleep 0.01; done")
+    ended = await worker.stop(job.id, grace=0.1)
+    assert (ended.state, ended.signal) == (State.STOPPED, signal.SIGKILL)
+    assert processes_with(mark) == []
+
+
+async def test_no_grace_is_sigkill_at_once(worker: Worker) -> None:
+    """Grace 0 does not even ask."""
+    job, _ = await started(worker, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done")
+    assert (await worker.stop(job.id, grace=0)).signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 60 & sleep 60 & echo ready; wait",
+        "(sleep 60 & (sleep 60 & echo ready; wait); wait)",
+        "trap '' TERM; (trap '' TERM; echo ready; while :; do sleep 0.01; done) & wait; wait",
+        "sleep 60 & exec >&- 2>&-; sleep 60",
+    ],
+    ids=["children", "grandchildren", "children that ignore SIGTERM", "closed its output"],
+)
+async def test_the_whole_group_is_gone_when_stop_answers(worker: Worker, script: str) -> None:
+    """Not one process with the job's mark is left anywhere."""
+    mark = f"MARK-{uuid.uuid4()}"
+    job = await worker.start(shell(script, env={"MARK": mark}))
+    if "ready" in script:
+        await until_output(worker, job.id, b"ready\n")
+    await worker.stop(job.id, grace=0.2)
+    assert processes_with(mark) == []
+
+
+async def test_a_stopped_process_tree_can_be_ended(worker: Worker) -> None:
+    """SIGCONT follows SIGTERM, or a process in SIGSTOP would never react to it."""
+    job, mark = await started(worker, "trap 'exit 3' TERM; echo ready; while :; do kill -STOP $$; done")
+    ended = await worker.stop(job.id)
+    assert ended.exit_code == 3
+    assert processes_with(mark) == []
+
+
+async def test_stop_says_so_again(worker: Worker) -> None:
+    """Stopping what has ended is not an error; the answer is how it ended."""
+    job, _ = await started(worker, "echo ready; sleep 60")
+    assert await worker.stop(job.id, by="alice") == await worker.stop(job.id, by="bob")
+    done = await worker.start(JobSpec(("true",)))
+    await worker.wait(done.id)
+    assert (await worker.stop(done.id)).state is State.SUCCEEDED
+
+
+async def test_a_second_stop_makes_the_end_come_sooner(worker: Worker) -> None:
+    """Whoever is patient gets the answer too."""
+    job, _ = await started(worker, "trap '' TERM; echo ready; while :; do sleep 0.01; done")
+    ends: list[Job] = []
+
+    async def patient() -> None:
+        ends.append(await worker.stop(job.id, by="alice", grace=3600))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(patient)
+            await trio.testing.wait_all_tasks_blocked()
+            assert worker.query(job.id).stopping
+            ends.append(await worker.stop(job.id, by="bob", grace=0))
+    assert ends[0] == ends[1]
+    assert ends[0].stopped_by == "alice"
+
+
+async def test_what_a_finished_job_leaves_in_its_group_is_ended(worker: Worker) -> None:
+    """A job is over when its process is; nothing of its group outlives it unseen."""
+    mark = f"MARK-{uuid.uuid4()}"
+    job = await worker.start(shell("sleep 60 >/dev/null 2>&1 & echo done", env={"MARK": mark}))
+    ended = await worker.wait(job.id)
+    assert (ended.state, ended.exit_code) == (State.SUCCEEDED, 0)
+    assert processes_with(mark) == []
+
+
+async def test_a_background_child_may_finish_writing(worker: Worker) -> None:
+    """For the drain period, output of the group still counts after the process itself has ended."""
+    job = await worker.start(shell("(sleep 0.1; echo late) & echo early"))
+    ended = await worker.wait(job.id)
+    assert (await collect(worker.stream(job.id)))[Source.STDOUT] == b"early\nlate\n"
+    assert ended.state is State.SUCCEEDED
+
+
+async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker) -> None:
+    """One that left the session and holds the pipe is not waited for beyond the drain period, and that is said."""
+    job = await worker.start(shell("setsid sh -c 'echo $$ >&2; exec sleep 60' & echo early"))
+    with trio.fail_after(10):
+        ended = await worker.wait(job.id)
+    got = await collect(worker.stream(job.id))
+    os.kill(int(got[Source.STDERR]), signal.SIGKILL)
+    assert got[Source.STDOUT] == b"early\n"
+    assert "still held its output open" in ended.message
+
+
+async def test_a_signal_goes_to_the_group(worker: Worker) -> None:
+    """The job's own handler decides what it means."""
+    job, _ = await started(worker, "trap 'echo caught; exit 4' HUP; echo ready; while :; do sleep 0.01; done")
+    worker.signal(job.id, signal.SIGHUP, by="alice")
+    ended = await worker.wait(job.id)
+    assert (ended.state, ended.exit_code, ended.stopped_by) == (State.FAILED, 4, "")
+
+
+async def test_a_job_that_a_sent_signal_ends_counts_as_stopped(worker: Worker) -> None:
+    """Killed is for signals that nobody sent through us."""
+    job, _ = await started(worker, "echo ready; sleep 60")
+    worker.signal(job.id, signal.SIGINT, by="alice")
+    ended = await worker.wait(job.id)
+    assert (ended.state, ended.signal, ended.stopped_by) == (State.STOPPED, signal.SIGINT, "alice")
+
+
+async def test_a_job_without_a_process_takes_no_signal(worker: Worker) -> None:
+    """It is an error that says in which state the job is."""
+    job = await worker.start(JobSpec(("true",)))
+    await worker.wait(job.id)
+    with pytest.raises(JobNotRunningError, match="succeeded"):
+        worker.signal(job.id, signal.SIGHUP)

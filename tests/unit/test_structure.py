@@ -1,0 +1,106 @@
+"""The house: which room may import which. Every arrow goes down; there is no circle."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobcli", "pki"}),
+    frozenset({"jobd.daemon"}),
+    frozenset({"jobd.service", "jobd.pools", "jobd.storage"}),
+    frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
+    frozenset({"jobd.worker", "jobd.config", "jobd.logs"}),
+    frozenset({"api"}),
+)
+"""From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
+
+NEIGHBOURS = {"jobd.__main__": {"jobd.cli"}, "jobd.cli": {"jobd.dev"}, "jobd.dev": {"jobd.cli", "pki"}}
+NARROW = {
+    "jobcli": ("api", "jobcli"),
+    "pki": ("api.identity", "api.errors", "pki"),
+    "jobd.worker": ("api.errors", "jobd.worker"),
+    "api": ("api",),
+}
+"""Rooms that may import only these of the project."""
+PURERPC_USERS = {"api/rpc/connection.py", "api/rpc/events.py", "api/rpc/session.py"}
+
+
+def modules() -> list[Path]:
+    return [
+        path
+        for package in ("api", "jobd", "jobcli", "pki")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "_generated" not in path.parts and path.name != "generate.py"
+    ]
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where they go"
+            assert node.module
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def room_of(module: str) -> str | None:
+    for room in (room for floor in FLOORS for room in floor):
+        if module == room or module.startswith(room + "."):
+            return room
+    return None
+
+
+def floor_of(room: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if room in floor)
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_go_down(path: Path) -> None:
+    """No room imports a room above it, or another on its own floor."""
+    module = name_of(path)
+    room = room_of(module)
+    if module in ("jobd", "pki", "jobcli"):
+        return
+    assert room, f"{module} stands on no floor; give it one"
+    for imported in imports_of(path):
+        target = room_of(imported)
+        if target is None or target == room or target in NEIGHBOURS.get(room, set()):
+            continue
+        assert floor_of(target) > floor_of(room), f"{module} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_rooms_with_few_friends_import_only_those(path: Path) -> None:
+    """The client knows nothing of the daemon; the worker library nothing of networks; the pki only identities."""
+    module = name_of(path)
+    for room, allowed in NARROW.items():
+        if module == room or module.startswith(room + "."):
+            ours = {name for name in imports_of(path) if name.split(".")[0] in ("api", "jobd", "jobcli", "pki")}
+            strangers = {name for name in ours if not name.startswith(allowed) and name != "api"}
+            assert not strangers, f"{module} imports {sorted(strangers)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_only_the_rpc_room_knows_purerpc_and_h2(path: Path) -> None:
+    """What we lean on of a pinned library is in one place."""
+    users = {name.split(".")[0] for name in imports_of(path)} & {"purerpc", "h2", "hpack", "hyperframe"}
+    assert not users or path.relative_to(ROOT).parts[:2] == ("api", "rpc"), f"{name_of(path)} imports {users}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_printing_is_for_the_rooms_that_print(path: Path) -> None:
+    """One file is one room: most stay below 300 lines."""
+    assert len(path.read_text().splitlines()) <= 400, f"{name_of(path)} is no longer one room"
