@@ -59,10 +59,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, module in VERBS.items():
+        text = f"{module.HELP[0].upper()}{module.HELP[1:]}."
         module.configure(
-            verbs.add_parser(
-                name, help=module.HELP, description=module.__doc__, parents=[connection], allow_abbrev=False
-            )
+            verbs.add_parser(name, help=module.HELP, description=text, parents=[connection], allow_abbrev=False)
         )
     return made
 

@@ -1,0 +1,108 @@
+"""Writes docs/api.md from the .proto file and docs/cli.md from the parsers; a test fails when they differ.
+
+python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from api.methods import METHODS
+from jobcli import cli as jobcli
+from jobd import cli as jobd
+from jobd import dev
+from pki import cli as jobpki
+
+DOCS = Path(__file__).parent
+PROTO = DOCS.parent / "api" / "proto" / "jobworker" / "v1" / "job_worker.proto"
+
+_BLOCK = re.compile(r"^(message|enum|service) (\w+) \{(\})?$")
+_FIELD = re.compile(r"^\s+(?:(optional|repeated) )?([\w.<>, ]+?) (\w+) = (\d+);")
+_VALUE = re.compile(r"^\s+(\w+) = (\d+);")
+_RPC = re.compile(r"^\s+rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\);")
+
+
+def api() -> str:
+    """The API reference."""
+    roles = {method.name: method.role for method in METHODS}
+    lines = ["# The gRPC API", "", "Made from `api/proto/jobworker/v1/job_worker.proto`; do not edit.", ""]
+    comment: list[str] = []
+    for line in PROTO.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("//"):
+            comment.append(text.removeprefix("//").strip())
+            continue
+        if text.startswith("package "):
+            lines += [f"Package `{text.split()[1].rstrip(';')}`.", "", *paragraphs(comment), ""]
+        elif block := _BLOCK.match(line):
+            lines += ["", f"## {block[1]} `{block[2]}`", "", *paragraphs(comment), ""]
+        elif rpc := _RPC.match(line):
+            answer = f"{'a stream of ' if rpc[3] else ''}[`{rpc[4]}`](#message-{rpc[4].lower()})"
+            lines += [
+                f"### `{rpc[1]}`",
+                "",
+                f"[`{rpc[2]}`](#message-{rpc[2].lower()}) → {answer}. Needs the role **{roles[rpc[1]]}**.",
+                "",
+                *paragraphs(comment),
+                "",
+            ]
+        elif field := _FIELD.match(line):
+            label = f"{field[1]} " if field[1] else ""
+            lines.append(f"- `{field[3]}` ({label}{field[2]}, {field[4]}): {' '.join(comment) or '—'}")
+        elif value := _VALUE.match(line):
+            lines.append(f"- `{value[1]}` = {value[2]}: {' '.join(comment) or '—'}")
+        comment = []
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+
+
+def paragraphs(comment: list[str]) -> list[str]:
+    return comment or []
+
+
+def cli() -> str:
+    """The CLI reference."""
+    lines = ["# Commands", "", "Made from the parsers of the programs; do not edit.", ""]
+    for parser in (jobd.parser(), dev.parser(), jobcli.parser(), jobpki.build_parser()):
+        lines += describe(parser, level=2)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+
+
+def describe(parser: argparse.ArgumentParser, level: int, known: frozenset[str] = frozenset()) -> Iterator[str]:
+    """One command, then its sub-commands, each without the options that it shares with the one above."""
+    yield from (f"{'#' * level} `{parser.prog}`", "", (parser.description or "").strip(), "")
+    nested: list[argparse.ArgumentParser] = []
+    for action in parser._actions:  # noqa: SLF001 # argparse has no public way to list them
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            nested += dict.fromkeys(action.choices.values())
+        elif not isinstance(action, argparse._HelpAction):  # noqa: SLF001
+            names = ", ".join(action.option_strings)
+            if names and names in known:
+                continue
+            known = known | {names}
+            value = metavar(action)
+            yield f"- `{' '.join(part for part in (names, value) if part)}`: {action.help or ''}".replace("%%", "%")
+    yield ""
+    if parser.epilog:
+        yield from (parser.epilog, "")
+    for each in nested:
+        yield from describe(each, level + 1, known)
+
+
+def metavar(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return ""
+    shown = action.metavar or (action.choices and "{" + ",".join(map(str, action.choices)) + "}") or action.dest.upper()
+    many = "…" if action.nargs in ("+", "*") else ""
+    return f"{shown}{many}"
+
+
+def main() -> None:
+    (DOCS / "api.md").write_text(api())
+    (DOCS / "cli.md").write_text(cli())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The reference documents are made from the code, and are up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["api", "cli"])
+def test_a_reference_says_what_the_code_says(name: str) -> None:
+    """After a change: python docs/generate.py"""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert (ROOT / "docs" / f"{name}.md").read_text() == getattr(generate, name)()
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    """Files, and places in them."""
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        file, _, anchor = target.partition("#")
+        there = document.parent / file if file else document
+        assert there.exists(), f"{document.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{document.name} links to {target}"
+
+
+def test_every_path_that_the_architecture_names_is_there() -> None:
+    """The picture is true."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:api|jobd|jobcli|pki|tests|docs|\.ci)/[\w/.]*)`", text))
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_library_example_of_the_readme_is_the_client_s_own() -> None:
+    """The five lines that people copy are the ones in api/client.py, which type-checks."""
+    readme = (ROOT / "README.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    documented = (ROOT / "api" / "client.py").read_text()
+    assert all(line.strip() in documented for line in example.splitlines() if "connect(" not in line)

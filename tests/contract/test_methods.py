@@ -1,0 +1,48 @@
+"""The table of methods is the service of the .proto file, no more and no less."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from api.identity import Role
+from api.methods import METHODS, Cardinality
+
+PROTO = Path(__file__).parents[2] / "api" / "proto" / "jobworker" / "v1" / "job_worker.proto"
+RPC = re.compile(r"^  rpc (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\);", re.MULTILINE)
+
+
+def declared() -> list[tuple[str, str, str, str, str]]:
+    return RPC.findall(PROTO.read_text())
+
+
+def test_every_rpc_is_in_the_table_with_its_messages() -> None:
+    """Names, messages and cardinality."""
+    in_proto = {
+        (name, request, response, "server stream" if streams_out else "unary")
+        for name, _, request, streams_out, response in declared()
+    }
+    in_table = {(m.name, m.request.__name__, m.response.__name__, m.cardinality.value) for m in METHODS}
+    assert in_table == in_proto
+
+
+def test_request_and_response_are_the_rpc_s_own() -> None:
+    """Each can grow without touching another (buf STANDARD)."""
+    for method in METHODS:
+        assert (method.request.__name__, method.response.__name__) == (
+            f"{method.name}Request",
+            f"{method.name}Response",
+        )
+
+
+def test_what_changes_something_takes_a_writer() -> None:
+    """And what only looks, a reader. A new method is put on one side or the other here, on purpose."""
+    writer = {method.name for method in METHODS if method.role is Role.WRITER}
+    reader = {method.name for method in METHODS if method.role is Role.READER}
+    assert writer == {"Start", "Stop", "Signal"}
+    assert reader == {"Query", "Stream", "List", "Wait", "ListWorkers"}
+
+
+def test_only_stream_streams() -> None:
+    """All others have one answer."""
+    assert [m.name for m in METHODS if m.cardinality is Cardinality.UNARY_STREAM] == ["Stream"]
