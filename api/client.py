@@ -28,7 +28,7 @@ import trio
 
 from api import methods
 from api.background import background_nursery
-from api.errors import ConfigError, StreamCutError, UnavailableError
+from api.errors import ConfigError, FieldViolation, InvalidArgumentError, StreamCutError, UnavailableError
 from api.messages import (
     Job,
     JobSpec,
@@ -122,7 +122,17 @@ class JobClient:
 
         Args:
             grace: seconds from SIGTERM to SIGKILL; the server's default when None.
+
+        Raises:
+            InvalidArgumentError: the grace is negative (said here: betterproto writes a negative part of a second
+                as a positive one), or beyond what the server allows.
         """
+        if grace is not None and not grace >= 0:
+            raise InvalidArgumentError(
+                f"grace_period is {grace:g} seconds, and cannot be negative",
+                reason="INVALID_REQUEST",
+                violations=(FieldViolation("grace_period", "is negative"),),
+            )
         request = StopRequest(job_id=job_id, grace_period=None if grace is None else timedelta(seconds=grace))
         return (await self._call(methods.STOP, request)).job
 

@@ -114,7 +114,7 @@ def job(job_: Job) -> None:
     if job_.signal is not None:
         facts["signal"] = f"{job_.signal} ({_signal(job_.signal)})"
     for key, value in facts.items():
-        if value not in (None, "", False):
+        if value is not None and value is not False and value != "":
             line(f"{key + ':':15}{value}")
 
 
@@ -153,7 +153,7 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     safe = [[_safe(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     for row in safe:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
 
 
 def _exit(job_: Job) -> str:

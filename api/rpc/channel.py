@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -183,7 +184,13 @@ async def _connect(host: str, port: int, context: ssl.SSLContext, timeout: float
 
 def _plain(exc: OSError) -> str:
     errors = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else [exc]
-    return "; ".join(sorted({(e.strerror or str(e)) if isinstance(e, OSError) else str(e) for e in errors}))
+    return "; ".join(sorted({_without_address(each) for each in errors}))
+
+
+def _without_address(exc: BaseException) -> str:
+    """What the system says (trio puts the address in front of it)."""
+    errno = exc.errno if isinstance(exc, OSError) else None
+    return os.strerror(errno) if errno and errno > 0 else str(exc)
 
 
 def _handshake_error(where: str, exc: Exception) -> RpcError:
@@ -193,23 +200,32 @@ def _handshake_error(where: str, exc: Exception) -> RpcError:
             f"the certificate of the server at {where} was refused: {exc.verify_message}; "
             "check --ca, and that the certificate was made for this host name"
         )
-    reason = (exc.reason or "") if isinstance(exc, ssl.SSLError) else ""
-    if "ALERT" in reason:
-        what = _ALERTS.get(reason.split("_ALERT_")[-1], reason.split("_ALERT_")[-1].replace("_", " ").lower())
-        return UnauthenticatedError(f"the server at {where} refused this client's certificate: {what}")
+    alert = _alert(exc)
+    if alert in _CERTIFICATE_ALERTS:
+        return UnauthenticatedError(
+            f"the server at {where} refused this client's certificate: {_CERTIFICATE_ALERTS[alert]}"
+        )
     if isinstance(exc, ssl.SSLEOFError) or not isinstance(exc, ssl.SSLError):
         return UnavailableError(f"the connection to {where} was closed during the TLS handshake")
     return UnavailableError(f"the server at {where} does not speak TLS 1.3 as this client does; is it a jobd?")
 
 
-_ALERTS: Final = {
+def _alert(exc: BaseException | None) -> str:
+    """The name of the TLS alert that the peer sent, "" when it sent none."""
+    # An SSLError that was not made by OpenSSL has no reason (and no such attribute).
+    _, alert, name = (getattr(exc, "reason", None) or "").partition("_ALERT_")
+    return name if alert else ""
+
+
+_CERTIFICATE_ALERTS: Final = {
     "CERTIFICATE_REQUIRED": "it asks for one; give --cert and --key",
     "CERTIFICATE_EXPIRED": "it has expired; have a new one signed",
-    "UNKNOWN_CA": "it is not signed by the CA that the server trusts",
     "CERTIFICATE_REVOKED": "it was revoked",
+    "CERTIFICATE_UNKNOWN": "it was not accepted; check its profile and validity",
+    "UNKNOWN_CA": "it is not signed by the CA that the server trusts",
     "UNSUPPORTED_CERTIFICATE": "it was not made for a client; have one signed with the client profile",
     "BAD_CERTIFICATE": "it was not accepted; check its profile and validity",
-    "PROTOCOL_VERSION": "the server speaks TLS 1.3 only",
+    "ACCESS_DENIED": "it gives no access",
 }
 
 
@@ -218,10 +234,9 @@ async def _read(session: Session) -> None:
         await session.read()
         session.lose("the server closed the connection")
     except CONNECTION_ERRORS as exc:
-        cause = exc.__cause__
-        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+        if isinstance(exc.__cause__, ssl.SSLError) and _alert(exc.__cause__):
             # With TLS 1.3 the server judges our certificate after our side of the handshake is done.
-            refused = _handshake_error(session.transport.peer, cause)
+            refused = _handshake_error(session.transport.peer, exc.__cause__)
             session.lose(refused.message, type(refused))
         else:
             session.lose("the connection to the server was lost")

@@ -155,7 +155,12 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         if refusal:
             self._refuse(stream_id, refusal)
             return []
-        request = RequestReceived.parse_from_stream_id_and_headers_destructive(stream_id, HeaderDict(checked))
+        values = HeaderDict(checked)
+        path = values[":path"]
+        if path.count("/") != 2:  # purerpc raises on it; it is a method that nobody has
+            values[":path"] = "/unknown/unknown"
+        request = RequestReceived.parse_from_stream_id_and_headers_destructive(stream_id, values)
+        request.path = path
         if event.stream_ended is None:
             self.message_read_buffers[stream_id] = MessageReader()
             return [request]

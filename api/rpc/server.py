@@ -45,7 +45,7 @@ class ServerCall:
     def __init__(self, stream: CallStream, session: Session, request: RequestReceived) -> None:
         self._stream = stream
         self._session = session
-        self.path = f"/{request.service_name}/{request.method_name}"
+        self.path: str = request.path
         self.method: AnyMethod | None = BY_PATH.get(self.path)
         self.metadata: tuple[tuple[str, str | bytes], ...] = request.custom_metadata
         self.peer = session.transport.peer

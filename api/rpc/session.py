@@ -37,6 +37,9 @@ CHUNK: Final = 256 * 1024
 CONTROL_LIMIT: Final = 1024 * 1024
 """Unsent control bytes at which a peer that asks and does not read is no longer read from."""
 
+REASON_PATIENCE: Final = 1.0
+"""Seconds that a failed send waits for the reader to say why the connection broke."""
+
 # What the outside can do to a connection; each costs this connection only.
 CONNECTION_ERRORS: Final = (
     trio.BrokenResourceError,
@@ -315,7 +318,10 @@ class Session:
         try:
             await self.transport.drain()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise UnavailableError("the connection was lost") from exc
+            # The reader may be about to learn why (an alert that refuses our certificate): its word is better.
+            with trio.move_on_after(REASON_PATIENCE):
+                await self.over.wait()
+            raise (self.lost_error() if self.lost else UnavailableError("the connection was lost")) from exc
 
     # ---- life
 

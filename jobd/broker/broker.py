@@ -326,7 +326,7 @@ class Broker:
                 ended_at=self._clock(),
                 output_bytes=await self._archive.recover(job.id),
                 reason=Reason.DAEMON_LOST,
-                message="jobd ended while the job ran; how the job ended is not known",
+                message=f"jobd was killed while the job ran: pid {job.pid} may run on, and how it ends is not known",
             )
             log.warning("a job was lost", job=job.id, pid=job.pid)
             await self._journal.commit(lost)

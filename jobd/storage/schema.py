@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,11 @@ def open_database(path: Path) -> sqlite3.Connection:
         ConfigError: the file is not a store of ours, is damaged, or was written by a newer version. It is never
             replaced or emptied.
     """
+    try:
+        # SQLite gives its other files the mode of this one.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except OSError as exc:
+        raise ConfigError(f"the job store {path} cannot be opened: {exc.strerror}") from exc
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:

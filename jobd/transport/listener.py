@@ -87,6 +87,8 @@ async def serve(
         async def connection(sock: socket.socket) -> None:
             try:
                 await _connection(sock, context(), limits, handle)
+            except Exception as exc:  # the border: no bug in one connection may end the others
+                log.error("a connection failed", exc_info=exc)
             finally:
                 slots.release_on_behalf_of(sock)
 
@@ -150,5 +152,6 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"client certificate refused: {exc.verify_message}"
     if isinstance(exc, ssl.SSLError):
-        return (exc.reason or "TLS failed").replace("_", " ").lower()
-    return exc.strerror or "connection broke" if isinstance(exc, OSError) else "connection broke"
+        # An SSLError that was not made by OpenSSL has no reason (and no such attribute).
+        return (getattr(exc, "reason", None) or str(exc)).replace("_", " ").lower()
+    return (exc.strerror if isinstance(exc, OSError) else None) or "connection broke"

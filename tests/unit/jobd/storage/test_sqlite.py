@@ -116,6 +116,14 @@ async def test_pages_are_newest_first_and_do_not_overlap(tmp_path: Path) -> None
         assert [int(job.id[:8], 16) for _, job in failed] == [7, 5, 3, 1]
 
 
+async def test_the_files_are_private(tmp_path: Path) -> None:
+    """Command lines and environments are in them."""
+    async with open_store(tmp_path / "jobs") as store:
+        await store.insert(a_job(1))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"jobs": 0o600, "jobs-wal": 0o600, "jobs-shm": 0o600}
+
+
 async def test_an_unreadable_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     """Never replaced, never emptied."""
     path = tmp_path / "jobs"
