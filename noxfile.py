@@ -34,7 +34,7 @@ def tests(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, openssl)."""
     install(session, "test", "interop")
-    session.run("pytest", "tests/integration", *session.posargs)
+    session.run("pytest", "tests/integration", "tests/interop", *session.posargs)
 
 
 @nox.session

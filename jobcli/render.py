@@ -94,7 +94,7 @@ def worker_facts(worker: Worker) -> dict[str, Any]:
     return {
         "name": worker.name,
         "slots": worker.slots,
-        "running": len(worker.jobs),
+        "running": worker.running,
         "containment": worker.containment,
         "jobs": [job_facts(job) for job in worker.jobs],
     }
@@ -143,7 +143,7 @@ def workers(list_: Sequence[Worker], pending: int) -> None:
     rows = [("WORKER", "RUNNING", "SLOTS", "CONTAINMENT", "JOBS")]
     for worker in list_:
         running = ", ".join(f"{j.spec.name or j.id[:8]} ({j.output_bytes} B)" for j in worker.jobs)
-        rows.append((worker.name, str(len(worker.jobs)), str(worker.slots), worker.containment, running))
+        rows.append((worker.name, str(worker.running), str(worker.slots), worker.containment, running))
     table(rows)
     line(f"{pending} pending")
 

@@ -88,6 +88,9 @@ def _say_ready(daemon: Daemon) -> None:
 
 async def run_until_signalled(config: Config, ready: Callable[[Daemon], None]) -> None:
     """Run the daemon, tell when it listens, and end it in order at the first signal, at once at the second."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        # What holds again when the receiver is closed: a late signal must not spoil an orderly end.
+        signal.signal(signum, signal.SIG_IGN)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 

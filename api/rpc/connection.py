@@ -83,6 +83,13 @@ class _H2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 has no typ
         event.additional_data = None
         return [], [event]
 
+    def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        try:
+            frames, events = super()._receive_window_update_frame(frame)
+        except h2.exceptions.StreamClosedError:
+            return [], []  # RFC 9113, 5.1: one may still come for a stream that has just ended
+        return frames, events
+
 
 class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
     """One HTTP/2 connection that carries gRPC, either side. Bytes in, events out; calls in, bytes out.

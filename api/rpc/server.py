@@ -56,6 +56,12 @@ class ServerCall:
         self.timeout: float | None = (
             None if request.timeout is None else min(request.timeout.total_seconds(), MAX_DEADLINE)
         )
+        self.deadline = None if self.timeout is None else trio.current_time() + self.timeout
+
+    @property
+    def expired(self) -> bool:
+        """The caller's deadline has passed."""
+        return self.deadline is not None and trio.current_time() >= self.deadline
 
     async def receive(self) -> betterproto.Message:
         """The request of a call that has exactly one.
@@ -213,8 +219,8 @@ async def _serve_call(stream: CallStream, call: ServerCall, handler: Handler) ->
     error: RpcError | None = None
     with trio.CancelScope() as scope:
         stream.on_reset = scope.cancel
-        if call.timeout is not None:
-            scope.deadline = trio.current_time() + call.timeout
+        if call.deadline is not None:
+            scope.deadline = call.deadline
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             await handler(call)

@@ -25,7 +25,8 @@ async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] =
         status = exc.code
         raise
     except trio.Cancelled:
-        status = Code.CANCELLED  # by the caller, by its deadline, or by the end of the connection
+        # By the caller's deadline, or by the caller, or by the end of the connection.
+        status = Code.DEADLINE_EXCEEDED if call.expired else Code.CANCELLED
         raise
     finally:
         audit_log.info(

@@ -65,7 +65,7 @@ class JobWorkerService:
         before, size, states = t.page_of(request)
         rows = await self._broker.page(before=before, states=states, size=size + 1)
         more = len(rows) > size
-        jobs = [t.job_message(job) for _, job in rows[:size]]
+        jobs = [t.abridged_message(job) for _, job in rows[:size]]
         return m.ListResponse(jobs, t.page_token(rows[size - 1][0]) if more else "")
 
     async def wait(self, call: ServerCall, request: m.WaitRequest) -> m.WaitResponse:
@@ -73,7 +73,7 @@ class JobWorkerService:
             raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
         call.job_id = ",".join(request.job_ids[:10])
         jobs = await self._broker.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
-        return m.WaitResponse([t.job_message(job) for job in jobs])
+        return m.WaitResponse([t.abridged_message(job) for job in jobs])
 
     async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
         workers = [t.worker_message(view) for view in self._broker.workers()]

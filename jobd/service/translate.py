@@ -21,6 +21,8 @@ MAX_REQUEST_ID: Final = 128
 MAX_GRACE: Final = 86400.0
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
+ABRIDGED_ARGV: Final = 1024
+MAX_JOBS_OF_WORKER: Final = 100
 CONTAINMENT: Final = "process-group"
 
 TO_STATE: Final[dict[State, m.JobState]] = {state: m.JobState[state.name] for state in State}
@@ -110,6 +112,20 @@ def _from_token(token: str) -> int:
 # ---- out
 
 
+def abridged_message(job: Job) -> m.Job:
+    """A job as answers with many jobs show it: a thousand of them stay far below the limit on messages."""
+    message = job_message(job)
+    room, argv = ABRIDGED_ARGV, list[str]()
+    for word in job.spec.argv:
+        argv.append(word[:room])
+        room -= len(word)
+        if room <= 0:
+            break
+    message.abridged = bool(job.spec.env) or argv != message.spec.argv
+    message.spec.argv, message.spec.env = argv, {}
+    return message
+
+
 def job_message(job: Job) -> m.Job:
     """A job as the contract shows it."""
     return m.Job(
@@ -142,7 +158,8 @@ def _time(nanoseconds: int | None) -> datetime | None:
 
 def worker_message(view: WorkerView) -> m.Worker:
     """A worker as the contract shows it."""
-    return m.Worker(view.name, view.slots, CONTAINMENT, [job_message(job) for job in view.jobs])
+    shown = [abridged_message(job) for job in view.jobs[:MAX_JOBS_OF_WORKER]]
+    return m.Worker(view.name, view.slots, CONTAINMENT, shown, len(view.jobs))
 
 
 def verdict_message(job: Job) -> m.StreamResponse:

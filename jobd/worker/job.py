@@ -16,6 +16,8 @@ from jobd.worker.errors import InvalidSpecError
 from jobd.worker.lifecycle import State
 
 MAX_NAME: Final = 128
+MAX_SPEC: Final = 1024 * 1024
+"""Bytes of arguments, environment and directory together. The kernel takes about 2 MiB, 128 KiB in one piece."""
 
 
 class Reason(enum.StrEnum):
@@ -71,6 +73,9 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
             found.append((f"spec.env[{key!a}]", "has a NUL byte, which no variable can have"))
     if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
         found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
+    size = sum(len(text.encode()) for text in (*spec.argv, *spec.env.keys(), *spec.env.values(), spec.cwd))
+    if size > MAX_SPEC:
+        found.append(("spec", f"has {size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
 
 

@@ -145,6 +145,20 @@ def test_data_for_a_call_that_ended_here_does_no_harm(peer: Peer) -> None:
     assert RequestEnded in types(peer.exchange()[0])
 
 
+def test_a_late_window_update_does_no_harm(peer: Peer) -> None:
+    """One for a stream that has ended and was forgotten is allowed (RFC 9113, 5.1); h2 ends the connection for it."""
+    stream_id = peer.call(data=PREFIX.pack(False, 0), end=True)
+    peer.exchange()
+    peer.connection.finish(stream_id, None, response_started=False)
+    _ = peer.connection.h2_connection.open_inbound_streams  # this makes h2 forget it
+    peer.h2.increment_flow_control_window(1000, stream_id)
+    late = peer.h2.data_to_send()
+    assert peer.connection.receive_data(late) == []
+    peer.h2.receive_data(peer.connection.data_to_send())
+    peer.call(data=PREFIX.pack(False, 0), end=True)
+    assert RequestEnded in types(peer.exchange()[0])
+
+
 def test_a_reset_is_an_event(peer: Peer) -> None:
     """purerpc leaves the handler of a cancelled call running for ever."""
     stream_id = peer.call()

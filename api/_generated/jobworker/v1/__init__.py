@@ -67,7 +67,7 @@ class WaitMode(betterproto.Enum):
 
 @dataclass(eq=False, repr=False)
 class JobSpec(betterproto.Message):
-    """What to run."""
+    """What to run: at most 1 MiB in all."""
 
     argv: List[str] = betterproto.string_field(1)
     """
@@ -135,6 +135,11 @@ class Job(betterproto.Message):
     """
 
     dropped_bytes: int = betterproto.int64_field(18)
+    abridged: bool = betterproto.bool_field(19)
+    """
+    The spec is not whole: in answers that hold many jobs, the environment and all but the first KiB of argv are
+     left out. Query gives all of it.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -296,7 +301,10 @@ class Worker(betterproto.Message):
     """How a stop finds a job's processes: "process-group"."""
 
     jobs: List["Job"] = betterproto.message_field(4)
-    """The jobs it has now."""
+    """The jobs it has now, at most 100 of them."""
+
+    running: int = betterproto.int32_field(5)
+    """How many jobs it has now."""
 
 
 @dataclass(eq=False, repr=False)

@@ -150,9 +150,9 @@ async def test_a_signal_goes_to_the_group(worker: Worker) -> None:
 async def test_a_job_that_a_sent_signal_ends_counts_as_stopped(worker: Worker) -> None:
     """Killed is for signals that nobody sent through us."""
     job, _ = await started(worker, "echo ready; sleep 60")
-    worker.signal(job.id, signal.SIGINT, by="alice")
+    worker.signal(job.id, signal.SIGUSR1, by="alice")
     ended = await worker.wait(job.id)
-    assert (ended.state, ended.signal, ended.stopped_by) == (State.STOPPED, signal.SIGINT, "alice")
+    assert (ended.state, ended.signal, ended.stopped_by) == (State.STOPPED, signal.SIGUSR1, "alice")
 
 
 async def test_a_job_without_a_process_takes_no_signal(worker: Worker) -> None:

@@ -1,0 +1,70 @@
+"""A grpc.aio client with the stubs that grpcio-tools made."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+from tests.benchmarks.measurements import Peer, check
+
+T = TypeVar("T")
+
+
+class GrpcAioPeer:
+    """A :class:`Peer`."""
+
+    def __init__(self, stub: Any, messages: Any) -> None:
+        self._stub = stub
+        self._messages = messages
+
+    async def run(self, argv: Sequence[str]) -> None:
+        started = await self._start(argv)
+        answer = await self._stub.Wait(self._messages.WaitRequest(job_ids=[started]))
+        (job,) = answer.jobs
+        check(job.state == self._messages.JOB_STATE_SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
+
+    async def _start(self, argv: Sequence[str]) -> str:
+        spec = self._messages.JobSpec(argv=argv)
+        return str((await self._stub.Start(self._messages.StartRequest(spec=spec))).job.id)
+
+    async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
+        request = self._messages.StreamRequest(job_id=await self._start(argv))
+        end = 0
+        verdict = None
+        async for answer in self._stub.Stream(request):
+            if answer.WhichOneof("event") == "verdict":
+                verdict = answer.verdict
+                continue
+            check(answer.output.offset == end, f"a gap at {end}")
+            data = answer.output.data
+            end += len(data)
+            on_data(data)
+        check(verdict is not None and verdict.exit_code == 0 and verdict.end_offset == end, f"{end=}: {verdict}")
+
+    async def side_by_side(self, functions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for function in functions:
+                tasks.create_task(_coroutine(function))
+
+
+async def _coroutine(function: Callable[[], Awaitable[None]]) -> None:
+    await function()
+
+
+def run(work: Callable[[Peer], Awaitable[T]], stubs: Path, server: str, cert: Path, key: Path, ca: Path) -> T:
+    """Connect and do the work."""
+    sys.path.insert(0, str(stubs))
+    from jobworker.v1 import job_worker_pb2, job_worker_pb2_grpc
+
+    async def main() -> T:
+        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), cert.read_bytes())
+        options = [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)]
+        async with grpc.aio.secure_channel(server, credentials, options=options) as channel:
+            return await work(GrpcAioPeer(job_worker_pb2_grpc.JobWorkerServiceStub(channel), job_worker_pb2))
+
+    return asyncio.run(main())

@@ -1,0 +1,53 @@
+"""jobd's own client, on trio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from api.client import JobClient
+from api.messages import JobState
+from tests.benchmarks.measurements import Peer, check
+
+T = TypeVar("T")
+
+
+class JobClientPeer:
+    """A :class:`Peer`."""
+
+    def __init__(self, client: JobClient) -> None:
+        self._client = client
+
+    async def run(self, argv: Sequence[str]) -> None:
+        started = await self._client.start(argv)
+        (job,) = await self._client.wait(started.id)
+        check(job.state == JobState.SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
+
+    async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
+        job = await self._client.start(argv)
+        end = 0
+        async with self._client.stream(job.id) as output:
+            async for piece in output:
+                check(piece.offset == end, f"a gap at {end}")
+                end += len(piece.data)
+                on_data(piece.data)
+        verdict = output.verdict
+        check(verdict is not None and verdict.exit_code == 0 and verdict.end_offset == end, f"{end=}: {verdict}")
+
+    async def side_by_side(self, functions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        async with trio.open_nursery() as nursery:
+            for function in functions:
+                nursery.start_soon(function)
+
+
+def run(work: Callable[[Peer], Awaitable[T]], stubs: Path, server: str, cert: Path, key: Path, ca: Path) -> T:
+    """Connect (without second tries: a lost connection is a run that was not correct) and do the work."""
+
+    async def main() -> T:
+        async with JobClient.connect(server, cert=cert, key=key, ca=ca, retry_for=0) as client:
+            return await work(JobClientPeer(client))
+
+    return trio.run(main)

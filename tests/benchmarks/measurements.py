@@ -1,0 +1,129 @@
+"""What is measured, the same for every peer. A run that was not correct raises: its numbers mean nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+MIB: Final = 1024 * 1024
+AT_ONCE: Final = 16
+TRUE: Final = ("/bin/true",)
+CLOCK: Final = """
+import sys, time
+lines, interval = int(sys.argv[1]), float(sys.argv[2])
+begin = time.monotonic()
+for line in range(lines):
+    time.sleep(max(0.0, begin + line * interval - time.monotonic()))
+    print(time.monotonic_ns(), flush=True)
+"""
+"""Prints the machine's monotonic clock, which is one for all processes, at a steady pace."""
+
+
+class IncorrectRunError(Exception):
+    """A job did not end as it should, or its output is not what it wrote."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything a run does."""
+
+    rounds: int = 5
+    jobs: int = 60
+    jobs_at_once: int = 320
+    mebibytes: int = 256
+    lines: int = 250
+    interval: float = 0.01
+
+
+QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, mebibytes=8, lines=20)
+
+
+class Peer(Protocol):
+    """A connected client."""
+
+    async def run(self, argv: Sequence[str]) -> None:
+        """Start a job and Wait for its end, which is exit code 0."""
+
+    async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
+        """Start a job and Stream it to its verdict, which is exit code 0 and as many bytes as came."""
+
+    async def side_by_side(self, functions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        """Run the functions concurrently."""
+
+
+def check(truth: bool, message: str) -> None:
+    """Make a run that was not correct fail.
+
+    Raises:
+        IncorrectRunError: it was not.
+    """
+    if not truth:
+        raise IncorrectRunError(message)
+
+
+async def jobs_one_by_one(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Jobs a second, each started when the one before has ended."""
+    begin = time.perf_counter()
+    await _run_jobs(peer, plan.jobs)
+    return {"jobs/s, 1 at a time": plan.jobs / (time.perf_counter() - begin)}
+
+
+async def jobs_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Jobs a second, sixteen at a time over one connection."""
+    each, rest = divmod(plan.jobs_at_once, AT_ONCE)
+    check(not rest, f"jobs_at_once is not a multiple of {AT_ONCE}")
+    begin = time.perf_counter()
+    await peer.side_by_side([partial(_run_jobs, peer, each)] * AT_ONCE)
+    return {f"jobs/s, {AT_ONCE} at once": plan.jobs_at_once / (time.perf_counter() - begin)}
+
+
+async def _run_jobs(peer: Peer, count: int) -> None:
+    for _ in range(count):
+        await peer.run(TRUE)
+
+
+async def stream(peer: Peer, plan: Plan) -> dict[str, float]:
+    """MiB a second from one job that writes as fast as it can to one follower, from Start to verdict."""
+    size = plan.mebibytes * MIB
+    received = 0
+
+    def count(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+
+    begin = time.perf_counter()
+    await peer.follow(("head", "-c", str(size), "/dev/zero"), count)
+    seconds = time.perf_counter() - begin
+    check(received == size, f"{received} bytes came of {size}")
+    return {"stream, MiB/s": plan.mebibytes / seconds}
+
+
+async def latency(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Milliseconds from the moment at which a job writes a line until the client has it."""
+    ages: list[float] = []
+    unfinished = b""
+
+    def read(data: bytes) -> None:
+        nonlocal unfinished
+        now = time.monotonic_ns()
+        *lines, unfinished = (unfinished + data).split(b"\n")
+        ages.extend((now - int(line)) / 1e6 for line in lines)
+
+    await peer.follow((sys.executable, "-S", "-c", CLOCK, str(plan.lines), str(plan.interval)), read)
+    check(len(ages) == plan.lines and not unfinished, f"{len(ages)} lines came of {plan.lines}")
+    ages.sort()
+    return {"line latency p50, ms": _percentile(ages, 50), "line latency p99, ms": _percentile(ages, 99)}
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
+
+
+Measurement = Callable[[Peer, Plan], Awaitable[dict[str, float]]]
+MEASUREMENTS: Final[dict[str, Measurement]] = {
+    function.__name__: function for function in (jobs_one_by_one, jobs_at_once, stream, latency)
+}

@@ -1,0 +1,183 @@
+"""A grpcio client in a process of its own, led by its parent: a JSON object a line in, the answer a line out.
+
+``python -m tests.interop.grpcio_client STUBS SERVER CERT KEY CA``. Everything goes over one channel. The methods of
+:class:`Client` are the operations; the end of stdin ends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+SERVICE = "jobworker.v1.JobWorkerService"
+Answer = dict[str, Any]
+
+
+class Client:
+    """One channel, and the calls that are open on it."""
+
+    def __init__(self, server: str, certificate: Path, key: Path, ca: Path) -> None:
+        from jobworker.v1 import job_worker_pb2, job_worker_pb2_grpc
+
+        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
+        self.channel = grpc.secure_channel(server, credentials, options=[("grpc.enable_http_proxy", 0)])
+        self.stub = job_worker_pb2_grpc.JobWorkerServiceStub(self.channel)
+        self._messages = job_worker_pb2
+        self._open: dict[int, Any] = {}
+        self._handles = itertools.count()
+        self._left = threading.Event()
+
+    def call(self, method: str, request: dict[str, Any], timeout: float = 20, gzip: bool = False) -> Answer:
+        """A unary call to its end."""
+        compression = grpc.Compression.Gzip if gzip else None
+        function = getattr(self.stub, method)
+        return _outcome(function.future(self._request(method, request), timeout=timeout, compression=compression))
+
+    def unknown(self, path: str) -> Answer:
+        """A unary call to any path, with an empty message."""
+        return _outcome(self.channel.unary_unary(path).future(b"", timeout=20))
+
+    def begin(self, method: str, request: dict[str, Any], timeout: float = 20) -> Answer:
+        """Begin a call, unary or streaming; ``finish``, ``next``, ``rest`` and ``cancel`` go on with it."""
+        function = getattr(self.stub, method)
+        handle = next(self._handles)
+        start = function if method == "Stream" else function.future
+        self._open[handle] = start(self._request(method, request), timeout=timeout)
+        return {"handle": handle}
+
+    def finish(self, handle: int) -> Answer:
+        """The outcome of a unary call."""
+        return _outcome(self._open.pop(handle))
+
+    def next(self, handle: int) -> Answer:
+        """The next message of a stream."""
+        return _as_dict(next(self._open[handle]))
+
+    def cancel(self, handle: int) -> Answer:
+        """Give a stream up."""
+        call = self._open.pop(handle)
+        call.cancel()
+        return {"code": call.code().name}
+
+    def rest(self, handle: int) -> Answer:
+        """All further messages of a stream, in short."""
+        return _digest(self._open.pop(handle))
+
+    def stream(self, request: dict[str, Any], timeout: float = 60) -> Answer:
+        """A stream from beginning to end, in short."""
+        return _digest(self.stub.Stream(self._request("Stream", request), timeout=timeout))
+
+    def watch(self) -> Answer:
+        """Begin to watch the connection, which is there."""
+        ready = threading.Event()
+
+        def see(state: grpc.ChannelConnectivity) -> None:
+            if state is grpc.ChannelConnectivity.READY:
+                ready.set()
+            elif ready.is_set():
+                self._left.set()
+
+        self.channel.subscribe(see, try_to_connect=True)
+        return {"ready": ready.wait(20)}
+
+    def left(self) -> Answer:
+        """Wait until the server has said that this connection takes no more calls (after ``watch``)."""
+        return {"left": self._left.wait(20)}
+
+    def _request(self, method: str, fields: dict[str, Any]) -> Message:
+        request: Message = getattr(self._messages, f"{method}Request")()
+        json_format.ParseDict(fields, request)
+        return request
+
+
+def _outcome(future: grpc.Future) -> Answer:
+    error = future.exception()
+    answer: Answer = {"code": future.code().name, "message": future.details(), **_details(future.trailing_metadata())}
+    if error is None:
+        answer["response"] = _as_dict(future.result())
+    return answer
+
+
+def _details(trailers: Any) -> Answer:
+    """What ``grpc-status-details-bin`` says."""
+    from rpc_details_pb2 import BadRequest, ErrorInfo, Status
+
+    raw = dict(trailers or ()).get("grpc-status-details-bin")
+    if raw is None:
+        return {}
+    status, info, bad = Status.FromString(raw), ErrorInfo(), BadRequest()
+    kinds = [detail.TypeName() for detail in status.details if detail.Unpack(info) or detail.Unpack(bad)]
+    return {
+        "status_code": status.code,
+        "status_message": status.message,
+        "details": kinds,
+        "reason": info.reason,
+        "domain": info.domain,
+        "metadata": dict(info.metadata),
+        "violations": [violation.field for violation in bad.field_violations],
+    }
+
+
+def _digest(call: Any) -> Answer:
+    hashes = {1: hashlib.sha256(), 2: hashlib.sha256()}
+    sizes = {1: 0, 2: 0}
+    kinds: list[str] = []
+    verdict: Answer | None = None
+    gaps = 0
+    position: int | None = None
+    try:
+        for message in call:
+            kinds.append(message.WhichOneof("event"))
+            if kinds[-1] == "verdict":
+                verdict = _as_dict(message.verdict)
+                continue
+            output = message.output
+            gaps += position is not None and output.offset != position
+            position = output.offset + len(output.data)
+            hashes[output.source].update(output.data)
+            sizes[output.source] += len(output.data)
+    except grpc.RpcError:
+        pass  # told by the code
+    return {
+        "code": call.code().name,
+        "kinds": kinds,
+        "gaps": gaps,
+        "verdict": verdict,
+        "stdout": {"size": sizes[1], "sha256": hashes[1].hexdigest()},
+        "stderr": {"size": sizes[2], "sha256": hashes[2].hexdigest()},
+        **_details(call.trailing_metadata()),
+    }
+
+
+def _as_dict(message: Message | bytes) -> Answer:
+    if isinstance(message, bytes):
+        return {}
+    fields: Answer = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return fields
+
+
+def main() -> None:
+    """Answer the parent until it has nothing more to ask."""
+    stubs, server, *files = sys.argv[1:]
+    sys.path.insert(0, stubs)
+    client = Client(server, *map(Path, files))
+    for line in sys.stdin:
+        question = json.loads(line)
+        answer = getattr(client, question.pop("op"))(**question)
+        print(json.dumps(answer), flush=True)
+    client.channel.close()
+
+
+if __name__ == "__main__":
+    main()
