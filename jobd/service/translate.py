@@ -21,7 +21,7 @@ MAX_REQUEST_ID: Final = 128
 MAX_GRACE: Final = 86400.0
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
-ABRIDGED_ARGV: Final = 1024
+ABRIDGED_SPEC: Final = 1024
 MAX_JOBS_OF_WORKER: Final = 100
 CONTAINMENT: Final = "process-group"
 
@@ -115,14 +115,16 @@ def _from_token(token: str) -> int:
 def abridged_message(job: Job) -> m.Job:
     """A job as answers with many jobs show it: a thousand of them stay far below the limit on messages."""
     message = job_message(job)
-    room, argv = ABRIDGED_ARGV, list[str]()
+    if job.spec.size <= ABRIDGED_SPEC:
+        return message
+    room, argv = ABRIDGED_SPEC, list[str]()
     for word in job.spec.argv:
         argv.append(word[:room])
         room -= len(word)
         if room <= 0:
             break
-    message.abridged = bool(job.spec.env) or argv != message.spec.argv
-    message.spec.argv, message.spec.env = argv, {}
+    message.abridged = True
+    message.spec.argv, message.spec.env, message.spec.cwd = argv, {}, ""
     return message
 
 

@@ -46,6 +46,12 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes of arguments, environment and directory together."""
+        texts = (*self.argv, *self.env.keys(), *self.env.values(), self.cwd)
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
     def check(self) -> None:
         """See that this can be given to the kernel at all.
 
@@ -73,9 +79,8 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
             found.append((f"spec.env[{key!a}]", "has a NUL byte, which no variable can have"))
     if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
         found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
-    size = sum(len(text.encode()) for text in (*spec.argv, *spec.env.keys(), *spec.env.values(), spec.cwd))
-    if size > MAX_SPEC:
-        found.append(("spec", f"has {size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
+    if spec.size > MAX_SPEC:
+        found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
 
 

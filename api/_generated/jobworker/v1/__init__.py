@@ -137,8 +137,8 @@ class Job(betterproto.Message):
     dropped_bytes: int = betterproto.int64_field(18)
     abridged: bool = betterproto.bool_field(19)
     """
-    The spec is not whole: in answers that hold many jobs, the environment and all but the first KiB of argv are
-     left out. Query gives all of it.
+    The spec is not whole: in answers that hold many jobs, of a spec of more than a KiB only the name and the first
+     KiB of argv are shown. Query gives all of it.
     """
 
 
