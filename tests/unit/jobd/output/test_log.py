@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -146,26 +148,30 @@ def test_a_job_without_a_file_recovers_to_nothing(tmp_path: Path) -> None:
     assert recover(tmp_path, JOB) == 0
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 1,000 bytes: the kernel then fails writes like a full disk does."""
-    import signal
+    """No file may grow beyond 1,000 bytes: the kernel then fails writes as a full disk does.
 
+    For this block only: the limit is the whole process's, and pytest's own output may go to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 async def test_what_cannot_be_recorded_is_counted_and_the_rest_stays_whole(
-    log: Log, small_files: None, errors_expected: list[EventDict], log_guard: list[EventDict]
+    log: Log, errors_expected: list[EventDict], log_guard: list[EventDict]
 ) -> None:
     """A full disk never holds up the job: what does not fit is dropped and counted, never half recorded."""
-    await log.append(Source.STDOUT, b"a" * 500)
-    await log.append(Source.STDOUT, b"b" * 600)
-    await log.append(Source.STDOUT, b"c" * 100)
+    with small_files():
+        await log.append(Source.STDOUT, b"a" * 500)
+        await log.append(Source.STDOUT, b"b" * 600)
+        await log.append(Source.STDOUT, b"c" * 100)
     await log.finish()
     assert (log.end, log.dropped) == (600, 600)
     assert (await collect(log.follow(0)))[Source.STDOUT] == b"a" * 500 + b"c" * 100
