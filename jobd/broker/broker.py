@@ -320,11 +320,13 @@ class Broker:
                 entry = self._live[job.id] = _Entry(JobCell(job))
                 self._queue.append(entry)
                 continue
+            recorded, dropped = await self._archive.recover(job.id)
             lost = job.moved(
                 Event.UNTRACEABLE,
                 stopping=False,
                 ended_at=self._clock(),
-                output_bytes=await self._archive.recover(job.id),
+                output_bytes=recorded,
+                dropped_bytes=dropped,
                 reason=Reason.DAEMON_LOST,
                 message=f"jobd was killed while the job ran: pid {job.pid} may run on, and how it ends is not known",
             )

@@ -62,5 +62,5 @@ class Archive(Protocol):
     def follow(self, job: Job, offset: int) -> Follower:
         """Read it."""
 
-    async def recover(self, job_id: str) -> int:
-        """Make readable what a crash left of a job's output; returns its end."""
+    async def recover(self, job_id: str) -> tuple[int, int]:
+        """End the log of a job that nobody supervises any more; returns its end, and the bytes known to be missing."""

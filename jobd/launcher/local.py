@@ -20,7 +20,6 @@ from jobd.worker.ports import Pipe, Source
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
 UMASK: Final = 0o022
-READ_SIZE: Final = 64 * 1024
 PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 
@@ -160,22 +159,11 @@ class _FdPipe:
         except OSError:
             return  # the user's share of pipe memory is used up: the default size works too
 
-    async def receive(self) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            try:
-                data = os.read(self._fd, READ_SIZE)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._fd)
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
+    def fileno(self) -> int:
+        return self._fd
 
-    def receive_nowait(self) -> bytes:
-        try:
-            return os.read(self._fd, READ_SIZE)
-        except BlockingIOError:
-            return b""
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:
         trio.lowlevel.notify_closing(self._fd)

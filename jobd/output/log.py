@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import structlog
 import trio
 
 from jobd.output.broadcast import Broadcast, Subscription
-from jobd.output.segments import SegmentReader, SegmentWriter, recover
+from jobd.output.reader import LogReader
+from jobd.output.writer import LogWriter
 from jobd.worker.errors import OutputDamagedError
 from jobd.worker.job import Job
 from jobd.worker.ports import Record, Source
@@ -44,7 +44,7 @@ class Log:
     ) -> None:
         self._root = root
         self.job_id = job_id
-        self._writer = SegmentWriter(root, job_id)
+        self._writer = LogWriter(root, job_id)
         self._write_lock = trio.Lock()
         self._on_complete = on_complete
         self._clock = clock
@@ -53,27 +53,31 @@ class Log:
         self.dropped = 0
         self.complete = complete
 
-    async def append(self, source: Source, data: bytes) -> None:
-        """Record bytes. When the disk does not take them they are counted as dropped: the job never waits for it."""
+    async def resume(self) -> None:
+        """Go on with what an earlier process recorded of the job."""
         async with self._write_lock:
-            record = Record(self.end, source, self._clock(), data)
-            try:
-                await trio.to_thread.run_sync(self._writer.append, record)
-            except OSError as exc:
-                self._drop(len(data), exc)
-            else:
-                self.end = record.end
-                self.broadcast.publish(record)
+            await trio.to_thread.run_sync(self._writer.resume)
+            self.end, self.dropped = self._writer.end, self._writer.dropped
 
-    def _drop(self, count: int, exc: OSError) -> None:
-        if not self.dropped:
-            log.error("output cannot be recorded and is dropped", job=self.job_id, error=exc.strerror)
-        self.dropped += count
+    async def take(self, source: Source, pipe: int) -> bool:
+        """Record what is in a pipe now. False: the stream has ended.
+
+        When the disk does not take it, it is dropped and counted: the job never waits for the disk to have room.
+        """
+        async with self._write_lock:
+            taken = await trio.to_thread.run_sync(self._writer.take, source, pipe, self._clock())
+            if taken.error and not self.dropped:
+                log.error("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
+            self.dropped += taken.dropped
+            if taken.record:
+                self.end = taken.record.end
+                self.broadcast.publish(taken.record)
+            return not taken.ended
 
     async def finish(self) -> None:
         async with self._write_lock:
             try:
-                await trio.to_thread.run_sync(self._writer.close)
+                await trio.to_thread.run_sync(self._writer.finish, self._clock())
             except OSError as exc:
                 log.error("output may not survive a power cut", job=self.job_id, error=exc.strerror)
             self.complete = True
@@ -81,13 +85,13 @@ class Log:
             self._on_complete()
 
     def follow(self, offset: int) -> LogFollower:
-        return LogFollower(self, SegmentReader(self._root, self.job_id, offset, self._writer.index), offset)
+        return LogFollower(self, LogReader(self._root, self.job_id), offset)
 
 
 class LogFollower:
     """One reader of a log."""
 
-    def __init__(self, log_: Log, reader: SegmentReader, offset: int) -> None:
+    def __init__(self, log_: Log, reader: LogReader, offset: int) -> None:
         self._log = log_
         self._reader = reader
         self._offset = offset
@@ -110,11 +114,14 @@ class LogFollower:
             self._live = self._log.broadcast.subscribe()
 
     async def _from_disk(self) -> Sequence[Record]:
-        reader = self._reader
-        records = await trio.to_thread.run_sync(partial(_read_at, reader, self._offset))
-        if not records:
-            log.error("recorded output cannot be read back", job=self._log.job_id, offset=self._offset)
-            raise OutputDamagedError(self._log.job_id, self._offset)
+        try:
+            records = await trio.to_thread.run_sync(self._reader.read, self._offset, self._log.end)
+        except OSError as exc:
+            log.error("recorded output cannot be read", job=self._log.job_id, error=exc.strerror)
+            raise OutputDamagedError(self._log.job_id, self._offset) from exc
+        except OutputDamagedError:
+            log.error("recorded output is damaged", job=self._log.job_id, offset=self._offset)
+            raise
         self._offset = records[-1].end
         return records
 
@@ -123,11 +130,6 @@ class LogFollower:
             self._live.close()
             self._live = None
         self._reader.close()
-
-
-def _read_at(reader: SegmentReader, offset: int) -> list[Record]:
-    reader.skip_to(offset)
-    return reader.read()
 
 
 class LogStore:
@@ -154,6 +156,9 @@ class LogStore:
         """Read the output of a job that has ended."""
         return self.get(job.id, job.output_bytes).follow(offset)
 
-    async def recover(self, job_id: str) -> int:
-        """Cut what a crash left of a half-written record; returns the end of the log."""
-        return await trio.to_thread.run_sync(recover, self._root, job_id)
+    async def recover(self, job_id: str) -> tuple[int, int]:
+        """End a log that nobody will write to any more; returns its end, and the bytes known to be missing."""
+        log_ = Log(self._root, job_id)
+        await log_.resume()
+        await log_.finish()
+        return log_.end, log_.dropped

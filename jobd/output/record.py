@@ -1,49 +1,60 @@
-"""The form of a record on disk: a header of 32 bytes, then the bytes.
+"""The form of the index: one entry of 40 bytes for each run of bytes of one stream.
 
-    crc     u32   CRC-32 (zlib) of the rest of the header and the bytes
-    length  u32   of the bytes
-    offset  u64   of the first byte, over both streams together
-    time    u64   nanoseconds since the epoch
-    source  u8    1 stdout, 2 stderr
-    7 bytes of zero
+The bytes themselves stand in a file of their own, as the job wrote them and nothing else. An entry says where a run
+begins; it ends where the next one begins, or where the file does.
 
-All little-endian. A record that is not whole, or whose sum is wrong, ends the log: what follows is a torn tail.
+    check     u32  CRC-32 (zlib) of the rest of the entry
+    kind      u8   1 stdout, 2 stderr, 3 gap (bytes that could not be recorded), 4 end of the log
+    3 bytes of zero
+    offset    u64  of the run's first byte, over both streams together
+    time      u64  nanoseconds since the epoch, when the run began
+    dropped   u64  of a gap: how many bytes are missing here
+    sum       u32  CRC-32 of the run *before* this entry
+    4 bytes of zero
+
+All little-endian. An entry is written *before* the bytes it stands for, and those are moved from the job's pipe into
+the file by one splice(2). Whenever the process is killed, a byte is thus either in the file or still in the pipe, and
+the file's length says which.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Final
 
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Source
 
-HEADER: Final = struct.Struct("<IIQQB7x")
-_CRC: Final = struct.Struct("<I")
-_SOURCES: Final = frozenset(Source)
-MAX_DATA: Final = 1024 * 1024
-"""The most bytes in one record; a length beyond it is damage."""
-
-
-def pack(record: Record) -> list[bytes]:
-    """The record as it stands on disk, in two pieces."""
-    header = HEADER.pack(0, len(record.data), record.offset, record.time, record.source)
-    crc = zlib.crc32(record.data, zlib.crc32(header[_CRC.size :]))
-    return [_CRC.pack(crc) + header[_CRC.size :], record.data]
+ENTRY: Final = struct.Struct("<IB3xQQQI4x")
+_CHECK: Final = struct.Struct("<I")
+GAP: Final = 3
+END: Final = 4
+_KINDS: Final = frozenset({*Source, GAP, END})
 
 
-def unpack_all(buffer: bytes) -> tuple[list[Record], int]:
-    """Every whole, undamaged record at the front of a buffer, and the number of bytes that they take."""
-    records: list[Record] = []
-    position = 0
-    view = memoryview(buffer)
-    while len(buffer) - position >= HEADER.size:
-        crc, length, offset, time, source = HEADER.unpack_from(buffer, position)
-        end = position + HEADER.size + length
-        if length > MAX_DATA or source not in _SOURCES or len(buffer) < end:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the index; ``sum`` is that of the run before it."""
+
+    kind: int
+    offset: int
+    time: int
+    dropped: int = 0
+    sum: int = 0
+
+    def pack(self) -> bytes:
+        """The entry as it stands on disk."""
+        packed = ENTRY.pack(0, self.kind, self.offset, self.time, self.dropped, self.sum)[_CHECK.size :]
+        return _CHECK.pack(zlib.crc32(packed)) + packed
+
+
+def unpack_all(buffer: bytes) -> list[Entry]:
+    """The entries at the front of a buffer, up to the first that is not whole or whose check is wrong."""
+    entries: list[Entry] = []
+    for position in range(0, len(buffer) - ENTRY.size + 1, ENTRY.size):
+        check, kind, offset, time, dropped, sum_ = ENTRY.unpack_from(buffer, position)
+        if zlib.crc32(buffer[position + _CHECK.size : position + ENTRY.size]) != check or kind not in _KINDS:
             break
-        if zlib.crc32(view[position + _CRC.size : end]) != crc:
-            break
-        records.append(Record(offset, Source(source), time, bytes(view[position + HEADER.size : end])))
-        position = end
-    return records, position
+        entries.append(Entry(kind, offset, time, dropped, sum_))
+    return entries

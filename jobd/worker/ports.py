@@ -44,11 +44,11 @@ class Record:
 class Pipe(Protocol):
     """The reading end of one of a job's streams."""
 
-    async def receive(self) -> bytes:
-        """Wait for bytes; ``b""`` is the end."""
+    def fileno(self) -> int:
+        """Its descriptor."""
 
-    def receive_nowait(self) -> bytes:
-        """What is there now; ``b""`` when nothing is (or it is the end)."""
+    async def wait_readable(self) -> None:
+        """Wait until there are bytes, or the end."""
 
     def close(self) -> None:
         """Let go of the pipe. A process that goes on writing to it meets SIGPIPE."""
@@ -107,8 +107,9 @@ class OutputLog(Protocol):
     def dropped(self) -> int:
         """Bytes that could not be recorded."""
 
-    async def append(self, source: Source, data: bytes) -> None:
-        """Record bytes, now. What cannot be recorded is counted, not raised."""
+    async def take(self, source: Source, pipe: int) -> bool:
+        """Record what is in a pipe now; False when the stream has ended. What cannot be recorded is dropped and
+        counted, not raised. At no moment is a byte neither in the pipe nor recorded."""
 
     async def finish(self) -> None:
         """Nothing more comes: make what there is durable, and let followers end."""

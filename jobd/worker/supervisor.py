@@ -7,6 +7,7 @@ time) → its group is empty → it is reaped → the output is durable → the 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -245,22 +246,34 @@ class _Reader:
     async def run(self) -> None:
         try:
             with self._waiting:
-                while data := await self._pipe.receive():
-                    with trio.CancelScope(shield=True):  # what was read must not be lost
-                        await self._output.append(self._source, data)
+                await self._carry()
                 self.at_end.set()
         finally:
             self._done.set()
+
+    async def _carry(self) -> None:
+        while True:
+            await self._pipe.wait_readable()
+            with trio.CancelScope(shield=True):
+                if not await self._output.take(self._source, self._pipe.fileno()):
+                    return
 
     async def finish(self) -> bool:
         """Take what is there, without waiting for more, and let go of the pipe. False: the stream had not ended."""
         self._waiting.cancel()
         await self._done.wait()
-        if not self.at_end.is_set():
-            while data := self._pipe.receive_nowait():
-                await self._output.append(self._source, data)
+        while not self.at_end.is_set() and readable(self._pipe.fileno()):
+            if not await self._output.take(self._source, self._pipe.fileno()):
+                self.at_end.set()
         self._pipe.close()
         return self.at_end.is_set()
+
+
+def readable(fd: int) -> bool:
+    """There are bytes in the pipe, or it has ended."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _message(status: int, event: Event, reason: Reason, stopped_by: str) -> str:

@@ -29,7 +29,7 @@ from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source
 from jobd.worker.supervisor import Timings
-from tests.support.jobs import collect, shell
+from tests.support.jobs import collect, put, shell
 
 Make = Callable[..., AbstractAsyncContextManager[Broker]]
 SLEEP = JobSpec(("sleep", "60"))
@@ -274,10 +274,10 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost(make: Make, tmp_path:
         gone = Job(str(uuid.uuid4()), SLEEP, State.RUNNING, 1, started_by="alice", worker="local", pid=1)
         await store.insert(gone)
         log = LogStore(tmp_path / "output").create(gone.id)
-        await log.append(Source.STDOUT, b"so far")
-        await log.finish()
+        await put(log, Source.STDOUT, b"so far")
     async with make() as broker:
         lost = await broker.query(gone.id)
         assert (lost.state, lost.reason, lost.exit_code) == (State.LOST, Reason.DAEMON_LOST, None)
         follower, _ = await broker.follow(gone.id, 0)
         assert (await collect(follower))[Source.STDOUT] == b"so far"
+        log._writer._let_go()  # what the kernel does for a process that was killed

@@ -6,8 +6,8 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,9 @@ from structlog.typing import EventDict
 
 from jobd.output.broadcast import BUFFER
 from jobd.output.log import Log, LogStore
-from jobd.output.segments import SegmentReader, SegmentWriter, recover, segments_of
 from jobd.worker.errors import OutputDamagedError
 from jobd.worker.ports import Record, Source
-from tests.support.jobs import collect
+from tests.support.jobs import collect, put
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 
@@ -32,7 +31,7 @@ def log(tmp_path: Path) -> Log:
 async def test_a_follower_that_comes_late_gets_all_of_it(log: Log) -> None:
     """From the first byte, though it came when the job had ended."""
     for i in range(100):
-        await log.append(Source.STDOUT, b"%d\n" % i)
+        await put(log, Source.STDOUT, b"%d\n" % i)
     await log.finish()
     assert (await collect(log.follow(0)))[Source.STDOUT] == b"".join(b"%d\n" % i for i in range(100))
 
@@ -50,7 +49,7 @@ async def test_a_follower_listens_live_without_touching_the_disk_again(log: Log)
         nursery.start_soon(follow)
         await trio.testing.wait_all_tasks_blocked()
         assert log.broadcast.readers == 1
-        await log.append(Source.STDERR, b"live")
+        await put(log, Source.STDERR, b"live")
         await log.finish()
     follower.close()
     assert [(r.source, r.data) for r in got] == [(Source.STDERR, b"live")]
@@ -68,9 +67,9 @@ async def test_a_follower_that_falls_behind_reads_the_disk_until_it_has_caught_u
 
         nursery.start_soon(take_one)
         await trio.testing.wait_all_tasks_blocked()
-        await log.append(Source.STDOUT, b"0,")
+        await put(log, Source.STDOUT, b"0,")
     for i in range(1, BUFFER * 5):
-        await log.append(Source.STDOUT, b"%d," % i)
+        await put(log, Source.STDOUT, b"%d," % i)
     assert log.broadcast.readers == 0  # it was left behind
     await log.finish()
     rest = (await collect(follower))[Source.STDOUT]
@@ -78,17 +77,19 @@ async def test_a_follower_that_falls_behind_reads_the_disk_until_it_has_caught_u
 
 
 async def test_any_two_readings_of_the_same_range_are_equal(log: Log) -> None:
-    """Whether live, late, or from the middle of a record."""
+    """Whether live, late, or from the middle of a run."""
+    written = b""
     for i in range(50):
-        await log.append(Source.STDOUT if i % 3 else Source.STDERR, os.urandom(i + 1))
+        data = os.urandom(i + 1)
+        written += data
+        await put(log, Source.STDOUT if i % 3 else Source.STDERR, data)
     await log.finish()
-    whole = [(r.offset, r.source, r.data) async for r in every(log, 0)]
-    flat = b"".join(data for _, _, data in whole)
-    for offset in range(0, len(flat) + 1, 7):
-        assert b"".join([r.data async for r in every(log, offset)]) == flat[offset:]
+    for offset in range(0, len(written) + 1, 7):
+        async with aclosing(every(log, offset)) as records:
+            assert b"".join([r.data async for r in records]) == written[offset:]
 
 
-async def every(log: Log, offset: int):  # type: ignore[no-untyped-def] # an async generator of Record
+async def every(log: Log, offset: int) -> AsyncIterator[Record]:
     follower = log.follow(offset)
     try:
         while records := await follower.receive():
@@ -102,50 +103,20 @@ async def test_a_silent_job_has_no_file(log: Log, tmp_path: Path) -> None:
     """Making a file costs more than most jobs that write nothing."""
     await log.finish()
     assert await collect(log.follow(0)) == {Source.STDOUT: b"", Source.STDERR: b""}
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
-async def test_files_are_private(log: Log, tmp_path: Path) -> None:
-    """Output can hold secrets: 0600 files in 0700 directories."""
-    await log.append(Source.STDOUT, b"x")
+async def test_files_are_private_and_hold_the_bytes_as_they_are(log: Log, tmp_path: Path) -> None:
+    """Output can hold secrets: 0600 files in a 0700 directory. An operator can read the data file as it is."""
+    await put(log, Source.STDOUT, b"x\n")
     await log.finish()
-    [file] = segments_of(tmp_path, JOB)
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert file.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_segments_are_read_across_and_never_renamed(tmp_path: Path) -> None:
-    """A reader goes from one numbered file to the next; a reader that begins in a later one opens just that."""
-    writer = SegmentWriter(tmp_path, JOB, segment_size=100)
-    for i in range(20):
-        writer.append(Record(i * 10, Source.STDOUT, i, b"%010d" % i))
-    writer.close()
-    assert len(segments_of(tmp_path, JOB)) > 3
-    for start in range(0, 200, 13):
-        reader = SegmentReader(tmp_path, JOB, start, writer.index)
-        data = b""
-        while records := reader.read():
-            data += b"".join(record.data for record in records)
-        reader.close()
-        assert data == b"".join(b"%010d" % i for i in range(20))[start:]
-
-
-def test_recovery_cuts_a_torn_tail_and_finds_the_end(tmp_path: Path) -> None:
-    """After a crash the log ends with its last whole record."""
-    writer = SegmentWriter(tmp_path, JOB)
-    writer.append(Record(0, Source.STDOUT, 1, b"whole"))
-    writer.append(Record(5, Source.STDOUT, 2, b"torn"))
-    writer.close()
-    [file] = segments_of(tmp_path, JOB)
-    os.truncate(file, file.stat().st_size - 1)
-    assert recover(tmp_path, JOB) == 5
-    assert recover(tmp_path, JOB) == 5
-    assert file.stat().st_size == 32 + 5
-
-
-def test_a_job_without_a_file_recovers_to_nothing(tmp_path: Path) -> None:
-    """Nothing was written, nothing is missing."""
-    assert recover(tmp_path, JOB) == 0
+    files = sorted((tmp_path / JOB[:2]).iterdir())
+    assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
+        (f"{JOB}.{0:016x}", 0o600),
+        (f"{JOB}.{0:016x}.index", 0o600),
+    ]
+    assert files[0].read_bytes() == b"x\n"
+    assert files[0].parent.stat().st_mode & 0o777 == 0o700
 
 
 @contextmanager
@@ -167,14 +138,14 @@ def small_files() -> Iterator[None]:
 async def test_what_cannot_be_recorded_is_counted_and_the_rest_stays_whole(
     log: Log, errors_expected: list[EventDict], log_guard: list[EventDict]
 ) -> None:
-    """A full disk never holds up the job: what does not fit is dropped and counted, never half recorded."""
+    """A full disk never holds up the job: what does not fit is dropped and counted, and with room it goes on."""
     with small_files():
-        await log.append(Source.STDOUT, b"a" * 500)
-        await log.append(Source.STDOUT, b"b" * 600)
-        await log.append(Source.STDOUT, b"c" * 100)
+        await put(log, Source.STDOUT, b"a" * 1000)
+        await put(log, Source.STDOUT, b"b" * 600)
+    await put(log, Source.STDERR, b"c" * 100)
     await log.finish()
-    assert (log.end, log.dropped) == (600, 600)
-    assert (await collect(log.follow(0)))[Source.STDOUT] == b"a" * 500 + b"c" * 100
+    assert (log.end, log.dropped) == (1100, 600)
+    assert await collect(log.follow(0)) == {Source.STDOUT: b"a" * 1000, Source.STDERR: b"c" * 100}
     [error] = [entry for entry in log_guard if entry["log_level"] == "error"]
     assert error["error"] == os.strerror(errno.EFBIG)
 
@@ -183,22 +154,36 @@ async def test_output_that_was_taken_away_is_an_error_not_an_end(
     log: Log, tmp_path: Path, errors_expected: list[EventDict]
 ) -> None:
     """A reader is never told that there was less than there was."""
-    await log.append(Source.STDOUT, b"x" * 10)
+    await put(log, Source.STDOUT, b"x" * 10)
     await log.finish()
-    segments_of(tmp_path, JOB)[0].unlink()
+    for file in (tmp_path / JOB[:2]).iterdir():
+        file.unlink()
     with pytest.raises(OutputDamagedError):
         await collect(log.follow(0))
 
 
-async def test_a_reader_that_lived_on_the_broadcast_does_not_read_it_all_again(log: Log) -> None:
-    """When it lags, it goes on near where it was (the index), not from the first byte."""
-    for _ in range(40):
-        await log.append(Source.STDOUT, bytes(100_000))
-    place = log._writer.index.place(3_500_000)
-    assert place is not None
-    assert place[1] > 2_000_000
-    follower = log.follow(3_950_000)
-    records = await follower.receive()
-    assert (records[0].offset, len(records[0].data)) == (3_950_000, 50_000)
-    follower.close()
+@pytest.mark.parametrize("position", [0, 4_999, 9_999])
+async def test_output_that_was_changed_is_an_error(
+    log: Log, tmp_path: Path, errors_expected: list[EventDict], position: int
+) -> None:
+    """A flipped bit anywhere in a run is found when the run is read whole."""
+    await put(log, Source.STDOUT, bytes(10_000))
     await log.finish()
+    [data] = [file for file in (tmp_path / JOB[:2]).iterdir() if not file.name.endswith(".index")]
+    content = bytearray(data.read_bytes())
+    content[position] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(OutputDamagedError):
+        await collect(log.follow(0))
+
+
+async def test_an_index_that_was_changed_is_an_error(
+    log: Log, tmp_path: Path, errors_expected: list[EventDict]
+) -> None:
+    """It is never read as if it said less."""
+    await put(log, Source.STDOUT, b"x" * 10)
+    await log.finish()
+    [index] = (tmp_path / JOB[:2]).glob("*.index")
+    index.write_bytes(bytes(len(index.read_bytes())))
+    with pytest.raises(OutputDamagedError):
+        await collect(log.follow(0))

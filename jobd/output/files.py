@@ -1,0 +1,89 @@
+"""The files of a job's log: numbered segments, each a file of bytes and an index, never renamed.
+
+``<root>/<first two of the id>/<id>.<offset of the first byte, 16 hex digits>`` and the same with ``.index``. A job that
+writes nothing has none. Everything here blocks: it is called in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from jobd.output.record import ENTRY, Entry, unpack_all
+
+SUFFIX: Final = ".index"
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_OLD: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass
+class Segment:
+    """The open files of one segment.
+
+    Attributes:
+        start: the offset of its first byte.
+    """
+
+    start: int
+    data: int
+    index: int
+
+    @classmethod
+    def create(cls, root: Path, job_id: str, start: int) -> Segment:
+        """Make a new segment, 0600."""
+        path = _path(root, job_id, start)
+        try:
+            return cls._open(path, start, _NEW)
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return cls._open(path, start, _NEW)
+
+    @classmethod
+    def reopen(cls, root: Path, job_id: str, start: int) -> Segment:
+        """Open a segment to write on."""
+        return cls._open(_path(root, job_id, start), start, _OLD)
+
+    @classmethod
+    def read(cls, root: Path, job_id: str, start: int) -> Segment:
+        """Open a segment to read."""
+        return cls._open(_path(root, job_id, start), start, _READ)
+
+    @classmethod
+    def _open(cls, path: Path, start: int, flags: int) -> Segment:
+        index = os.open(path.with_name(path.name + SUFFIX), flags, 0o600)
+        try:
+            return cls(start, os.open(path, flags, 0o600), index)
+        except OSError:
+            os.close(index)
+            raise
+
+    def entries(self, first: int, count: int) -> list[Entry]:
+        """At most ``count`` entries of the index, from number ``first`` on."""
+        return unpack_all(os.pread(self.index, count * ENTRY.size, first * ENTRY.size))
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries the index has room for."""
+        return os.fstat(self.index).st_size // ENTRY.size
+
+    @property
+    def size(self) -> int:
+        """Bytes of data."""
+        return os.fstat(self.data).st_size
+
+    def close(self) -> None:
+        os.close(self.data)
+        os.close(self.index)
+
+
+def _path(root: Path, job_id: str, start: int) -> Path:
+    return root / job_id[:2] / f"{job_id}.{start:016x}"
+
+
+def starts_of(root: Path, job_id: str) -> list[int]:
+    """Where the job's segments start, first to last."""
+    names = (path.name for path in (root / job_id[:2]).glob(f"{job_id}.*"))
+    return sorted(int(name.rpartition(".")[2], 16) for name in names if not name.endswith(SUFFIX))

@@ -1,0 +1,115 @@
+"""Reads a job's log from an offset on."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Final
+
+from jobd.output.files import Segment, starts_of
+from jobd.output.record import END, GAP, Entry
+from jobd.worker.errors import OutputDamagedError
+from jobd.worker.ports import Record, Source
+
+BATCH: Final = 256 * 1024
+"""Bytes that are read at a time, and the most in one record."""
+ENTRIES: Final = 512
+
+
+class LogReader:
+    """One for each follower; used by one thread at a time."""
+
+    def __init__(self, root: Path, job_id: str) -> None:
+        self._root = root
+        self._job_id = job_id
+        self._segment: Segment | None = None
+        self._number = 0  # of the entry that the last byte read belongs to
+        self._sum = 0  # the CRC of that entry's run so far, if it was read from its beginning
+        self._summed_to = -1
+        self._next = -1  # the offset after the last byte read
+
+    def read(self, offset: int, end: int) -> list[Record]:
+        """The next records from ``offset``, which is before ``end``, the end of what is recorded now.
+
+        Raises:
+            OutputDamagedError: what should be there is not, or is not what was written.
+            OSError: the files cannot be read.
+        """
+        segment = self._at(offset)
+        entries = segment.entries(self._number, ENTRIES)
+        if not entries or entries[0].offset > offset:
+            raise OutputDamagedError(self._job_id, offset)
+        records = self._records(segment, entries, offset, end)
+        if not records:
+            raise OutputDamagedError(self._job_id, offset)
+        self._next = records[-1].end
+        return records
+
+    def _records(self, segment: Segment, entries: list[Entry], offset: int, end: int) -> list[Record]:
+        data = os.pread(segment.data, min(BATCH, end - offset), offset - segment.start)
+        limit = offset + len(data)
+        whole = len(entries) < ENTRIES  # these are all the entries that there are
+        records: list[Record] = []
+        position = offset
+        for number, entry in enumerate(entries):
+            following = entries[number + 1] if number + 1 < len(entries) else None
+            if following is None and not whole:
+                break  # where this run ends stands in an entry that was not read yet
+            self._number += bool(number)
+            stop = min(limit, following.offset if following else limit)
+            if entry.kind not in (GAP, END) and stop > position:
+                piece = data[position - offset : stop - offset]
+                records.append(Record(position, Source(entry.kind), entry.time, piece))
+                self._check(entry, following, position, piece)
+                position = stop
+            if position >= limit:
+                break
+        return records
+
+    def _check(self, entry: Entry, following: Entry | None, position: int, piece: bytes) -> None:
+        """Hold a run that was read from its first byte to its last against the sum that the next entry has."""
+        if position == entry.offset:
+            self._sum = zlib.crc32(piece)
+        elif position == self._summed_to:
+            self._sum = zlib.crc32(piece, self._sum)
+        else:
+            return
+        self._summed_to = position + len(piece)
+        if following and self._summed_to == following.offset and self._sum != following.sum:
+            raise OutputDamagedError(self._job_id, entry.offset)
+
+    # ---- finding the place
+
+    def _at(self, offset: int) -> Segment:
+        """The segment that has the offset, with ``_number`` at the entry that does."""
+        segment = self._segment
+        if segment is not None and offset == self._next and offset < segment.start + segment.size:
+            return segment
+        starts = [start for start in starts_of(self._root, self._job_id) if start <= offset]
+        if not starts:
+            raise OutputDamagedError(self._job_id, offset)
+        if segment is None or segment.start != starts[-1]:
+            self.close()
+            segment = self._segment = Segment.read(self._root, self._job_id, starts[-1])
+        self._number = _search(segment, offset)
+        return segment
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+
+
+def _search(segment: Segment, offset: int) -> int:
+    """The number of the last entry that begins at or before the offset (entries are sorted by it)."""
+    low, high = 0, segment.entry_count
+    while high - low > 1:
+        middle = (low + high) // 2
+        [*entry] = segment.entries(middle, 1)
+        if entry and entry[0].offset <= offset:
+            low = middle
+        else:
+            high = middle
+    return low
