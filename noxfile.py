@@ -32,9 +32,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, openssl)."""
+    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, buf, openssl); kill -9."""
     install(session, "test", "interop")
-    session.run("pytest", "tests/integration", "tests/interop", *session.posargs)
+    session.run("pytest", "tests/integration", "tests/interop", "tests/faults", *session.posargs)
 
 
 @nox.session

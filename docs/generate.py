@@ -12,8 +12,8 @@ from pathlib import Path
 
 from api.methods import METHODS
 from jobcli import cli as jobcli
-from jobd import cli as jobd
 from jobd import dev
+from jobd import server as jobd
 from pki import cli as jobpki
 
 DOCS = Path(__file__).parent

@@ -1,106 +1,27 @@
-"""The command line of ``jobd``: parse, make a Config, run the daemon."""
+"""The command ``jobd``: the launcher, with a server below it.
+
+This process stays: it is the parent of every job. So it imports little, and leaves all the rest to the server.
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import trio
+from jobd.launcher import launcher
 
-from api.errors import JobdError
-from jobd import logs
-from jobd.config import FIELDS, Config, key_of, load
-from jobd.daemon import Daemon, run
-
-EXIT_USAGE = 2
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser; documentation is made from it."""
-    made = argparse.ArgumentParser(
-        prog="jobd",
-        description="Runs Linux processes for remote people and programs, over gRPC with mutual TLS.",
-        epilog="Every setting may also stand in the file given with --config (TOML, the same names without the "
-        "dashes in front) or in the environment (JOBD_CERT, JOBD_MAX_PENDING, …). A flag wins over the environment, "
-        "the environment over the file. 'jobd dev' starts a throw-away daemon with certificates of its own.",
-        allow_abbrev=False,
-    )
-    made.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
-    for name, field in FIELDS.items():
-        default = "" if not isinstance(field.default, (int, float, str)) else f" (default: {field.default})"
-        made.add_argument(f"--{key_of(name)}", metavar=field.metadata["metavar"], help=field.metadata["help"] + default)
-    return made
+LOOKING = frozenset({"-h", "--help"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``jobd``; returns the exit code: 0 after an orderly end, 2 for settings that cannot be used."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if arguments[:1] == ["dev"]:
-            from jobd import dev  # brings in the pki, which the daemon itself never needs
+    if arguments[:1] == ["dev"]:
+        from jobd import dev  # brings in the pki, which the daemon itself never needs
 
-            return dev.main(arguments[1:])
-        flags = vars(parser().parse_args(arguments))
-        config_file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
-        config = load(flags, os.environ, Path(config_file) if config_file else None)
-        logs.configure(config.log_level)
-        return exit_code(run_until_signalled, config, _say_ready)
-    except JobdError as exc:
-        print(f"jobd: {exc}", file=sys.stderr)
-        return EXIT_USAGE
+        return dev.main(arguments[1:])
+    if LOOKING & set(arguments):
+        from jobd import server  # everything that a server needs, for a look at its options
 
-
-def exit_code(
-    function: Callable[[Config, Callable[[Daemon], None]], Awaitable[None]],
-    config: Config,
-    ready: Callable[[Daemon], None],
-) -> int:
-    """Run the daemon to its end.
-
-    Raises:
-        JobdError: it could not be started.
-    """
-    try:
-        trio.run(function, config, ready)
-    except BaseExceptionGroup as group:
-        raise _expected(group) from group
-    return 0
-
-
-def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that a person is to see, or the group when it is something that nobody expected."""
-    expected, other = group.split(JobdError)
-    if expected is None or other is not None:
-        return group
-    error: BaseException = expected
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _say_ready(daemon: Daemon) -> None:
-    print(f"jobd is listening on {daemon.address}", flush=True)
-
-
-async def run_until_signalled(config: Config, ready: Callable[[Daemon], None]) -> None:
-    """Run the daemon, tell when it listens, and end it in order at the first signal, at once at the second."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        # What holds again when the receiver is closed: a late signal must not spoil an orderly end.
-        signal.signal(signum, signal.SIG_IGN)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def daemon_task(*, task_status: trio.TaskStatus[Daemon]) -> None:
-                await run(config, task_status=task_status)
-                nursery.cancel_scope.cancel()
-
-            daemon: Daemon = await nursery.start(daemon_task)
-            ready(daemon)
-            await anext(signals)
-            daemon.stop()
-            await anext(signals)
-            nursery.cancel_scope.cancel()
+        return server.main(arguments)
+    return launcher.main([sys.executable, "-m", "jobd.server", *arguments])

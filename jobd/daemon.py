@@ -6,6 +6,7 @@ the jobs (each end recorded), then the store, then the lock on the state directo
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from api.client import parse_address
 from api.rpc.server import Handler, router, serve_connection, stack
 from api.rpc.stream import TLSStream
 from api.tls import server_context
-from jobd.broker.broker import open_broker
+from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
 from jobd.config import Config
+from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
@@ -31,7 +33,9 @@ from jobd.service.errors import translate_errors
 from jobd.service.job_worker import JobWorkerService
 from jobd.storage.directory import hold_directory
 from jobd.storage.sqlite import open_store
-from jobd.transport.listener import Limits, bind, serve
+from jobd.transport.listener import Limits, bind_or_take, serve
+from jobd.worker.errors import LauncherGoneError
+from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
 
 
@@ -56,27 +60,84 @@ class Daemon:
         self._draining.set()
 
 
-async def run(config: Config, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(
+    config: Config,
+    *,
+    launcher_fd: int | None = None,
+    task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Run the daemon until it is stopped or cancelled.
+
+    Args:
+        launcher_fd: the socket to the launcher whose server this is. Without one, jobs are children of this process,
+            and end with it.
 
     Raises:
         ConfigError: something that it was told to use cannot be used; nothing was started.
     """
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
-    timings = Timings(grace=config.grace, drain=config.drain)
-    with hold_directory(config.state) as state, bind(*parse_address(config.listen)) as listener:
-        async with open_store(state / "jobs.sqlite3") as store:
+    if launcher_fd is None:
+        await _run(config, context, LocalLauncher(), None, task_status)
+        return
+    async with open_link(launcher_fd) as link:
+        await _run(config, context, link, link, task_status)
+
+
+async def _run(
+    config: Config,
+    context: ssl.SSLContext,
+    launcher: Launcher,
+    link: LauncherLink | None,
+    task_status: trio.TaskStatus[Daemon],
+) -> None:
+    kept = dict(link.kept) if link else {}
+    draining = trio.Event()
+
+    def ends_jobs() -> bool:
+        """Only an orderly stop ends jobs; when this process fails, the launcher has them for the next one."""
+        return link is None or draining.is_set()
+
+    with (
+        hold_directory(config.state, kept.get("lock"), os.getppid() if link else None) as held,
+        bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
+    ):
+        if link:
+            await link.keep("lock", held.lock)
+            await link.keep("listener", listener.fileno())
+        async with open_store(held.path / "jobs.sqlite3") as store:
             journal = PatientJournal(store)
-            logs = LogStore(state / "output")
+            logs = LogStore(held.path / "output")
+            timings = Timings(grace=config.grace, drain=config.drain)
             async with (
                 open_local_pool(
-                    LocalLauncher(), logs, journal, count=config.workers, slots=config.slots, timings=timings
+                    launcher,
+                    logs,
+                    journal,
+                    count=config.workers,
+                    slots=config.slots,
+                    timings=timings,
+                    ends_jobs=ends_jobs,
                 ) as workers,
                 open_broker(workers, store, journal, logs, max_pending=config.max_pending) as broker,
             ):
                 service = JobWorkerService(broker)
                 handler = stack([audit, authenticate, authorize, translate_errors], router(service.handlers()))
-                await _serve(config, listener, context, handler, task_status)
+                async with trio.open_nursery() as nursery:
+                    if link:
+                        await link.ready()
+                        nursery.start_soon(_outlive, link, broker, draining)
+                    await _serve(config, listener, context, handler, draining, task_status)
+                    nursery.cancel_scope.cancel()
+        if link and link.gone.is_set():
+            raise LauncherGoneError
+
+
+async def _outlive(link: LauncherLink, broker: Broker, draining: trio.Event) -> None:
+    """When the launcher has ended: see the jobs out that it had started, then end too."""
+    await link.gone.wait()
+    broker.refuse_new(LauncherGoneError())
+    await broker.wait_until_idle()
+    draining.set()
 
 
 async def _serve(
@@ -84,10 +145,9 @@ async def _serve(
     listener: socket.socket,
     context: ssl.SSLContext,
     handler: Handler,
+    draining: trio.Event,
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
-    draining = trio.Event()
-
     async def handle(stream: TLSStream) -> None:
         await serve_connection(stream, handler, draining=draining, keepalive=config.keepalive)
 

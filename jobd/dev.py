@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from api.errors import JobdError
 from api.identity import Role
 from jobd import logs
-from jobd.cli import exit_code, run_until_signalled
 from jobd.config import Config
 from jobd.daemon import Daemon
+from jobd.server import EXIT_USAGE, exit_code, run_until_signalled
 from pki.authority import Authority
 
 LIFETIME: Final = timedelta(days=7)
@@ -45,6 +47,14 @@ def main(argv: Sequence[str]) -> int:
     """Run ``jobd dev``; returns the exit code."""
     args = parser().parse_args(argv)
     logs.configure("warning")
+    try:
+        return _run(args)
+    except JobdError as exc:
+        print(f"jobd dev: {exc}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _run(args: argparse.Namespace) -> int:
     with _private_directory() as directory:
         config = make(directory, slots=args.slots)
         with contextlib.ExitStack() as profile:

@@ -23,6 +23,7 @@ from jobd.worker.errors import (
     OffsetBeyondEndError,
     QueueFullError,
     RequestIdReusedError,
+    WorkerError,
 )
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
@@ -75,6 +76,7 @@ class Broker:
         self._clock = clock
         self._live: dict[str, _Entry] = {}
         self._queue: deque[_Entry] = deque()
+        self._refusal: WorkerError | None = None
         self._taken: dict[str, set[str]] = {worker.name: set() for worker in workers}
 
     # ---- start
@@ -88,8 +90,11 @@ class Broker:
             QueueFullError: too many jobs wait.
             RequestIdReusedError: the request_id stands for another request.
             StoreError: the job could not be recorded; it does not exist.
+            WorkerError: no new jobs are taken (:meth:`refuse_new`).
         """
         spec.check()
+        if self._refusal:
+            raise self._refusal
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
             entry = await self._accept(spec, by, request_id)
@@ -101,7 +106,7 @@ class Broker:
         job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=by, request_id=request_id)
         worker = None if self._queue else self._reserve(job.id)
         if worker:
-            job = job.moved(Event.ASSIGNED, worker=worker.name)
+            job = job.moved(Event.ASSIGNED, worker=worker.name, launcher=worker.launcher)
         elif len(self._queue) >= self._max_pending:
             raise QueueFullError(self._max_pending)
         else:
@@ -148,10 +153,14 @@ class Broker:
 
     def _place(self) -> None:
         """Hand out queued jobs, first come first served, as long as a worker is free."""
-        while self._queue and (worker := self._reserve(self._queue[0].cell.job.id)):
+        while not self._refusal and self._queue and (worker := self._reserve(self._queue[0].cell.job.id)):
             entry = self._queue.popleft()
             entry.worker = worker
-            entry.cell.set(entry.cell.job.moved(Event.ASSIGNED, worker=worker.name, reason="", message=""))
+            entry.cell.set(
+                entry.cell.job.moved(
+                    Event.ASSIGNED, worker=worker.name, launcher=worker.launcher, reason="", message=""
+                )
+            )
             self._nursery.start_soon(self._run_queued, entry, worker)
 
     async def _run_queued(self, entry: _Entry, worker: Worker) -> None:
@@ -160,8 +169,11 @@ class Broker:
         await self._run(entry, worker)
 
     async def _run(self, entry: _Entry, worker: Worker) -> None:
-        job_id = entry.cell.job.id
         worker.begin(entry.cell)
+        await self._see_out(entry, worker)
+
+    async def _see_out(self, entry: _Entry, worker: Worker) -> None:
+        job_id = entry.cell.job.id
         entry.begun.set()
         await entry.cell.ended()
         worker.forget(job_id)
@@ -311,28 +323,66 @@ class Broker:
         entry.cell.set(ended)
         self._live.pop(ended.id, None)
 
+    # ---- before an end
+
+    def refuse_new(self, why: WorkerError) -> None:
+        """Take no new jobs, and start none of those that wait (they stay recorded as waiting)."""
+        self._refusal = why
+
+    async def wait_until_idle(self) -> None:
+        """Wait until every job that was started has ended."""
+        for entry in [entry for entry in self._live.values() if entry.worker]:
+            await entry.cell.ended()
+
     # ---- after a restart
 
     async def recover(self) -> None:
-        """Take up what the store has from before: what waited waits again; what ran can no longer be traced."""
+        """Take up what the store has from before.
+
+        What waited waits again, in order. What ran is adopted, if the launcher has it. What was to be started by this
+        launcher and never reached it waits again too. What nobody can trace any more is lost, and says why.
+        """
         for job in await self._store.live():
+            entry = _Entry(JobCell(job))
+            worker = self._workers.get(job.worker) or next(iter(self._workers.values()))
             if job.state is State.PENDING:
-                entry = self._live[job.id] = _Entry(JobCell(job))
+                self._live[job.id] = entry
                 self._queue.append(entry)
-                continue
-            recorded, dropped = await self._archive.recover(job.id)
-            lost = job.moved(
-                Event.UNTRACEABLE,
-                stopping=False,
-                ended_at=self._clock(),
-                output_bytes=recorded,
-                dropped_bytes=dropped,
-                reason=Reason.DAEMON_LOST,
-                message=f"jobd was killed while the job ran: pid {job.pid} may run on, and how it ends is not known",
-            )
-            log.warning("a job was lost", job=job.id, pid=job.pid)
-            await self._journal.commit(lost)
+            elif worker.adopt(entry.cell) is not None:
+                self._live[job.id] = entry
+                entry.worker = worker
+                self._taken[worker.name].add(job.id)
+                self._nursery.start_soon(self._see_out, entry, worker)
+            elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
+                entry.cell.set(job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING))
+                self._live[job.id] = entry
+                self._queue.append(entry)
+            else:
+                await self._lose(job, worker)
         self._place()
+
+    async def _lose(self, job: Job, worker: Worker) -> None:
+        recorded, dropped = await self._archive.recover(job.id)
+        reason, why = _why_lost(job, worker)
+        lost = job.moved(
+            Event.UNTRACEABLE,
+            stopping=False,
+            ended_at=self._clock(),
+            output_bytes=recorded,
+            dropped_bytes=dropped,
+            reason=reason,
+            message=why,
+        )
+        log.warning("a job was lost", job=job.id, pid=job.pid, reason=reason)
+        await self._journal.commit(lost)
+
+
+def _why_lost(job: Job, worker: Worker) -> tuple[Reason, str]:
+    if not job.launcher or not worker.launcher:
+        return Reason.DAEMON_LOST, f"jobd was killed while the job ran: pid {job.pid} may run on, unwatched"
+    if job.launcher.split("/")[0] != worker.launcher.split("/")[0]:
+        return Reason.REBOOTED, "the machine was restarted while the job ran"
+    return Reason.LAUNCHER_LOST, f"the launcher and the server ended: pid {job.pid} may run on, unwatched"
 
 
 async def _same(job: Job) -> Job:

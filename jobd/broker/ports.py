@@ -21,6 +21,13 @@ class Worker(Protocol):
     @property
     def slots(self) -> int: ...
 
+    @property
+    def launcher(self) -> str:
+        """Which launcher makes its processes (the machine's boot, a slash, the launcher)."""
+
+    def adopt(self, cell: JobCell) -> trio.Event | None:
+        """Take up a job that runs already; the event as for :meth:`begin`. None when no process of it is known."""
+
     def begin(self, cell: JobCell) -> trio.Event:
         """Take a job that is starting; the event is set when its process runs, or could not be started."""
 

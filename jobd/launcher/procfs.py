@@ -1,8 +1,13 @@
-"""What /proc says of processes (proc(5))."""
+"""What /proc says of processes (proc(5)), and signals that reach only those they are meant for.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 _DEAD = frozenset({b"Z", b"X"})
 
@@ -12,7 +17,26 @@ def group_has_members(pgid: int) -> bool:
 
     Blocks for as long as it takes to read one small file for each process of the machine.
     """
-    return any(_is_live_member(entry, pgid) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208 # the names are enough
+    return any(True for _ in _members(pgid))
+
+
+def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
+    """Send a signal to a job's process group; harmless when nothing of it is left.
+
+    While the leader is a child of ours that was not reaped, its number cannot mean anything else. Later, the
+    members that are left keep it from being reused; but once there are none, a new process may get the number. So a
+    group with a live leader is then somebody else's.
+    """
+    if leader_reaped and pgid in _members(pgid):
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, signum)
+
+
+def _members(pgid: int) -> Iterator[int]:
+    for entry in os.listdir("/proc"):  # noqa: PTH208 # the names are enough
+        if entry.isdigit() and _is_live_member(entry, pgid):
+            yield int(entry)
 
 
 def _is_live_member(pid: str, pgid: int) -> bool:

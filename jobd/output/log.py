@@ -74,6 +74,11 @@ class Log:
                 self.broadcast.publish(taken.record)
             return not taken.ended
 
+    async def leave(self) -> None:
+        """Let go without an end. Followers are not told of one: whoever reads on asks the next process."""
+        async with self._write_lock:
+            self._writer.leave()
+
     async def finish(self) -> None:
         async with self._write_lock:
             try:

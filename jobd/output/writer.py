@@ -68,7 +68,7 @@ class LogWriter:
             OSError: the files cannot be read.
         """
         for start in starts_of(self._root, self._job_id):
-            self._let_go()
+            self.leave()
             self._segment = Segment.reopen(self._root, self._job_id, start)
             self._resume_segment(self._segment)
 
@@ -182,7 +182,7 @@ class LogWriter:
             os.fdatasync(segment.data)
             os.fdatasync(segment.index)
         finally:
-            self._let_go()
+            self.leave()
 
     def finish(self, time: int) -> None:
         """End the log.
@@ -195,7 +195,8 @@ class LogWriter:
             self._entries = 0
         self._seal(time)
 
-    def _let_go(self) -> None:
+    def leave(self) -> None:
+        """Let go of the files as they are."""
         if self._segment is not None:
             self._segment.close()
         self._segment = self._run = None

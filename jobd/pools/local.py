@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -14,14 +14,31 @@ from jobd.worker.worker import Worker
 
 @asynccontextmanager
 async def open_local_pool(
-    launcher: Launcher, outputs: OutputStore, journal: Journal, *, count: int, slots: int, timings: Timings
+    launcher: Launcher,
+    outputs: OutputStore,
+    journal: Journal,
+    *,
+    count: int,
+    slots: int,
+    timings: Timings,
+    ends_jobs: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[list[Worker]]:
-    """``count`` workers. On the way out their jobs are ended, and the end of each is in the journal."""
+    """``count`` workers. On the way out their jobs are ended, and the end of each is in the journal; or they are left
+    to the launcher, if ``ends_jobs`` says so then."""
     async with trio.open_nursery() as nursery:
         names = ["local"] if count == 1 else [f"local-{number}" for number in range(1, count + 1)]
         try:
             yield [
-                Worker(nursery, launcher, outputs, name=name, slots=slots, journal=journal, timings=timings)
+                Worker(
+                    nursery,
+                    launcher,
+                    outputs,
+                    name=name,
+                    slots=slots,
+                    journal=journal,
+                    timings=timings,
+                    ends_jobs=ends_jobs,
+                )
                 for name in names
             ]
         finally:

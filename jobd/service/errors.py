@@ -29,6 +29,7 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.InvalidIdError: (InvalidArgumentError, "INVALID_JOB_ID"),
     e.AmbiguousIdError: (InvalidArgumentError, "AMBIGUOUS_JOB_ID"),
     e.StopFailedError: (FailedPreconditionError, "STOP_FAILED"),
+    e.LauncherGoneError: (UnavailableError, "LAUNCHER_GONE"),
     e.JobNotRunningError: (FailedPreconditionError, "JOB_NOT_RUNNING"),
     e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
     e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),

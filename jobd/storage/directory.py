@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from api.errors import ConfigError
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A state directory that is ours.
+
+    Attributes:
+        lock: the descriptor that holds it; whoever has a duplicate holds it too.
+    """
+
+    path: Path
+    lock: int
+
+
 @contextmanager
-def hold_directory(path: Path) -> Iterator[Path]:
-    """Make the directory if need be and lock it; the lock goes with the process, however it ends.
+def hold_directory(path: Path, kept: int | None = None, holder: int | None = None) -> Iterator[Held]:
+    """Make the directory if need be and lock it; the lock goes with those who hold it, however they end.
+
+    Args:
+        kept: the lock's descriptor, as a server before this one got it; owned by this block.
+        holder: the pid that others are told; this process's own by default.
 
     Raises:
         ConfigError: it cannot be made or written, belongs to somebody else, is open to others, or another jobd
@@ -31,14 +49,19 @@ def hold_directory(path: Path) -> Iterator[Path]:
         )
     if status.st_mode & 0o077:
         raise ConfigError(f"others can enter the state directory {path}; make it private with: chmod 700 {path}")
-    fd = _lock(path / "lock")
+    fd = _lock(path / "lock", kept, holder or os.getpid())
     try:
-        yield path
+        yield Held(path, fd)
     finally:
         os.close(fd)
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, kept: int | None, holder: int) -> int:
+    if kept is not None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(kept), path.stat()):
+                return kept
+        os.close(kept)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
@@ -46,13 +69,13 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(fd, f"{holder}\n".encode(), 0)
     except OSError as exc:
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        holding = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         os.close(fd)
         if exc.errno in (errno.EAGAIN, errno.EACCES):
             raise ConfigError(
-                f"the state directory {path.parent} is held by another jobd (pid {holder or 'unknown'}); "
+                f"the state directory {path.parent} is held by another jobd (pid {holding or 'unknown'}); "
                 "stop that one, or choose another --state"
             ) from exc
         raise ConfigError(f"the state directory {path.parent} cannot be written: {exc.strerror}") from exc

@@ -68,6 +68,25 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def bind_or_take(host: str, port: int, kept: int | None) -> socket.socket:
+    """The listening socket that a server before this one had, if it is for this address; else a new one.
+
+    Connections that came in between wait in the kept one.
+
+    Raises:
+        ConfigError: as :func:`bind`.
+    """
+    if kept is not None:
+        sock = socket.socket(fileno=kept)
+        sock.setblocking(False)
+        bound_host, bound_port = sock.getsockname()[:2]
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        if bound_host in addresses and port in (0, bound_port):
+            return sock
+        sock.close()
+    return bind(host, port)
+
+
 async def serve(
     listener: socket.socket,
     context: Callable[[], ssl.SSLContext],

@@ -43,6 +43,13 @@ class LaunchError(WorkerError):
         self.reason = reason
 
 
+class LauncherGoneError(WorkerError):
+    """The launcher has ended: nothing can be started any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the launcher has ended; jobd must be restarted to start jobs again")
+
+
 class JobNotFoundError(WorkerError):
     """No job has this id."""
 

@@ -35,6 +35,8 @@ class Reason(enum.StrEnum):
     STOPPED_BY_REQUEST = "STOPPED_BY_REQUEST"
     WORKER_SHUT_DOWN = "WORKER_SHUT_DOWN"
     DAEMON_LOST = "DAEMON_LOST"
+    LAUNCHER_LOST = "LAUNCHER_LOST"
+    REBOOTED = "REBOOTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Job:
     """All that is known of a job at one moment.
 
     Attributes:
+        launcher: which launcher made, or was to make, the process.
         wait_status: as waitpid(2) gave it, kept verbatim; None while the process runs, or if it never did.
         created_at, started_at, ended_at: nanoseconds since the epoch.
         output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
@@ -102,6 +105,7 @@ class Job:
     started_by: str = ""
     request_id: str = ""
     worker: str = ""
+    launcher: str = ""
     stopping: bool = False
     stopped_by: str = ""
     reason: str = ""

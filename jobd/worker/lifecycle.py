@@ -40,6 +40,7 @@ class Event(enum.StrEnum):
     """What happens to a job."""
 
     ASSIGNED = "assigned to a worker"
+    UNASSIGNED = "taken back before it ran"
     LAUNCHED = "launched"
     LAUNCH_FAILED = "launch failed"
     EXITED_ZERO = "exited with code 0"
@@ -54,6 +55,7 @@ LIVE: Final = frozenset({State.PENDING, State.STARTING, State.RUNNING})
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.PENDING, Event.ASSIGNED): State.STARTING,
     (State.PENDING, Event.ENDED_ON_REQUEST): State.STOPPED,
+    (State.STARTING, Event.UNASSIGNED): State.PENDING,
     (State.STARTING, Event.LAUNCHED): State.RUNNING,
     (State.STARTING, Event.LAUNCH_FAILED): State.START_FAILED,
     (State.STARTING, Event.ENDED_ON_REQUEST): State.STOPPED,

@@ -60,30 +60,42 @@ class Process(Protocol):
     @property
     def pid(self) -> int: ...
 
+    @property
+    def started_at(self) -> int | None:
+        """Nanoseconds since the epoch, if whoever made it noted that."""
+
     def pipe(self, source: Source) -> Pipe: ...
 
-    async def exited(self) -> None:
-        """Wait until the process is dead. It is not reaped, so neither its pid nor its group id can be reused."""
+    async def exited(self) -> int | None:
+        """Wait until the process is dead and reaped; gives its wait status (waitpid(2)), or None when nobody can tell
+        it any more."""
 
     def signal_group(self, signum: int) -> None:
         """Send a signal to every process of the group. Harmless when none is left."""
 
-    def reap(self) -> int:
-        """Take the wait status (waitpid(2)) of the dead process; only after :meth:`exited`, and only once."""
-
     async def group_is_empty(self) -> bool:
-        """No process of the group is left alive. Only after :meth:`reap`."""
+        """No process of the group is left alive. Only after :meth:`exited`."""
+
+    def release(self) -> None:
+        """How the process ended is recorded durably: whoever remembers it for us may forget it."""
 
 
 class Launcher(Protocol):
     """Makes processes."""
 
+    @property
+    def identity(self) -> str:
+        """Which launcher it is (its boot, a slash, itself); "" when its processes end with this one."""
+
     async def launch(self, job_id: str, spec: JobSpec) -> Process:
-        """Start the command, with two pipes and /dev/null for stdin.
+        """Start the command, with two pipes and /dev/null for stdin. Asked again for a job, it is the same process.
 
         Raises:
             LaunchError: it could not be started.
         """
+
+    def take_adopted(self, job_id: str) -> Process | None:
+        """The process that was started for a job by a server before this one, if there is one."""
 
 
 class Follower(Protocol):
@@ -113,6 +125,12 @@ class OutputLog(Protocol):
 
     async def finish(self) -> None:
         """Nothing more comes: make what there is durable, and let followers end."""
+
+    async def resume(self) -> None:
+        """Go on with what was recorded of the job before this process."""
+
+    async def leave(self) -> None:
+        """Let go without an end: another process will go on."""
 
     def follow(self, offset: int) -> Follower:
         """Read from ``offset`` on, live until :meth:`finish`."""

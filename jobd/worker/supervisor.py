@@ -1,7 +1,8 @@
-"""One job, from launch to reaped and drained.
+"""One job, from launch to the end of its record.
 
-The order at the end is the promise of the whole service: the process is dead → its output is drained (in bounded
-time) → its group is empty → it is reaped → the output is durable → the end is in the journal → the end is published.
+The order at the end is the promise of the whole service: the process is dead and reaped → its output is drained (in
+bounded time) → its group is empty → the output is durable → the end is in the journal → the end is published, and
+whoever remembered the process for us may forget it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import trio
 
 from jobd.worker.errors import JobNotRunningError, LaunchError, StopFailedError
 from jobd.worker.job import Job, JobCell, Reason
-from jobd.worker.lifecycle import Event
+from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Journal, Launcher, OutputLog, Pipe, Process, Source
 
 log = structlog.get_logger(__name__)
@@ -54,8 +55,16 @@ class Supervisor:
         launcher: Launcher,
         journal: Journal,
         timings: Timings,
+        *,
+        ends_with_worker: Callable[[], bool] = lambda: True,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """
+        Args:
+            ends_with_worker: asked when the supervisor is cancelled: is the job to be ended, or left to run for
+                whoever takes it up next?
+        """
+        self._ends_with_worker = ends_with_worker
         self.cell = cell
         self.output = output
         self._launcher = launcher
@@ -64,7 +73,7 @@ class Supervisor:
         self._clock = clock
         self._end_wanted = trio.Event()
         self._until_kill = trio.CancelScope()
-        self._stop_reason = Reason.NONE
+        self._stop_reason = Reason.STOPPED_BY_REQUEST
         self._process: Process | None = None
         self._sent: dict[int, str] = {}  # signals sent on request, and the last one who asked
         self._incomplete = ""  # why the output may lack its end
@@ -98,56 +107,75 @@ class Supervisor:
 
     # ---- the life of the job
 
-    async def run(self, *, launched: Callable[[], None]) -> None:
-        """Launch, supervise, and publish the end. When cancelled, the job is told to end, and its end is waited for.
+    async def run(self, *, launched: Callable[[], None], adopted: Process | None = None) -> None:
+        """Launch (or adopt), supervise, and publish the end.
+
+        When cancelled, the job is told to end and its end is waited for; or it is left to run, if it can be.
 
         Args:
             launched: called once, when the process runs or could not be started.
+            adopted: the job's process, when it runs already.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_when_cancelled)
-            with trio.CancelScope(shield=True):
-                await self._run(launched)
+            with trio.CancelScope(shield=True) as shielded:
+                nursery.start_soon(self._when_cancelled, shielded)
+                await self._run(launched, adopted)
+            if shielded.cancelled_caught:
+                with trio.CancelScope(shield=True):
+                    await self.output.leave()
             nursery.cancel_scope.cancel()
 
-    async def _end_when_cancelled(self) -> None:
+    async def _when_cancelled(self, shielded: trio.CancelScope) -> None:
         try:
             await trio.sleep_forever()
         except trio.Cancelled:
-            if not self.cell.job.state.terminal:
+            if not self._ends_with_worker():
+                shielded.cancel()
+            elif not self.cell.job.state.terminal:
                 self.stop(by="", grace=None, reason=Reason.WORKER_SHUT_DOWN)
             raise
 
-    async def _run(self, launched: Callable[[], None]) -> None:
+    async def _run(self, launched: Callable[[], None], adopted: Process | None) -> None:
         try:
-            process = await self._launcher.launch(self.cell.job.id, self.cell.job.spec)
+            process = adopted or await self._launcher.launch(self.cell.job.id, self.cell.job.spec)
         except LaunchError as exc:
             await self.output.finish()
             await self._end(Event.LAUNCH_FAILED, reason=exc.reason, message=str(exc))
             launched()
             return
         self._process = process
-        self._note(self.cell.job.moved(Event.LAUNCHED, pid=process.pid, started_at=self._clock()))
+        if adopted:
+            await self.output.resume()
+        if self.cell.job.state is State.STARTING:
+            started_at = process.started_at or self._clock()
+            self._note(self.cell.job.moved(Event.LAUNCHED, pid=process.pid, started_at=started_at))
         launched()
+        if self.cell.job.stopping:  # it was asked for before this process
+            self._end_group(self._timings.grace)
         status = await self._supervise(process)
         await self.output.finish()
         await self._end_with(status)
+        process.release()
 
-    async def _supervise(self, process: Process) -> int:
-        """The nursery that owns the process and its reader tasks. Returns the wait status."""
+    async def _supervise(self, process: Process) -> int | None:
+        """The nursery that owns the process and its reader tasks. Returns the wait status, if anybody knows it."""
         readers = [_Reader(self.output, source, process.pipe(source)) for source in Source]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ender, process)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ender, process)
+                for reader in readers:
+                    nursery.start_soon(reader.run)
+                status = await process.exited()
+                await self._drain(readers)
+                await self._clear_group(process)
+                for reader in readers:
+                    # With the group gone, only a process that left it can still hold a pipe: that is not waited for.
+                    if not await reader.finish():
+                        self._incomplete = "a process that left the job's group still held its output open"
+                nursery.cancel_scope.cancel()
+        finally:
             for reader in readers:
-                nursery.start_soon(reader.run)
-            await process.exited()
-            await self._drain(readers)
-            status = await self._clear_group(process)
-            for reader in readers:
-                # With the group gone, only a process that left it can still hold a pipe: that is not waited for.
-                if not await reader.finish():
-                    self._incomplete = "a process that left the job's group still held its output open"
-            nursery.cancel_scope.cancel()
+                reader.close()
         return status
 
     async def _ender(self, process: Process) -> None:
@@ -166,11 +194,10 @@ class Supervisor:
             for reader in readers:
                 await reader.at_end.wait()
 
-    async def _clear_group(self, process: Process) -> int:
-        """Reap the process and see that its group is empty; what is left of it is ended as a stop would."""
-        status = process.reap()
+    async def _clear_group(self, process: Process) -> None:
+        """See that the group of the dead process is empty; what is left of it is ended as a stop would."""
         if await process.group_is_empty():
-            return status
+            return
         # From here on the members that are left keep the group id from being reused.
         self._end_group(self._timings.grace)
         give_up = self._until_kill.deadline + self._timings.kill
@@ -182,12 +209,15 @@ class Supervisor:
                 break
             await trio.sleep(pause)
             pause = min(pause * 2, POLL_LONGEST)
-        return status
 
     # ---- the end
 
-    async def _end_with(self, status: int) -> None:
+    async def _end_with(self, status: int | None) -> None:
         job = self.cell.job
+        if status is None:
+            why = "the launcher ended before the job did, and nobody can tell how the job ended"
+            await self._end(Event.UNTRACEABLE, reason=Reason.LAUNCHER_LOST, message=why)
+            return
         by_signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         stopped_by = job.stopped_by
         if job.stopping:
@@ -259,14 +289,17 @@ class _Reader:
                     return
 
     async def finish(self) -> bool:
-        """Take what is there, without waiting for more, and let go of the pipe. False: the stream had not ended."""
+        """Take what is there, without waiting for more. False: the stream had not ended."""
         self._waiting.cancel()
         await self._done.wait()
         while not self.at_end.is_set() and readable(self._pipe.fileno()):
             if not await self._output.take(self._source, self._pipe.fileno()):
                 self.at_end.set()
-        self._pipe.close()
         return self.at_end.is_set()
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        self._pipe.close()
 
 
 def readable(fd: int) -> bool:

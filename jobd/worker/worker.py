@@ -11,7 +11,7 @@ import trio
 from jobd.worker.errors import JobNotFoundError
 from jobd.worker.job import Job, JobCell, JobSpec
 from jobd.worker.lifecycle import Event, State
-from jobd.worker.ports import Follower, Journal, Launcher, OutputStore
+from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process
 from jobd.worker.supervisor import Supervisor, Timings
 
 
@@ -27,7 +27,8 @@ class NoJournal:
 
 
 class Worker:
-    """Runs jobs on this machine. The nursery it is given owns them: when that is cancelled, they are ended.
+    """Runs jobs on this machine. The nursery it is given owns their supervisors: when that is cancelled, the jobs are
+    ended, or left to the launcher if ``ends_jobs`` says so then and the launcher outlives this process.
 
     Attributes:
         name: how the worker is called in the pool.
@@ -44,6 +45,7 @@ class Worker:
         slots: int = 1,
         journal: Journal | None = None,
         timings: Timings | None = None,
+        ends_jobs: Callable[[], bool] = lambda: True,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.name = name
@@ -53,6 +55,7 @@ class Worker:
         self._outputs = outputs
         self._journal: Journal = journal or NoJournal()
         self._timings = timings or Timings()
+        self._ends_jobs = ends_jobs
         self._clock = clock
         self._supervisors: dict[str, Supervisor] = {}
 
@@ -69,22 +72,40 @@ class Worker:
         """
         spec.check()
         job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=started_by)
-        cell = JobCell(job.moved(Event.ASSIGNED, worker=self.name))
+        cell = JobCell(job.moved(Event.ASSIGNED, worker=self.name, launcher=self.launcher))
         launched = self.begin(cell)
         await launched.wait()
         return cell.job
 
+    @property
+    def launcher(self) -> str:
+        """Which launcher makes this worker's processes."""
+        return self._launcher.identity
+
     def begin(self, cell: JobCell) -> trio.Event:
         """Take a job that is starting. The event is set when its process runs, or could not be started."""
-        job_id = cell.job.id
-        supervisor = Supervisor(
-            cell, self._outputs.create(job_id), self._launcher, self._journal, self._timings, self._clock
+        return self._supervise(cell, None)
+
+    def adopt(self, cell: JobCell) -> trio.Event | None:
+        """Take up a job whose process was started before this one, as :meth:`begin`; None when there is no such
+        process."""
+        process = self._launcher.take_adopted(cell.job.id)
+        return self._supervise(cell, process) if process else None
+
+    def _supervise(self, cell: JobCell, adopted: Process | None) -> trio.Event:
+        supervisor = self._supervisors[cell.job.id] = Supervisor(
+            cell,
+            self._outputs.create(cell.job.id),
+            self._launcher,
+            self._journal,
+            self._timings,
+            ends_with_worker=self._ends_jobs,
+            clock=self._clock,
         )
-        self._supervisors[job_id] = supervisor
         launched = trio.Event()
 
         async def run() -> None:
-            await supervisor.run(launched=launched.set)
+            await supervisor.run(launched=launched.set, adopted=adopted)
 
         self._nursery.start_soon(run)
         return launched

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -40,10 +41,68 @@ async def running_daemon(pki: TestPki, state: Path, **settings: Any) -> AsyncIte
 
 @dataclass(frozen=True)
 class JobdProgram:
-    """A ``jobd`` of its own process."""
+    """A ``jobd`` of its own: the launcher (``process``), and the server below it.
+
+    Attributes:
+        server: the address, as clients write it.
+        log: what came on stderr.
+    """
 
     process: subprocess.Popen[str]
     server: str
+    log: Path
+
+    def server_pid(self) -> int:
+        """The pid of the server that runs now. Asserts that there is one within a while."""
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            found = [pid for pid in children_of(self.process.pid) if b"jobd.server" in command_of(pid)]
+            if found:
+                return found[0]
+        raise AssertionError(f"jobd has no server: {self.log.read_text()}")
+
+    def kill_server(self) -> None:
+        """SIGKILL to the server; the launcher starts another one."""
+        os.kill(self.server_pid(), signal.SIGKILL)
+
+    def crash(self) -> None:
+        """SIGKILL to launcher and server, as when the machine's memory ran out."""
+        server = self.server_pid()
+        self.process.kill()
+        os.kill(server, signal.SIGKILL)
+        self.process.wait(timeout=20)
+        while is_alive(server):
+            time.sleep(0.001)
+
+
+def children_of(pid: int) -> list[int]:
+    """The live children of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if int(parent) == pid and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """The process has not ended. (One that has, has let go of its files, whether or not it was reaped.)"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def command_of(pid: int) -> bytes:
+    """The command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @contextmanager
@@ -51,18 +110,23 @@ def jobd_program(pki: TestPki, state: Path, *flags: str) -> Iterator[JobdProgram
     """The real program, ended with SIGTERM at the end of the block (if it still runs)."""
     arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "2", "--drain", "1", "--shutdown", "0.2"]
     arguments += [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
-    with subprocess.Popen(
-        [sys.executable, "-m", "jobd", *arguments, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    ) as process:
+    log = state.parent / f"jobd-{time.monotonic_ns()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "jobd", *arguments, *flags],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
-            assert ready.startswith("jobd is listening on "), ready + process.communicate()[1]
-            yield JobdProgram(process, ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost"))
+            assert ready.startswith("jobd is listening on "), ready + log.read_text()
+            yield JobdProgram(process, ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost"), log)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobcli", "pki"}),
+    frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobd.server", "jobcli", "pki"}),
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage"}),
     frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
@@ -19,7 +21,11 @@ FLOORS: tuple[frozenset[str], ...] = (
 )
 """From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
 
-NEIGHBOURS = {"jobd.__main__": {"jobd.cli"}, "jobd.cli": {"jobd.dev"}, "jobd.dev": {"jobd.cli", "pki"}}
+NEIGHBOURS = {
+    "jobd.__main__": {"jobd.cli"},
+    "jobd.cli": {"jobd.dev", "jobd.server"},
+    "jobd.dev": {"jobd.server", "pki"},
+}
 NARROW = {
     "jobcli": ("api", "jobcli"),
     "pki": ("api.identity", "api.errors", "pki"),
@@ -98,6 +104,16 @@ def test_only_the_rpc_room_knows_purerpc_and_h2(path: Path) -> None:
     """What we lean on of a pinned library is in one place."""
     users = {name.split(".")[0] for name in imports_of(path)} & {"purerpc", "h2", "hpack", "hyperframe"}
     assert not users or path.relative_to(ROOT).parts[:2] == ("api", "rpc"), f"{name_of(path)} imports {users}"
+
+
+def test_the_launcher_needs_the_standard_library_alone() -> None:
+    """What is the parent of every job imports nothing that could fail, grow, or speak to a network."""
+    code = "import sys, jobd.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    ours = {name for name in loaded.stdout.split() if name.split(".")[0] in ("jobd", "api", "pki", "jobcli")}
+    parts = {"launcher", "children", "protocol", "procfs"}
+    assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
+    assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

@@ -280,4 +280,4 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost(make: Make, tmp_path:
         assert (lost.state, lost.reason, lost.exit_code) == (State.LOST, Reason.DAEMON_LOST, None)
         follower, _ = await broker.follow(gone.id, 0)
         assert (await collect(follower))[Source.STDOUT] == b"so far"
-        log._writer._let_go()  # what the kernel does for a process that was killed
+        log._writer.leave()  # what the kernel does for a process that was killed

@@ -44,7 +44,7 @@ class Feed:
 
     def killed(self) -> None:
         """The process is gone, and another one goes on: nothing is flushed, sealed or told."""
-        self.writer._let_go()
+        self.writer.leave()
         self.writer = LogWriter(self.root, JOB, **self.settings)
         self.writer.resume()
 
@@ -58,7 +58,7 @@ class Feed:
         return records
 
     def close(self) -> None:
-        self.writer._let_go()
+        self.writer.leave()
         for pair in self.pipes.values():
             for fd in pair:
                 os.close(fd)
@@ -189,7 +189,7 @@ def test_bytes_survive_any_sequence_of_writes_takes_and_kills(
 def test_a_torn_index_is_cut_at_its_last_whole_entry(feed: Feed, tmp_path: Path) -> None:
     """A power cut can leave half an entry."""
     feed.put(Source.STDOUT, b"one")
-    feed.writer._let_go()
+    feed.writer.leave()
     [index] = (tmp_path / JOB[:2]).glob("*.index")
     os.truncate(index, ENTRY.size + 7)
     feed.killed()

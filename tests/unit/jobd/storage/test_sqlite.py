@@ -172,7 +172,8 @@ def test_a_state_directory_is_held_by_one(tmp_path: Path) -> None:
 
 def test_a_state_directory_is_private(tmp_path: Path) -> None:
     """Made 0700; one that others can enter is refused, with what to do."""
-    with hold_directory(tmp_path / "a" / "state") as path:
+    with hold_directory(tmp_path / "a" / "state") as held:
+        path = held.path
         assert path.stat().st_mode & 0o777 == 0o700
     path.chmod(0o755)
     with pytest.raises(ConfigError, match="chmod 700"), hold_directory(path):

@@ -1,0 +1,117 @@
+"""Makes one child process: fork, then exec, and an honest word about what went wrong in between.
+
+Standard library only. The forking process has one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+UMASK: Final = 0o022
+PIPE_SIZE: Final = 256 * 1024
+"""Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
+F_SETPIPE_SZ: Final = 1031
+REPORT: Final = 3
+FIRST_IMPOSSIBLE: Final = 2**30
+"""A descriptor that no process has; close_range(2) does not mind."""
+# Python ignores these; a program expects them as the system has them.
+RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+@dataclass
+class Child:
+    """A process that was forked and has not said yet whether it could execute its program.
+
+    Attributes:
+        out, err: the reading ends of its stdout and stderr.
+        report: becomes readable when it has executed (at its end) or could not ("stage errno").
+    """
+
+    pid: int
+    out: int
+    err: int
+    report: int
+
+    def failure(self) -> tuple[str, int] | None:
+        """Why it could not execute its program (stage, errno), or None when it did. Waits for ``report``."""
+        said = os.read(self.report, 64)
+        os.close(self.report)
+        if not said:
+            return None
+        stage, _, number = said.decode().partition(" ")
+        return stage, int(number)
+
+    def close(self) -> None:
+        """Let go of the pipes."""
+        os.close(self.out)
+        os.close(self.err)
+
+
+def spawn(argv: list[str], env: dict[str, str], cwd: str, nofile: tuple[int, int]) -> Child:
+    """Fork a child that leads a session of its own and executes ``argv``, stdin from /dev/null.
+
+    Args:
+        nofile: the limit on open files that the child gets (soft, hard); ours may be higher.
+
+    Raises:
+        OSError: there are no more processes or descriptors; nothing is left behind.
+    """
+    with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
+
+        def pipe() -> tuple[int, int]:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            opened.callback(os.close, reading)
+            theirs.callback(os.close, writing)
+            return reading, writing
+
+        (out, out_job), (err, err_job), (report, reporting) = pipe(), pipe(), pipe()
+        _enlarge(out)
+        _enlarge(err)
+        pid = os.fork()
+        if pid == 0:
+            _become(argv, env, cwd, nofile, out_job, err_job, reporting)
+        opened.pop_all()
+        return Child(pid, out, err, report)
+
+
+def _enlarge(pipe: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_SIZE)
+
+
+def _become(
+    argv: list[str], env: dict[str, str], cwd: str, nofile: tuple[int, int], out: int, err: int, report: int
+) -> NoReturn:
+    """In the child: become the program, or tell why not. Never returns, whatever happens."""
+    stage = "exec"
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for signum in RESTORED:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.umask(UMASK)
+        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
+        os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(report, REPORT, inheritable=False)
+        report = REPORT
+        # Whatever we were given ourselves, and whatever a mistake of ours left open, is not for a job to have.
+        os.closerange(REPORT + 1, FIRST_IMPOSSIBLE)
+        stage = "cwd"
+        os.chdir(cwd)
+        stage = "exec"
+        os.execvpe(argv[0], argv, env)  # noqa: S606 # no shell is what we want
+    except OSError as exc:
+        os.write(report, f"{stage} {exc.errno}".encode())
+    except BaseException:  # noqa: BLE001 # a child that is no program yet must not run on as a second launcher
+        os.write(report, f"{stage} 0".encode())
+    finally:
+        os._exit(127)

@@ -1,0 +1,44 @@
+"""What every job's process starts with, and what is said when it cannot start."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+from typing import Final
+
+from jobd.worker.errors import LaunchError
+from jobd.worker.job import JobSpec, Reason
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_CWD: Final = "/"
+
+
+def environment_of(job_id: str, spec: JobSpec) -> dict[str, str]:
+    """The clean base, of which nothing is the daemon's own, and over it what was asked for."""
+    entry = pwd.getpwuid(os.getuid())
+    base = {"PATH": PATH, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "LANG": "C.UTF-8"}
+    return {**base, "JOBD_JOB_ID": job_id, **spec.env}
+
+
+def launch_error(number: int, spec: JobSpec, *, cwd_failed: bool) -> LaunchError:
+    """What errno ``number`` means for a job that could not be started."""
+    command, what = spec.argv[0], os.strerror(number)
+    if cwd_failed:
+        return LaunchError(Reason.CWD_UNUSABLE, f"the working directory {spec.cwd!a} cannot be used: {what}")
+    match number:
+        case errno.ENOENT | errno.ENOTDIR if "/" in command:
+            return LaunchError(Reason.COMMAND_NOT_FOUND, f"{command!a} (or its interpreter) is not there")
+        case errno.ENOENT | errno.ENOTDIR:
+            return LaunchError(
+                Reason.COMMAND_NOT_FOUND, f"there is no command {command!a} in the PATH of the job; give its full path"
+            )
+        case errno.EACCES | errno.ENOEXEC | errno.EPERM | errno.EISDIR:
+            return LaunchError(Reason.NOT_EXECUTABLE, f"{command!a} cannot be executed: {what}")
+        case errno.E2BIG:
+            return LaunchError(
+                Reason.ARGUMENTS_TOO_LONG,
+                "arguments and environment are longer than the kernel takes; pass them in a file",
+            )
+        case _:
+            return LaunchError(Reason.LAUNCH_REFUSED, f"{command!a} cannot be started: {what}")

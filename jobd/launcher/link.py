@@ -1,0 +1,292 @@
+"""The server's side of the socket to the launcher: a :class:`jobd.worker.ports.Launcher`, and what is adopted.
+
+Nothing here decides anything about a job: it carries wishes to the launcher, and facts from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+import trio
+
+from jobd.launcher import protocol
+from jobd.launcher.environment import DEFAULT_CWD, environment_of, launch_error
+from jobd.launcher.local import group_is_empty
+from jobd.launcher.pipe import FdPipe
+from jobd.launcher.procfs import signal_group
+from jobd.worker.errors import LauncherGoneError, LaunchError
+from jobd.worker.job import JobSpec, Reason
+from jobd.worker.ports import Pipe, Source
+
+log = structlog.get_logger(__name__)
+
+
+class LauncherLink:
+    """Made by :func:`open_link`.
+
+    Attributes:
+        identity: which launcher it is, and since which boot; another one knows nothing of this one's jobs.
+        adopted: the processes that an earlier server had started, by job id.
+        kept: descriptors that an earlier server left with the launcher, by name.
+        gone: set when the launcher has ended.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._processes: dict[str, LaunchedProcess] = {}
+        self._launching: dict[str, _Launch] = {}
+        self._send_lock = trio.Lock()
+        self.identity = ""
+        self.adopted: dict[str, LaunchedProcess] = {}
+        self.kept: dict[str, int] = {}
+        self.gone = trio.Event()
+
+    # ---- wishes
+
+    async def launch(self, job_id: str, spec: JobSpec) -> LaunchedProcess:
+        """Start the command. Asking again for the same job is the same process.
+
+        Raises:
+            LaunchError: it could not be started.
+        """
+        memfd = protocol.as_memfd(
+            {"argv": spec.argv, "env": environment_of(job_id, spec), "cwd": spec.cwd or DEFAULT_CWD}
+        )
+        waiting = self._launching[job_id] = _Launch()
+        try:
+            await self._send({"op": "launch", "id": job_id}, [memfd])
+            await waiting.answered.wait()
+        except LauncherGoneError as exc:
+            raise LaunchError(Reason.LAUNCH_REFUSED, str(exc)) from exc
+        finally:
+            os.close(memfd)
+            del self._launching[job_id]
+        if waiting.process:
+            return waiting.process
+        if waiting.failure is None:
+            raise LaunchError(Reason.LAUNCH_REFUSED, "the launcher ended while it started the job")
+        stage, number = waiting.failure
+        raise launch_error(number, spec, cwd_failed=stage == "cwd")
+
+    async def keep(self, name: str, fd: int) -> None:
+        """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
+        await self._send({"op": "keep", "name": name}, [fd])
+
+    async def ready(self) -> None:
+        """Say that this server serves: from now on it is started again when it ends unasked."""
+        await self._send({"op": "ready"})
+
+    async def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
+        async with self._send_lock:
+            while not self.gone.is_set():
+                try:
+                    return protocol.send(self._socket, message, fds)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._socket)
+                except OSError:
+                    break
+        raise LauncherGoneError
+
+    def send_soon(self, message: protocol.Message) -> None:
+        """Send a short message that nobody waits for; the socket's buffer has room for many."""
+        if not self.gone.is_set():
+            try:
+                protocol.send(self._socket, message)
+            except OSError as exc:
+                log.warning("the launcher was not told", op=message["op"], error=exc.strerror)
+
+    # ---- facts
+
+    async def greet(self) -> None:
+        """Take what the launcher tells a new server: what it keeps, and the jobs that it has.
+
+        Raises:
+            LauncherGoneError: it ended meanwhile.
+        """
+        while True:
+            message, fds = await self._receive()
+            if message["op"] == "hello":
+                self.identity = message["launcher"]
+                self.kept = dict(zip(message["kept"], fds, strict=True))
+            elif message["op"] == "known":
+                self.adopted = dict(self._processes)
+                return
+            else:
+                self._take(message, fds)
+
+    async def listen(self) -> None:
+        """Take facts as long as the launcher lives."""
+        try:
+            while True:
+                message, fds = await self._receive()
+                self._take(message, fds)
+        except LauncherGoneError:
+            log.error("the launcher has ended: jobs go on, new ones are refused; this server ends when they have ended")
+            self.gone.set()
+            for waiting in self._launching.values():
+                waiting.answered.set()
+            for process in self._processes.values():
+                process.orphan()
+
+    async def _receive(self) -> tuple[protocol.Message, list[int]]:
+        while True:
+            try:
+                heard = protocol.receive(self._socket)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+                continue
+            except ConnectionError:
+                heard = None
+            if heard is None:
+                raise LauncherGoneError
+            await trio.lowlevel.checkpoint()
+            return heard
+
+    def _take(self, message: protocol.Message, fds: list[int]) -> None:
+        match message["op"]:
+            case "job" | "launched":
+                process = self._processed(message, fds)
+                if waiting := self._launching.get(message["id"]):
+                    waiting.process = process
+                    waiting.answered.set()
+            case "failed":
+                if waiting := self._launching.get(message["id"]):
+                    waiting.failure = (message["stage"], message["errno"])
+                    waiting.answered.set()
+            case "exited":
+                if process_or_none := self._processes.get(message["id"]):
+                    process_or_none.take_status(message["status"])
+
+    def _processed(self, message: protocol.Message, fds: list[int]) -> LaunchedProcess:
+        """The process that a message is about, made at its first."""
+        known = self._processes.get(message["id"])
+        if known is None:
+            known = self._processes[message["id"]] = LaunchedProcess(self, message, fds)
+        else:
+            for fd in fds:
+                os.close(fd)
+        return known
+
+    def take_adopted(self, job_id: str) -> LaunchedProcess | None:
+        """The process that an earlier server had started for a job, if there is one."""
+        return self.adopted.pop(job_id, None)
+
+    def forget(self, job_id: str) -> None:
+        """The job's exit is recorded: the launcher need not remember it."""
+        self._processes.pop(job_id, None)
+        self.send_soon({"op": "release", "id": job_id})
+
+    def close(self) -> None:
+        """Let go of everything; the launcher keeps what the next server needs."""
+        for process in self._processes.values():
+            process.close()
+        self._socket.close()
+
+
+class _Launch:
+    """A launch that was asked for and not answered yet."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.process: LaunchedProcess | None = None
+        self.failure: tuple[str, int] | None = None
+
+
+class LaunchedProcess:
+    """A child of the launcher, as a :class:`jobd.worker.ports.Process`."""
+
+    def __init__(self, link: LauncherLink, facts: dict[str, Any], fds: list[int]) -> None:
+        out, err, *pidfd = fds
+        self._link = link
+        self._id: str = facts["id"]
+        self.pid: int = facts["pid"]
+        self.started_at: int | None = facts["started_at"]
+        self._status: int | None = facts["status"]
+        self._pidfd = pidfd[0] if pidfd else -1
+        self._pipes = {Source.STDOUT: FdPipe(out), Source.STDERR: FdPipe(err)}
+        self._taken = False
+        self._ended = trio.Event()
+        self._orphaned = trio.Event()
+        if self._status is not None:
+            self._ended.set()
+
+    def pipe(self, source: Source) -> Pipe:
+        self._taken = True
+        return self._pipes[source]
+
+    def take_status(self, status: int) -> None:
+        self._status = status
+        self._ended.set()
+
+    def orphan(self) -> None:
+        """The launcher is gone: nobody will tell the exit code any more."""
+        self._orphaned.set()
+
+    async def exited(self) -> int | None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_orphan, nursery.cancel_scope)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+        return self._status
+
+    async def _watch_orphan(self, scope: trio.CancelScope) -> None:
+        await self._orphaned.wait()
+        if self._pidfd >= 0:
+            await trio.lowlevel.wait_readable(self._pidfd)  # it tells that, though not how, the process has ended
+        self._ended.set()
+        scope.cancel()
+
+    def signal_group(self, signum: int) -> None:
+        if self._link.gone.is_set():
+            signal_group(self.pid, signum, leader_reaped=self._ended.is_set())
+        else:
+            self._link.send_soon({"op": "signal", "id": self._id, "signal": signum})
+
+    async def group_is_empty(self) -> bool:
+        return await group_is_empty(self.pid)
+
+    def release(self) -> None:
+        if self._pidfd >= 0:
+            trio.lowlevel.notify_closing(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._link.forget(self._id)
+
+    def close(self) -> None:
+        """Let go of the descriptors that no supervisor has taken."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if not self._taken:
+            for pipe in self._pipes.values():
+                os.close(pipe.fileno())
+
+
+@asynccontextmanager
+async def open_link(fd: int) -> AsyncIterator[LauncherLink]:
+    """Take up the socket that the launcher gave this process.
+
+    Raises:
+        LauncherGoneError: the launcher ended meanwhile.
+    """
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    link = LauncherLink(sock)
+    try:
+        await link.greet()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.listen)
+            try:
+                yield link
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        with contextlib.suppress(OSError):
+            link.close()

@@ -1,0 +1,96 @@
+"""What launcher and server say to each other: one JSON object a packet, with descriptors beside it (SCM_RIGHTS).
+
+Over a Unix socket pair of type SOCK_SEQPACKET, so a packet comes whole or not at all. What can be long (a job's
+arguments and environment) travels as a memfd.
+
+    server → launcher
+        launch   id; descriptors: memfd of {"argv", "env", "cwd"}
+        signal   id, signal              to the job's process group
+        release  id                      the exit is recorded durably: forget the job
+        keep     name; one descriptor    hold this for the server that comes after me
+        ready                            I serve
+    launcher → server
+        hello    version, launcher, kept: [names]; descriptors: those kept
+        job      id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
+        launched as job
+        failed   id, stage, errno        nothing runs
+        exited   id, status              the wait status (waitpid(2))
+        known                            all jobs that I have were told
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import Any, Final
+
+VERSION: Final = 1
+MAX_PACKET: Final = 64 * 1024
+MAX_FDS: Final = 8
+_INT: Final = struct.Struct("i")
+
+Message = dict[str, Any]
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def pack(message: Message) -> bytes:
+    """The packet for a message."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def unpack(packet: bytes) -> Message:
+    """The message in a packet."""
+    message = json.loads(packet)
+    assert isinstance(message, dict)
+    return message
+
+
+def send(sock: socket.socket, message: Message, fds: list[int] | None = None) -> None:
+    """Send a message; the descriptors stay open here.
+
+    Raises:
+        BlockingIOError: the other side is too far behind.
+        OSError: the other side is gone.
+    """
+    socket.send_fds(sock, [pack(message)], fds or [])
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """The next message and its descriptors, which are close-on-exec here; None when the other side is gone.
+
+    Raises:
+        BlockingIOError: there is none now.
+    """
+    # Not socket.recv_fds: it ignores its flags, and descriptors that can be inherited would reach every job.
+    space = socket.CMSG_SPACE(MAX_FDS * _INT.size)
+    packet, ancillary, _, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    fds = [
+        fd
+        for level, kind, data in ancillary
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (fd,) in _INT.iter_unpack(data[: len(data) - len(data) % _INT.size])
+    ]
+    return (unpack(packet), fds) if packet else None
+
+
+def as_memfd(content: Message) -> int:
+    """A descriptor from which ``content`` can be read."""
+    fd = os.memfd_create("jobd-spec", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(pack(content))
+    return fd
+
+
+def from_memfd(fd: int) -> Message:
+    """What :func:`as_memfd` put there; closes the descriptor."""
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return unpack(file.read())

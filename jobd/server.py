@@ -1,0 +1,113 @@
+"""The server's own program: ``python -m jobd.server``, which the launcher starts, and starts again.
+
+It takes the command line of ``jobd``: parse, make a Config, run the daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from api.errors import JobdError
+from jobd import logs
+from jobd.config import FIELDS, Config, key_of, load
+from jobd.daemon import Daemon, run
+from jobd.launcher.launcher import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
+
+EXIT_USAGE = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; documentation is made from it."""
+    made = argparse.ArgumentParser(
+        prog="jobd",
+        description="Runs Linux processes for remote people and programs, over gRPC with mutual TLS.",
+        epilog="Every setting may also stand in the file given with --config (TOML, the same names without the "
+        "dashes in front) or in the environment (JOBD_CERT, JOBD_MAX_PENDING, …). A flag wins over the environment, "
+        "the environment over the file. 'jobd dev' starts a throw-away daemon with certificates of its own.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
+    for name, field in FIELDS.items():
+        default = "" if not isinstance(field.default, (int, float, str)) else f" (default: {field.default})"
+        made.add_argument(f"--{key_of(name)}", metavar=field.metadata["metavar"], help=field.metadata["help"] + default)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server; returns the exit code: 0 after an orderly end, 2 for settings that cannot be used."""
+    launcher_fd = os.environ.pop(SOCKET_ENVIRONMENT, None)
+    restarted = os.environ.pop(RESTART_ENVIRONMENT, None) is not None
+    try:
+        flags = vars(parser().parse_args(argv))
+        config_file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
+        config = load(flags, os.environ, Path(config_file) if config_file else None)
+        logs.configure(config.log_level)
+        ready = (lambda _: None) if restarted else _say_ready
+        return exit_code(run_until_signalled, config, ready, int(launcher_fd) if launcher_fd else None)
+    except JobdError as exc:
+        print(f"jobd: {exc}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def exit_code(
+    function: Callable[[Config, Callable[[Daemon], None], int | None], Awaitable[None]],
+    config: Config,
+    ready: Callable[[Daemon], None],
+    launcher_fd: int | None = None,
+) -> int:
+    """Run the daemon to its end.
+
+    Raises:
+        JobdError: it could not be started.
+    """
+    try:
+        trio.run(function, config, ready, launcher_fd)
+    except BaseExceptionGroup as group:
+        raise _expected(group) from group
+    return 0
+
+
+def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that a person is to see, or the group when it is something that nobody expected."""
+    expected, other = group.split(JobdError)
+    if expected is None or other is not None:
+        return group
+    error: BaseException = expected
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _say_ready(daemon: Daemon) -> None:
+    print(f"jobd is listening on {daemon.address}", flush=True)
+
+
+async def run_until_signalled(config: Config, ready: Callable[[Daemon], None], launcher_fd: int | None = None) -> None:
+    """Run the daemon, tell when it listens, and end it in order at the first signal, at once at the second."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        # What holds again when the receiver is closed: a late signal must not spoil an orderly end.
+        signal.signal(signum, signal.SIG_IGN)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def daemon_task(*, task_status: trio.TaskStatus[Daemon]) -> None:
+                await run(config, launcher_fd=launcher_fd, task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            daemon: Daemon = await nursery.start(daemon_task)
+            ready(daemon)
+            await anext(signals)
+            daemon.stop()
+            await anext(signals)
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
