@@ -7,18 +7,16 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 import trio
 
-from jobd.broker.ids import FULL, canonical
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
+from jobd.broker.registry import Entry, Registry
 from jobd.worker.errors import (
-    AmbiguousIdError,
-    JobNotFoundError,
     JobNotRunningError,
     OffsetBeyondEndError,
     QueueFullError,
@@ -33,15 +31,6 @@ log = structlog.get_logger(__name__)
 
 MAX_PENDING: Final = 10_000
 WAITING: Final = "every slot of every worker is taken"
-
-
-@dataclass(eq=False)
-class _Entry:
-    """A job that has not ended, and the worker that has it."""
-
-    cell: JobCell
-    worker: Worker | None = None
-    begun: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +63,8 @@ class Broker:
         self._journal = journal
         self._max_pending = max_pending
         self._clock = clock
-        self._live: dict[str, _Entry] = {}
-        self._queue: deque[_Entry] = deque()
+        self._registry = Registry(store)
+        self._queue: deque[Entry] = deque()
         self._refusal: WorkerError | None = None
         self._taken: dict[str, set[str]] = {worker.name: set() for worker in workers}
 
@@ -98,11 +87,9 @@ class Broker:
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
             entry = await self._accept(spec, by, request_id)
-        if isinstance(entry, Job):
-            return entry
         return await entry.cell.wait_until(lambda job: job.state is not State.STARTING)
 
-    async def _accept(self, spec: JobSpec, by: str, request_id: str) -> _Entry | Job:
+    async def _accept(self, spec: JobSpec, by: str, request_id: str) -> Entry:
         job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=by, request_id=request_id)
         worker = None if self._queue else self._reserve(job.id)
         if worker:
@@ -111,7 +98,7 @@ class Broker:
             raise QueueFullError(self._max_pending)
         else:
             job = replace(job, reason=Reason.NO_FREE_WORKER, message=WAITING)
-        entry = self._live[job.id] = _Entry(JobCell(job), worker)
+        entry = self._registry.add(Entry(JobCell(job), worker))
         try:
             recorded = await self._store.insert(job)
         except BaseException:
@@ -127,7 +114,7 @@ class Broker:
             self._place()
         return entry
 
-    def _again(self, recorded: Job, job: Job) -> _Entry | Job:
+    def _again(self, recorded: Job, job: Job) -> Entry:
         """A request that came before: the same job, if it is the same request."""
         differs = [
             name for name in ("argv", "name", "env", "cwd") if getattr(recorded.spec, name) != getattr(job.spec, name)
@@ -136,7 +123,7 @@ class Broker:
             differs.insert(0, "principal")
         if differs:
             raise RequestIdReusedError(job.request_id, recorded.id, ", ".join(differs))
-        return self._live.get(recorded.id) or recorded
+        return self._registry.entry_of(recorded)
 
     def _reserve(self, job_id: str) -> Worker | None:
         name = choose([Load(w.name, w.slots, len(self._taken[w.name])) for w in self._workers.values()])
@@ -146,7 +133,7 @@ class Broker:
         return self._workers[name]
 
     def _drop(self, job_id: str, worker: Worker | None) -> None:
-        self._live.pop(job_id, None)
+        self._registry.remove(job_id)
         if worker:
             self._taken[worker.name].discard(job_id)
             self._place()
@@ -163,34 +150,23 @@ class Broker:
             )
             self._nursery.start_soon(self._run_queued, entry, worker)
 
-    async def _run_queued(self, entry: _Entry, worker: Worker) -> None:
+    async def _run_queued(self, entry: Entry, worker: Worker) -> None:
         with trio.CancelScope(shield=True):
             await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
         await self._run(entry, worker)
 
-    async def _run(self, entry: _Entry, worker: Worker) -> None:
+    async def _run(self, entry: Entry, worker: Worker) -> None:
         worker.begin(entry.cell)
         await self._see_out(entry, worker)
 
-    async def _see_out(self, entry: _Entry, worker: Worker) -> None:
+    async def _see_out(self, entry: Entry, worker: Worker) -> None:
         job_id = entry.cell.job.id
         entry.begun.set()
         await entry.cell.ended()
         worker.forget(job_id)
         self._drop(job_id, worker)
 
-    # ---- find
-
-    async def _find(self, reference: str) -> _Entry | Job:
-        wanted = canonical(reference)
-        if len(wanted) == FULL and wanted in self._live:
-            return self._live[wanted]
-        found = await self._store.starting_with(wanted)
-        if not found:
-            raise JobNotFoundError(wanted)
-        if len(found) > 1:
-            raise AmbiguousIdError(wanted)
-        return self._live.get(found[0].id) or found[0]
+    # ---- look
 
     async def query(self, reference: str) -> Job:
         """The job as it is now.
@@ -201,30 +177,17 @@ class Broker:
         Raises:
             InvalidIdError, JobNotFoundError, AmbiguousIdError: the reference names no job, or more than one.
         """
-        return self._present(await self._find(reference))
-
-    def _present(self, found: _Entry | Job) -> Job:
-        if isinstance(found, Job):
-            return found
-        job = found.cell.job
-        if found.worker and found.begun.is_set() and not job.state.terminal:
-            recorded, dropped = found.worker.progress(job.id)
-            return replace(job, output_bytes=recorded, dropped_bytes=dropped)
-        return job
+        return (await self._registry.find(reference)).present()
 
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """A page of all jobs, newest first; each with the number that the next page starts below."""
-        rows = await self._store.page(before=before, states=states, size=size)
-        return [(seq, self._present(self._live.get(job.id) or job)) for seq, job in rows]
+        return await self._registry.page(before=before, states=states, size=size)
 
     def workers(self) -> list[WorkerView]:
         """The workers with the jobs they have."""
+        live = sorted(self._registry.live, key=lambda entry: entry.cell.job.created_at)
         return [
-            WorkerView(
-                worker.name,
-                worker.slots,
-                [self._present(self._live[job_id]) for job_id in sorted(self._taken[worker.name])],
-            )
+            WorkerView(worker.name, worker.slots, [each.present() for each in live if each.worker is worker])
             for worker in self._workers.values()
         ]
 
@@ -237,21 +200,20 @@ class Broker:
 
     async def wait(self, references: Sequence[str], *, any_of_them: bool) -> list[Job]:
         """Wait until all of the jobs (or any) have ended; returns all of them as they are then."""
-        found = [await self._find(reference) for reference in references]
-        entries = [each for each in found if isinstance(each, _Entry)]
+        entries = [await self._registry.find(reference) for reference in references]
         if not any_of_them:
             for entry in entries:
                 await entry.cell.ended()
-        elif len(entries) == len(found):
+        elif not any(entry.cell.job.state.terminal for entry in entries):
             async with trio.open_nursery() as nursery:
 
-                async def first(entry: _Entry) -> None:
+                async def first(entry: Entry) -> None:
                     await entry.cell.ended()
                     nursery.cancel_scope.cancel()
 
                 for entry in entries:
                     nursery.start_soon(first, entry)
-        return [self._present(each) for each in found]
+        return [entry.present() for entry in entries]
 
     async def follow(self, reference: str, offset: int) -> tuple[Follower, Callable[[], Awaitable[Job]]]:
         """Follow a job's output from ``offset``; a job that waits is followed from when it starts.
@@ -262,17 +224,14 @@ class Broker:
         Raises:
             OffsetBeyondEndError: so much was not recorded.
         """
-        found = await self._find(reference)
-        if isinstance(found, _Entry):
-            await found.cell.wait_until(lambda job: job.state is not State.PENDING)
-            if found.worker:
-                await found.begun.wait()
-        job = self._present(found)
+        entry = await self._registry.find(reference)
+        await entry.cell.wait_until(lambda job: job.state is not State.PENDING)
+        worker = await entry.active_worker()
+        job = entry.present()
         if offset > job.output_bytes:
             raise OffsetBeyondEndError(job.id, offset, job.output_bytes)
-        if isinstance(found, _Entry) and found.worker and not job.state.terminal:
-            return found.worker.stream(job.id, offset), found.cell.ended
-        return self._archive.follow(job, offset), lambda: _same(job)
+        follower = worker.stream(job.id, offset) if worker else self._archive.follow(job, offset)
+        return follower, entry.cell.ended
 
     async def stop(self, reference: str, *, by: str, grace: float | None) -> Job:
         """End a job; returns when no process of it is left. One that has ended is returned as it is.
@@ -280,17 +239,14 @@ class Broker:
         Raises:
             StopFailedError: processes are still there after SIGKILL.
         """
-        found = await self._find(reference)
-        if isinstance(found, Job):
-            return found
-        if found in self._queue:
-            self._queue.remove(found)
+        entry = await self._registry.find(reference)
+        if entry in self._queue:
+            self._queue.remove(entry)
             with trio.CancelScope(shield=True):
-                await self._end_pending(found, by)
-            return found.cell.job
-        if (worker := await self._worker_of(found)) is not None:
-            return await worker.stop(found.cell.job.id, by=by, grace=grace)
-        return await found.cell.ended()
+                await self._end_pending(entry, by)
+        elif (worker := await entry.active_worker()) is not None:
+            return await worker.stop(entry.cell.job.id, by=by, grace=grace)
+        return await entry.cell.ended()
 
     async def signal(self, reference: str, signum: int, *, by: str) -> Job:
         """Send a signal to a job's process group.
@@ -298,20 +254,13 @@ class Broker:
         Raises:
             JobNotRunningError: there is no process to send it to.
         """
-        found = await self._find(reference)
-        if isinstance(found, _Entry) and (worker := await self._worker_of(found)) is not None:
-            return worker.signal(found.cell.job.id, signum, by=by)
-        job = self._present(found)
+        entry = await self._registry.find(reference)
+        if (worker := await entry.active_worker()) is not None:
+            return worker.signal(entry.cell.job.id, signum, by=by)
+        job = entry.present()
         raise JobNotRunningError(job.id, job.state)
 
-    async def _worker_of(self, entry: _Entry) -> Worker | None:
-        """The worker that has the job now; None when it waits, or ended while we waited for the worker to take it."""
-        if entry.worker is None:
-            return None
-        await entry.begun.wait()
-        return None if entry.cell.job.state.terminal else entry.worker
-
-    async def _end_pending(self, entry: _Entry, by: str) -> None:
+    async def _end_pending(self, entry: Entry, by: str) -> None:
         ended = entry.cell.job.moved(
             Event.ENDED_ON_REQUEST,
             stopped_by=by,
@@ -321,7 +270,7 @@ class Broker:
         )
         await self._journal.commit(ended)
         entry.cell.set(ended)
-        self._live.pop(ended.id, None)
+        self._registry.remove(ended.id)
 
     # ---- before an end
 
@@ -331,8 +280,9 @@ class Broker:
 
     async def wait_until_idle(self) -> None:
         """Wait until every job that was started has ended."""
-        for entry in [entry for entry in self._live.values() if entry.worker]:
-            await entry.cell.ended()
+        for entry in self._registry.live:
+            if entry.worker:
+                await entry.cell.ended()
 
     # ---- after a restart
 
@@ -343,19 +293,19 @@ class Broker:
         launcher and never reached it waits again too. What nobody can trace any more is lost, and says why.
         """
         for job in await self._store.live():
-            entry = _Entry(JobCell(job))
+            entry = Entry(JobCell(job))
             worker = self._workers.get(job.worker) or next(iter(self._workers.values()))
             if job.state is State.PENDING:
-                self._live[job.id] = entry
+                self._registry.add(entry)
                 self._queue.append(entry)
             elif worker.adopt(entry.cell) is not None:
-                self._live[job.id] = entry
+                self._registry.add(entry)
                 entry.worker = worker
                 self._taken[worker.name].add(job.id)
                 self._nursery.start_soon(self._see_out, entry, worker)
             elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
                 entry.cell.set(job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING))
-                self._live[job.id] = entry
+                self._registry.add(entry)
                 self._queue.append(entry)
             else:
                 await self._lose(job, worker)
@@ -383,11 +333,6 @@ def _why_lost(job: Job, worker: Worker) -> tuple[Reason, str]:
     if job.launcher.split("/")[0] != worker.launcher.split("/")[0]:
         return Reason.REBOOTED, "the machine was restarted while the job ran"
     return Reason.LAUNCHER_LOST, f"the launcher and the server ended: pid {job.pid} may run on, unwatched"
-
-
-async def _same(job: Job) -> Job:
-    await trio.lowlevel.checkpoint()
-    return job
 
 
 @asynccontextmanager

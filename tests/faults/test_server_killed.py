@@ -167,7 +167,7 @@ async def test_a_stop_goes_on_after_a_kill(pki: TestPki, tmp_path: Path) -> None
 
 
 async def test_a_job_has_no_descriptor_of_ours(pki: TestPki, tmp_path: Path) -> None:
-    """Only its own three (and ls's): not the port, the lock or a pipe that the launcher keeps, after a restart either."""
+    """Only its own three (and ls's): not the port, the lock or a pipe that the launcher keeps; after a restart too."""
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
             for _ in range(2):
@@ -226,7 +226,7 @@ async def test_without_its_launcher_a_server_sees_the_jobs_out(pki: TestPki, tmp
     assert (output.verdict.state, output.verdict.reason) == (JobState.LOST, "LAUNCHER_LOST")
     assert output.verdict.exit_code is None
     while is_alive(server):
-        await trio.sleep(0.01)  # the end of somebody else's child: there is no event to wait for
+        await trio.sleep(0.01)
 
 
 async def start_until_refused(client: JobClient) -> None:

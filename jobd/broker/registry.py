@@ -1,0 +1,89 @@
+"""The jobs that the broker knows: those that have not ended in memory, all others in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from jobd.broker.ids import FULL, canonical
+from jobd.broker.ports import Store, Worker
+from jobd.worker.errors import AmbiguousIdError, JobNotFoundError
+from jobd.worker.job import Job, JobCell
+from jobd.worker.lifecycle import State
+
+
+@dataclass(eq=False)
+class Entry:
+    """A job, and the worker that has it, if one does.
+
+    Attributes:
+        begun: the worker has taken the job.
+    """
+
+    cell: JobCell
+    worker: Worker | None = None
+    begun: trio.Event = field(default_factory=trio.Event)
+
+    def present(self) -> Job:
+        """The job as it is now; while it runs, with the output recorded so far."""
+        job = self.cell.job
+        if self.worker and self.begun.is_set() and not job.state.terminal:
+            recorded, dropped = self.worker.progress(job.id)
+            return replace(job, output_bytes=recorded, dropped_bytes=dropped)
+        return job
+
+    async def active_worker(self) -> Worker | None:
+        """The worker that has the job now; None when it waits, or has ended (while we waited for the worker, too)."""
+        if self.worker is None:
+            return None
+        await self.begun.wait()
+        return None if self.cell.job.state.terminal else self.worker
+
+
+class Registry:
+    """Finds jobs by id."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._live: dict[str, Entry] = {}
+
+    @property
+    def live(self) -> list[Entry]:
+        """The jobs that have not ended."""
+        return list(self._live.values())
+
+    def add(self, entry: Entry) -> Entry:
+        """Know a job that has not ended."""
+        self._live[entry.cell.job.id] = entry
+        return entry
+
+    def remove(self, job_id: str) -> None:
+        """The job has ended, or came to nothing: what is known of it is in the store."""
+        self._live.pop(job_id, None)
+
+    def entry_of(self, job: Job) -> Entry:
+        """The entry for a job that the store gave: the live one, if it has not ended."""
+        return self._live.get(job.id) or Entry(JobCell(job))
+
+    async def find(self, reference: str) -> Entry:
+        """The job with this id, or with this prefix of one.
+
+        Raises:
+            InvalidIdError, JobNotFoundError, AmbiguousIdError: the reference names no job, or more than one.
+        """
+        wanted = canonical(reference)
+        if len(wanted) == FULL and wanted in self._live:
+            return self._live[wanted]
+        found = await self._store.starting_with(wanted)
+        if not found:
+            raise JobNotFoundError(wanted)
+        if len(found) > 1:
+            raise AmbiguousIdError(wanted)
+        return self.entry_of(found[0])
+
+    async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
+        """A page of all jobs, newest first; each with the number that the next page starts below."""
+        rows = await self._store.page(before=before, states=states, size=size)
+        return [(seq, self.entry_of(job).present()) for seq, job in rows]
