@@ -15,6 +15,8 @@ from jobd.output.record import ENTRY, Entry, unpack_all
 
 SUFFIX: Final = ".index"
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+# The index is made first: one without its data file is what a kill in between left, and holds nothing.
+_NEW_INDEX: Final = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _OLD: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -36,24 +38,24 @@ class Segment:
         """Make a new segment, 0600."""
         path = _path(root, job_id, start)
         try:
-            return cls._open(path, start, _NEW)
+            return cls._open(path, start, _NEW, _NEW_INDEX)
         except FileNotFoundError:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return cls._open(path, start, _NEW)
+            return cls._open(path, start, _NEW, _NEW_INDEX)
 
     @classmethod
     def reopen(cls, root: Path, job_id: str, start: int) -> Segment:
         """Open a segment to write on."""
-        return cls._open(_path(root, job_id, start), start, _OLD)
+        return cls._open(_path(root, job_id, start), start, _OLD, _OLD)
 
     @classmethod
     def read(cls, root: Path, job_id: str, start: int) -> Segment:
         """Open a segment to read."""
-        return cls._open(_path(root, job_id, start), start, _READ)
+        return cls._open(_path(root, job_id, start), start, _READ, _READ)
 
     @classmethod
-    def _open(cls, path: Path, start: int, flags: int) -> Segment:
-        index = os.open(path.with_name(path.name + SUFFIX), flags, 0o600)
+    def _open(cls, path: Path, start: int, flags: int, index_flags: int) -> Segment:
+        index = os.open(path.with_name(path.name + SUFFIX), index_flags, 0o600)
         try:
             return cls(start, os.open(path, flags, 0o600), index)
         except OSError:

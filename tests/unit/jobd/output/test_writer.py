@@ -186,6 +186,16 @@ def test_bytes_survive_any_sequence_of_writes_takes_and_kills(
         feed.close()
 
 
+def test_a_segment_that_was_half_made_is_made_again(feed: Feed, tmp_path: Path) -> None:
+    """The kill came between its two files."""
+    (tmp_path / JOB[:2]).mkdir()
+    (tmp_path / JOB[:2] / f"{JOB}.{0:016x}.index").write_bytes(b"whatever")
+    feed.killed()
+    assert feed.put(Source.STDOUT, b"all of it").dropped == 0
+    feed.writer.finish(99)
+    assert [r.data for r in feed.read()] == [b"all of it"]
+
+
 def test_a_torn_index_is_cut_at_its_last_whole_entry(feed: Feed, tmp_path: Path) -> None:
     """A power cut can leave half an entry."""
     feed.put(Source.STDOUT, b"one")
