@@ -95,7 +95,7 @@ async def _run(
 
     def ends_jobs() -> bool:
         """Only an orderly stop ends jobs; when this process fails, the launcher has them for the next one."""
-        return link is None or draining.is_set()
+        return link is None or (draining.is_set() and not link.leave.is_set())
 
     with (
         hold_directory(config.state, kept.get("lock"), os.getppid() if link else None) as held,
@@ -126,10 +126,16 @@ async def _run(
                     if link:
                         await link.ready()
                         nursery.start_soon(_outlive, link, broker, draining)
+                        nursery.start_soon(_leave_when_told, link, draining)
                     await _serve(config, listener, context, handler, draining, task_status)
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError
+
+
+async def _leave_when_told(link: LauncherLink, draining: trio.Event) -> None:
+    await link.leave.wait()
+    draining.set()
 
 
 async def _outlive(link: LauncherLink, broker: Broker, draining: trio.Event) -> None:

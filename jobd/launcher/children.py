@@ -47,6 +47,10 @@ class Child:
         stage, _, number = said.decode().partition(" ")
         return stage, int(number)
 
+    def fds(self, executed: bool) -> list[int]:
+        """The descriptors that are open."""
+        return [self.out, self.err] if executed else [self.out, self.err, self.report]
+
     def close(self) -> None:
         """Let go of the pipes."""
         os.close(self.out)

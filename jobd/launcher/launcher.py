@@ -4,12 +4,14 @@ It forks jobs when the server asks, keeps a duplicate of their pipes, reaps them
 server has it durably. When the server ends unasked, it starts it again and tells the new one everything. It knows
 nothing of networks, certificates, users or output, and reads no byte that a job writes.
 
+On SIGHUP it executes itself anew, in place: same pid, so still the parent of all, with whatever code is installed
+then. What it knows goes through a memfd, what it holds stays open.
+
 One thread, one loop; standard library only, so that there is little that can fail, and little to hold in memory.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import resource
@@ -19,10 +21,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from jobd.launcher import children, protocol
+from jobd.launcher import children, protocol, upgrade
+from jobd.launcher.channel import Channel
 from jobd.launcher.procfs import signal_group
 
 FIRST_PAUSE: Final = 0.05
@@ -31,6 +34,8 @@ HEALTHY: Final = 10.0
 """Seconds that a server must have served for its end to count as the first one again."""
 SOCKET_ENVIRONMENT: Final = "JOBD_LAUNCHER_FD"
 RESTART_ENVIRONMENT: Final = "JOBD_RESTARTED"
+LEAVING: Final = 30.0
+"""Seconds that a server has to leave before an upgrade; then it is killed, which loses nothing."""
 
 
 @dataclass
@@ -50,17 +55,11 @@ class _Job:
 
 @dataclass
 class _Server:
-    """A running server, and our end of the socket to it.
-
-    Attributes:
-        heard: the socket is open at its end.
-    """
+    """A running server."""
 
     pid: int
-    sock: socket.socket
+    channel: Channel
     started: float
-    heard: bool = True
-    unsent: collections.deque[tuple[protocol.Message, list[int]]] = field(default_factory=collections.deque)
 
 
 class Launcher:
@@ -82,13 +81,19 @@ class Launcher:
         self._pause = 0.0
         self._next_start: float | None = None
         self._stopping = False
+        self._upgrading = False
+        self._kill_at: float | None = None
         self._exit_code: int | None = None
         self._selector = selectors.DefaultSelector()
         with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 # pathlib is large, and this is all it would do
             self._identity = f"{file.read().strip()}/{os.getpid()}.{time.time_ns()}"
+        self._waking = -1
         soft, hard = self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        state = upgrade.inherited()
+        if state:
+            self._take_over(state)
 
     # ---- the loop
 
@@ -97,13 +102,16 @@ class Launcher:
         waking, woken = socket.socketpair()
         for sock in (waking, woken):
             sock.setblocking(False)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, lambda *_: None)
-        signal.set_wakeup_fd(waking.fileno())
+        self._waking = waking.fileno()
+        signal.set_wakeup_fd(self._waking)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._signals(woken))
         self._start_server()
+        self._reap()  # what ended while this process executed itself anew
         while self._exit_code is None:
-            wait = None if self._next_start is None else max(0.0, self._next_start - time.monotonic())
+            due = min((at for at in (self._next_start, self._kill_at) if at is not None), default=None)
+            wait = None if due is None else max(0.0, due - time.monotonic())
             for key, _ in self._selector.select(wait):
                 try:
                     key.data()
@@ -111,6 +119,9 @@ class Launcher:
                     self._say(f"the launcher failed, and goes on: {exc!r}")
             if self._next_start is not None and time.monotonic() >= self._next_start:
                 self._start_server()
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                self._kill_at = None
+                self._signal_server(signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         return self._exit_code
 
@@ -118,6 +129,8 @@ class Launcher:
         for signum in woken.recv(4096):
             if signum == signal.SIGCHLD:
                 self._reap()
+            elif signum == signal.SIGHUP:
+                self._upgrade()
             else:
                 self._stop()
 
@@ -126,17 +139,19 @@ class Launcher:
         self._stopping = True
         self._next_start = None
         if self._server:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._server.pid, signal.SIGTERM)
+            self._signal_server(signal.SIGTERM)
         else:
             self._exit_code = 1 if self._jobs else 0
+
+    def _signal_server(self, signum: int) -> None:
+        if self._server:
+            os.kill(self._server.pid, signum)  # our child, and not reaped: the pid is its own
 
     # ---- the server
 
     def _start_server(self) -> None:
         self._next_start = None
         ours, theirs = protocol.pair()
-        ours.setblocking(False)
         theirs.set_inheritable(True)
         environment = {**os.environ, SOCKET_ENVIRONMENT: str(theirs.fileno())}
         if self._served:
@@ -144,8 +159,7 @@ class Launcher:
         with theirs:
             # A process group of its own: Ctrl-C at a terminal comes to us alone, and we pass it on once.
             pid = os.posix_spawn(self._command[0], self._command, environment, setpgroup=0)
-        self._server = _Server(pid, ours, time.monotonic())
-        self._selector.register(ours, selectors.EVENT_READ, self._hear)
+        self._server = _Server(pid, Channel(ours, self._selector, self._hear), time.monotonic())
         names = list(self._kept)
         hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names}
         self._tell(hello, [os.dup(self._kept[name]) for name in names])
@@ -157,12 +171,10 @@ class Launcher:
     def _server_ended(self, status: int) -> None:
         server, self._server = self._server, None
         assert server
-        self._hang_up(server)
-        server.sock.close()
-        for _, fds in server.unsent:
-            for fd in fds:
-                os.close(fd)
+        server.channel.close()
         code = os.waitstatus_to_exitcode(status)
+        if self._upgrading:
+            self._execute_anew()
         if self._stopping or code == 0 or not self._served:
             self._exit_code = code if code >= 0 else 128 - code
             return
@@ -173,27 +185,70 @@ class Launcher:
         self._next_start = time.monotonic() + self._pause
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
 
+    # ---- an upgrade
+
+    def _upgrade(self) -> None:
+        """Ask the server to leave; when it has, execute what is installed now."""
+        if self._upgrading or self._stopping:
+            return
+        problem = upgrade.problem()
+        if problem:
+            self._say(f"no upgrade: what is installed does not start, and everything stays as it is: {problem}")
+            return
+        self._upgrading = True
+        self._kill_at = time.monotonic() + LEAVING
+        if self._server:
+            self._tell({"op": "leave"})
+        else:
+            self._execute_anew()
+
+    def _execute_anew(self) -> None:
+        """Become a new launcher with the same pid. Returns only when that could not be done."""
+        self._upgrading, self._kill_at = False, None
+        signal.set_wakeup_fd(-1)
+        fds = [fd for job in self._jobs.values() for fd in job.child.fds(job.executed)]
+        failure = upgrade.execute_anew(self._state(), [*self._kept.values(), *fds])
+        self._say(f"no upgrade: {failure.strerror}; going on as before")
+        signal.set_wakeup_fd(self._waking)
+
+    def _state(self) -> protocol.Message:
+        jobs = [
+            {
+                "id": job.id,
+                "child": vars(job.child),
+                "started_at": job.started_at,
+                "executed": job.executed,
+                "status": job.status,
+            }
+            for job in self._jobs.values()
+        ]
+        return {"identity": self._identity, "kept": self._kept, "jobs": jobs, "nofile": self._nofile}
+
+    def _take_over(self, state: protocol.Message) -> None:
+        """Go on with what this process was before it executed itself anew."""
+        self._identity, self._kept, self._nofile = state["identity"], state["kept"], tuple(state["nofile"])
+        self._served = True
+        for facts in state["jobs"]:
+            child = children.Child(**facts.pop("child"))
+            job = self._jobs[facts["id"]] = _Job(child=child, **facts)
+            for fd in child.fds(job.executed):
+                os.set_inheritable(fd, False)
+            if job.status is None:
+                self._by_pid[child.pid] = job
+            if not job.executed:
+                self._watch_report(job)
+        for fd in self._kept.values():
+            os.set_inheritable(fd, False)
+        self._say(f"executed anew, with {len(self._jobs)} jobs")
+
     # ---- speaking to the server
 
     def _tell(self, message: protocol.Message, fds: list[int] | None = None) -> None:
-        """Send, or keep for when the server is less far behind. The descriptors are ours to close."""
         if self._server:
-            self._server.unsent.append((message, fds or []))
-            self._send()
-
-    def _send(self) -> None:
-        server = self._server
-        if server is None or not server.heard:
-            return
-        with contextlib.suppress(OSError):  # BlockingIOError: later; gone: SIGCHLD tells
-            while server.unsent:
-                message, fds = server.unsent[0]
-                protocol.send(server.sock, message, fds)
-                server.unsent.popleft()
-                for fd in fds:
-                    os.close(fd)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if server.unsent else 0)
-        self._selector.modify(server.sock, events, self._hear)
+            self._server.channel.tell(message, fds)
+        else:
+            for fd in fds or []:
+                os.close(fd)
 
     def _tell_job(self, job: _Job, op: str) -> None:
         fds = [os.dup(job.child.out), os.dup(job.child.err)]
@@ -201,25 +256,8 @@ class Launcher:
             fds.append(os.pidfd_open(job.child.pid))  # it is our child and not reaped: the pid is its own
         self._tell(job.facts(op), fds)
 
-    def _hear(self) -> None:
-        self._send()
-        server = self._server
-        if server is None:
-            return
-        try:
-            while heard := protocol.receive(server.sock):
-                message, fds = heard
-                getattr(self, f"_on_{message.pop('op')}")(*fds, **message)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            pass
-        self._hang_up(server)  # it is gone, or going: SIGCHLD says the rest
-
-    def _hang_up(self, server: _Server) -> None:
-        if server.heard:
-            self._selector.unregister(server.sock)
-            server.heard = False
+    def _hear(self, message: protocol.Message, fds: list[int]) -> None:
+        getattr(self, f"_on_{message.pop('op')}")(*fds, **message)
 
     def _on_ready(self) -> None:
         self._served = True
@@ -241,7 +279,10 @@ class Launcher:
             self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno})
             return
         job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
-        self._selector.register(child.report, selectors.EVENT_READ, lambda: self._reported(job))
+        self._watch_report(job)
+
+    def _watch_report(self, job: _Job) -> None:
+        self._selector.register(job.child.report, selectors.EVENT_READ, lambda: self._reported(job))
 
     def _reported(self, job: _Job) -> None:
         self._selector.unregister(job.child.report)

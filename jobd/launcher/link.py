@@ -35,6 +35,7 @@ class LauncherLink:
         adopted: the processes that an earlier server had started, by job id.
         kept: descriptors that an earlier server left with the launcher, by name.
         gone: set when the launcher has ended.
+        leave: set when this server is to end, and to leave the jobs to the next one.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -46,6 +47,7 @@ class LauncherLink:
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
         self.gone = trio.Event()
+        self.leave = trio.Event()
 
     # ---- wishes
 
@@ -159,6 +161,8 @@ class LauncherLink:
                 if waiting := self._launching.get(message["id"]):
                     waiting.failure = (message["stage"], message["errno"])
                     waiting.answered.set()
+            case "leave":
+                self.leave.set()
             case "exited":
                 if process_or_none := self._processes.get(message["id"]):
                     process_or_none.take_status(message["status"])

@@ -16,6 +16,7 @@ arguments and environment) travels as a memfd.
         failed   id, stage, errno        nothing runs
         exited   id, status              the wait status (waitpid(2))
         known                            all jobs that I have were told
+        leave                            end, and leave the jobs to the server that comes next
 
 Standard library only.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -201,6 +202,35 @@ async def test_the_port_and_the_lock_stay_ours_meanwhile(pki: TestPki, tmp_path:
                 await trio.to_thread.run_sync(jobd.kill_server)
                 await client.workers()
         assert "the server was ended by signal 9" in jobd.log.read_text()
+
+
+async def test_an_upgrade_touches_no_job(pki: TestPki, tmp_path: Path) -> None:
+    """SIGHUP: launcher and server are replaced, the pids of launcher and jobs stay, and a follower goes on."""
+    size, seed = 20_000_000, 11
+    results: list[tuple[dict[OutputSource, str], Verdict]] = []
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            job = await client.start([sys.executable, "-c", WRITER, str(size), str(seed)])
+            quiet = await client.start(["sleep", "1000"])
+
+            async def follow() -> None:
+                results.append(await read(client, job.id))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follow)
+                for part in (1, 2):
+                    await until_recorded(client, job.id, size * part // 4)
+                    before = jobd.server_pid()
+                    jobd.process.send_signal(signal.SIGHUP)
+                    while is_alive(before):
+                        await trio.sleep(0.01)
+            assert (await client.query(quiet.id)).pid == quiet.pid
+            assert (await client.query(quiet.id)).state == JobState.RUNNING
+            [stopped] = [await client.stop(quiet.id)]
+            assert stopped.signal == signal.SIGTERM  # the exit code of a job from before is still learned
+        assert jobd.process.poll() is None
+        assert jobd.log.read_text().count("executed anew") == 2
+    assert [sums for sums, _ in results] == [written(size, seed)]
 
 
 async def test_without_its_launcher_a_server_sees_the_jobs_out(pki: TestPki, tmp_path: Path) -> None:

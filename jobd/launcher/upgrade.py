@@ -1,0 +1,53 @@
+"""Becoming a new launcher without ceasing to be the same process. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+from jobd.launcher import protocol
+
+STATE_ENVIRONMENT: Final = "JOBD_LAUNCHER_STATE"
+
+
+def problem() -> str:
+    """What is wrong with the code that is installed now; "" when it can be started."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
+    command = [sys.executable, "-c", "import jobd.cli, jobd.server"]
+    try:
+        pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    finally:
+        os.close(writing)
+    with os.fdopen(reading, "r", errors="replace") as said:
+        lines = said.read().strip().splitlines()
+    _, status = os.waitpid(pid, 0)
+    return "" if status == 0 else (lines or ["it ends at once"])[-1]
+
+
+def execute_anew(state: protocol.Message, held: Iterable[int]) -> OSError:
+    """Execute this program again, with ``state`` for :func:`inherited` and ``held`` left open.
+
+    Returns only when that could not be done, with the reason; then nothing has changed.
+    """
+    memfd = protocol.as_memfd(state)
+    fds = [memfd, *held]
+    try:
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, STATE_ENVIRONMENT: str(memfd)})  # noqa: S606 # ourselves
+    except OSError as exc:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        os.close(memfd)
+        return exc
+
+
+def inherited() -> protocol.Message | None:
+    """The state that this program was executed anew with, if it was."""
+    memfd = os.environ.pop(STATE_ENVIRONMENT, None)
+    return protocol.from_memfd(int(memfd)) if memfd else None
