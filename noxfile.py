@@ -27,7 +27,7 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no network: logic, real children, the record log, the store."""
     install(session, "test")
-    session.run("pytest", "tests/unit", "tests/contract", *session.posargs)
+    session.run("pytest", "tests/unit", "tests/contract", "tests/compatibility", *session.posargs)
 
 
 @nox.session

@@ -30,6 +30,7 @@ from api import methods
 from api.background import background_nursery
 from api.errors import ConfigError, FieldViolation, InvalidArgumentError, StreamCutError, UnavailableError
 from api.messages import (
+    DeleteRequest,
     Job,
     JobSpec,
     JobState,
@@ -139,6 +140,10 @@ class JobClient:
     async def signal(self, job_id: str, signum: int) -> Job:
         """Send a signal to the process group of a running job."""
         return (await self._call(methods.SIGNAL, SignalRequest(job_id, signum))).job
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job that has ended: its record, its request_id, its output."""
+        await self._call(methods.DELETE, DeleteRequest(job_id))
 
     async def query(self, job_id: str) -> Job:
         """Everything known of one job."""

@@ -25,7 +25,7 @@ MAX_NAME: Final = 64
 class Role(enum.StrEnum):
     """What a certificate may say of its holder.
 
-    A reader may query, stream, list and wait. A writer may do all of that, and start, stop and signal.
+    A reader may query, stream, list and wait. A writer may do all of that, and start, stop, signal and delete.
     """
 
     READER = "reader"

@@ -4,6 +4,8 @@ They are generated from ``api/proto`` (see ``api/proto/generate.py``); what each
 """
 
 from api._generated.jobworker.v1 import (
+    DeleteRequest,
+    DeleteResponse,
     Job,
     JobSpec,
     JobState,
@@ -32,6 +34,8 @@ from api._generated.jobworker.v1 import (
 
 __all__ = [
     "TERMINAL_STATES",
+    "DeleteRequest",
+    "DeleteResponse",
     "Job",
     "JobSpec",
     "JobState",

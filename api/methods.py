@@ -58,6 +58,7 @@ _U, _S = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
 START: Final = Method(JOB_WORKER, "Start", m.StartRequest, m.StartResponse, _U, Role.WRITER)
 STOP: Final = Method(JOB_WORKER, "Stop", m.StopRequest, m.StopResponse, _U, Role.WRITER)
 SIGNAL: Final = Method(JOB_WORKER, "Signal", m.SignalRequest, m.SignalResponse, _U, Role.WRITER)
+DELETE: Final = Method(JOB_WORKER, "Delete", m.DeleteRequest, m.DeleteResponse, _U, Role.WRITER)
 QUERY: Final = Method(JOB_WORKER, "Query", m.QueryRequest, m.QueryResponse, _U, Role.READER)
 STREAM: Final = Method(JOB_WORKER, "Stream", m.StreamRequest, m.StreamResponse, _S, Role.READER)
 LIST: Final = Method(JOB_WORKER, "List", m.ListRequest, m.ListResponse, _U, Role.READER)
@@ -66,5 +67,5 @@ LIST_WORKERS: Final = Method(JOB_WORKER, "ListWorkers", m.ListWorkersRequest, m.
 
 AnyMethod = Method[betterproto.Message, betterproto.Message]
 
-METHODS: Final[tuple[AnyMethod, ...]] = (START, STOP, SIGNAL, QUERY, STREAM, LIST, WAIT, LIST_WORKERS)  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
+METHODS: Final[tuple[AnyMethod, ...]] = (START, STOP, SIGNAL, DELETE, QUERY, STREAM, LIST, WAIT, LIST_WORKERS)  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
 BY_PATH: Final[dict[str, AnyMethod]] = {method.path: method for method in METHODS}

@@ -14,8 +14,8 @@ import trio
 from api.client import JobClient
 from api.errors import ConfigError, JobdError
 from jobcli import exit_codes, profile, render
+from jobcli.commands import delete, query, run, signal, start, stop, stream, wait, workers
 from jobcli.commands import list as list_
-from jobcli.commands import query, run, signal, start, stop, stream, wait, workers
 
 VERBS: Final[dict[str, ModuleType]] = {
     "start": start,
@@ -26,6 +26,7 @@ VERBS: Final[dict[str, ModuleType]] = {
     "wait": wait,
     "stop": stop,
     "signal": signal,
+    "delete": delete,
     "workers": workers,
 }
 

@@ -37,6 +37,10 @@ class Config:
     max_pending: int = _setting("how many jobs may wait for a free worker", "N", 10_000)
     grace: float = _setting("from SIGTERM to SIGKILL, when a stop does not say", "SECONDS", 10.0)
     drain: float = _setting("how long output is waited for after a job's process has ended", "SECONDS", 5.0)
+    max_output: int = _setting("bytes of each job's output that are recorded; more is dropped", "BYTES", 4 * 2**30)
+    keep_days: float = _setting("how long a job that has ended is kept", "DAYS", 30.0)
+    keep_jobs: int = _setting("how many jobs that have ended are kept", "N", 100_000)
+    keep_output: int = _setting("bytes of ended jobs' output that are kept", "BYTES", 64 * 2**30)
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(
@@ -111,8 +115,8 @@ def _convert(name: str, value: Any, where: str) -> Any:
     except (ValueError, TypeError) as exc:
         raise ConfigError(f"{where}: {value!a} is not {_KINDS[str(kind)]}") from exc
     minimum = FIELDS[name].metadata["minimum"]
-    if isinstance(converted, (int, float)) and not minimum <= converted < 2**31:
-        raise ConfigError(f"{where}: {value!a} is not between {minimum:g} and {2**31 - 1}")
+    if isinstance(converted, (int, float)) and not minimum <= converted < 2**63:
+        raise ConfigError(f"{where}: {value!a} is not between {minimum:g} and {2**63 - 1}")
     if name == "log_level" and converted not in LEVELS:
         raise ConfigError(f"{where}: {value!a} is not one of {', '.join(LEVELS)}")
     return converted

@@ -21,6 +21,7 @@ from api.rpc.stream import TLSStream
 from api.tls import server_context
 from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
+from jobd.broker.retention import Keep, Retention
 from jobd.config import Config
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
@@ -106,7 +107,7 @@ async def _run(
             await link.keep("listener", listener.fileno())
         async with open_store(held.path / "jobs.sqlite3") as store:
             journal = PatientJournal(store)
-            logs = LogStore(held.path / "output")
+            logs = LogStore(held.path / "output", config.max_output)
             timings = Timings(grace=config.grace, drain=config.drain)
             async with (
                 open_local_pool(
@@ -122,7 +123,9 @@ async def _run(
             ):
                 service = JobWorkerService(broker)
                 handler = stack([audit, authenticate, authorize, translate_errors], router(service.handlers()))
+                keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(Retention(store, logs, keep).run)
                     if link:
                         await link.ready()
                         nursery.start_soon(_outlive, link, broker, draining)

@@ -17,6 +17,7 @@ from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry
 from jobd.worker.errors import (
+    JobNotEndedError,
     JobNotRunningError,
     OffsetBeyondEndError,
     QueueFullError,
@@ -259,6 +260,19 @@ class Broker:
             return worker.signal(entry.cell.job.id, signum, by=by)
         job = entry.present()
         raise JobNotRunningError(job.id, job.state)
+
+    async def delete(self, reference: str) -> None:
+        """Forget a job that has ended: its record, its request_id and its output.
+
+        Raises:
+            JobNotEndedError: it has not ended.
+        """
+        job = (await self._registry.find(reference)).present()
+        if not job.state.terminal:
+            raise JobNotEndedError(job.id, job.state)
+        with trio.CancelScope(shield=True):  # both or, after a crash, the record alone
+            await self._store.delete(job.id)
+            await self._archive.delete(job.id)
 
     async def _end_pending(self, entry: Entry, by: str) -> None:
         ended = entry.cell.job.moved(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import trio
 
-from jobd.worker.job import Job, JobCell
+from jobd.worker.job import Ended, Job, JobCell
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Follower, Journal
 
@@ -62,6 +62,15 @@ class Store(Journal, Protocol):
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """A page of the list of jobs, newest first, each with its sequence number."""
 
+    async def delete(self, job_id: str) -> None:
+        """Forget a job, and its request_id with it."""
+
+    async def ended(self, limit: int) -> list[Ended]:
+        """Jobs that have ended, the one that ended first foremost."""
+
+    async def totals(self) -> tuple[int, int]:
+        """How many jobs have ended, and the bytes of output that they have."""
+
 
 class Archive(Protocol):
     """The recorded output of jobs that have ended."""
@@ -71,3 +80,6 @@ class Archive(Protocol):
 
     async def recover(self, job_id: str) -> tuple[int, int]:
         """End the log of a job that nobody supervises any more; returns its end, and the bytes known to be missing."""
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job's output, whole."""

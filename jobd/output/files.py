@@ -89,3 +89,9 @@ def starts_of(root: Path, job_id: str) -> list[int]:
     """Where the job's segments start, first to last."""
     names = (path.name for path in (root / job_id[:2]).glob(f"{job_id}.*"))
     return sorted(int(name.rpartition(".")[2], 16) for name in names if not name.endswith(SUFFIX))
+
+
+def delete(root: Path, job_id: str) -> None:
+    """Delete all files of a job; what is gone already is no error."""
+    for path in (root / job_id[:2]).glob(f"{job_id}.*"):
+        path.unlink(missing_ok=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 import trio
 
 from jobd.output.broadcast import Broadcast, Subscription
+from jobd.output.files import delete
 from jobd.output.reader import LogReader
 from jobd.output.writer import LogWriter
 from jobd.worker.errors import OutputDamagedError
@@ -21,6 +23,9 @@ from jobd.worker.job import Job
 from jobd.worker.ports import Record, Source
 
 log = structlog.get_logger(__name__)
+
+
+NO_LIMIT: Final = 2**63
 
 
 class Log:
@@ -37,6 +42,7 @@ class Log:
         root: Path,
         job_id: str,
         *,
+        limit: int = NO_LIMIT,
         end: int = 0,
         complete: bool = False,
         on_complete: Callable[[], None] = lambda: None,
@@ -44,7 +50,7 @@ class Log:
     ) -> None:
         self._root = root
         self.job_id = job_id
-        self._writer = LogWriter(root, job_id)
+        self._writer = LogWriter(root, job_id, limit=limit)
         self._write_lock = trio.Lock()
         self._on_complete = on_complete
         self._clock = clock
@@ -67,7 +73,7 @@ class Log:
         async with self._write_lock:
             taken = await trio.to_thread.run_sync(self._writer.take, source, pipe, self._clock())
             if taken.error and not self.dropped:
-                log.error("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
+                log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
             self.dropped += taken.dropped
             if taken.record:
                 self.end = taken.record.end
@@ -140,8 +146,13 @@ class LogFollower:
 class LogStore:
     """The logs of all jobs below one directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limit: int = NO_LIMIT) -> None:
+        """
+        Args:
+            limit: bytes of output that are recorded of each job.
+        """
         self._root = root
+        self._limit = limit
         self._open: dict[str, Log] = {}
 
     def create(self, job_id: str) -> Log:
@@ -150,7 +161,7 @@ class LogStore:
         def forget() -> None:
             self._open.pop(job_id, None)
 
-        self._open[job_id] = created = Log(self._root, job_id, on_complete=forget)
+        self._open[job_id] = created = Log(self._root, job_id, limit=self._limit, on_complete=forget)
         return created
 
     def get(self, job_id: str, end: int) -> Log:
@@ -160,6 +171,10 @@ class LogStore:
     def follow(self, job: Job, offset: int) -> LogFollower:
         """Read the output of a job that has ended."""
         return self.get(job.id, job.output_bytes).follow(offset)
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job's output, whole."""
+        await trio.to_thread.run_sync(delete, self._root, job_id)
 
     async def recover(self, job_id: str) -> tuple[int, int]:
         """End a log that nobody will write to any more; returns its end, and the bytes known to be missing."""

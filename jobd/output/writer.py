@@ -47,7 +47,12 @@ class LogWriter:
         dropped: bytes that could not be recorded, those of an earlier process included as far as they were noted.
     """
 
-    def __init__(self, root: Path, job_id: str, segment_size: int = SEGMENT_SIZE) -> None:
+    def __init__(self, root: Path, job_id: str, *, limit: int, segment_size: int = SEGMENT_SIZE) -> None:
+        """
+        Args:
+            limit: bytes of output that are recorded; what comes after them is dropped and counted.
+        """
+        self._limit = limit
         self._root = root
         self._job_id = job_id
         self._segment_size = segment_size
@@ -93,13 +98,15 @@ class LogWriter:
         A pipe with nothing in it gives nothing. When the disk does not take the bytes they are dropped and counted:
         the job never waits for it.
         """
+        if self.end >= self._limit:
+            return self._drop(pipe, f"the limit of {self._limit} bytes on the output of a job is reached")
         try:
             segment = self._prepare(source, time)
             size = self._move(pipe, segment)
         except BlockingIOError:
             return Taken()
         except OSError as exc:
-            return self._drop(pipe, exc)
+            return self._drop(pipe, exc.strerror or str(exc))
         if not size:
             return Taken(ended=True)
         data = os.pread(segment.data, size, self.end - segment.start)
@@ -137,25 +144,25 @@ class LogWriter:
         self._entries += 1
 
     def _move(self, pipe: int, segment: Segment) -> int:
-        where = self.end - segment.start
+        where, room = self.end - segment.start, min(TAKE, self._limit - self.end)
         try:
-            return os.splice(pipe, segment.data, TAKE, offset_dst=where, flags=os.SPLICE_F_NONBLOCK)
+            return os.splice(pipe, segment.data, room, offset_dst=where, flags=os.SPLICE_F_NONBLOCK)
         except OSError as exc:
             if exc.errno != errno.EINVAL:
                 raise
         # A file system (or a terminal) that cannot splice: a kill between these two calls loses one piece.
-        data = os.read(pipe, TAKE)
+        data = os.read(pipe, room)
         _write_all(segment.data, data, where)
         return len(data)
 
-    def _drop(self, pipe: int, exc: OSError) -> Taken:
+    def _drop(self, pipe: int, why: str) -> Taken:
         try:
             count = len(os.read(pipe, TAKE))
         except BlockingIOError:
-            return Taken(error=exc.strerror or str(exc))
+            return Taken()
         self._gap += count
         self.dropped += count
-        return Taken(dropped=count, error=exc.strerror or str(exc), ended=not count)
+        return Taken(dropped=count, error=why if count else "", ended=not count)
 
     # ---- segments
 

@@ -31,6 +31,7 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.StopFailedError: (FailedPreconditionError, "STOP_FAILED"),
     e.LauncherGoneError: (UnavailableError, "LAUNCHER_GONE"),
     e.JobNotRunningError: (FailedPreconditionError, "JOB_NOT_RUNNING"),
+    e.JobNotEndedError: (FailedPreconditionError, "JOB_NOT_ENDED"),
     e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
     e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),
     e.OffsetBeyondEndError: (OutOfRangeError, "OFFSET_BEYOND_END"),

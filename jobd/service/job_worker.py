@@ -24,6 +24,7 @@ class JobWorkerService:
             methods.START.path: unary(self.start),
             methods.STOP.path: unary(self.stop),
             methods.SIGNAL.path: unary(self.signal),
+            methods.DELETE.path: unary(self.delete),
             methods.QUERY.path: unary(self.query),
             methods.STREAM.path: server_stream(self.stream),
             methods.LIST.path: unary(self.list),
@@ -45,6 +46,11 @@ class JobWorkerService:
         call.job_id = request.job_id
         job = await self._broker.signal(request.job_id, t.signal_of(request), by=_caller(call))
         return m.SignalResponse(t.job_message(job))
+
+    async def delete(self, call: ServerCall, request: m.DeleteRequest) -> m.DeleteResponse:
+        call.job_id = request.job_id
+        await self._broker.delete(request.job_id)
+        return m.DeleteResponse()
 
     async def query(self, call: ServerCall, request: m.QueryRequest) -> m.QueryResponse:
         call.job_id = request.job_id

@@ -25,6 +25,14 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE UNIQUE INDEX jobs_by_request ON jobs (request_id) WHERE request_id IS NOT NULL;
     CREATE INDEX jobs_by_state ON jobs (state, seq);
     """,
+    # version 2: what retention asks for, without reading every record
+    """
+    ALTER TABLE jobs ADD COLUMN ended_at INTEGER;
+    ALTER TABLE jobs ADD COLUMN output_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE jobs SET ended_at = json_extract(record, '$.ended_at'),
+                    output_bytes = json_extract(record, '$.output_bytes');
+    CREATE INDEX jobs_by_end ON jobs (ended_at, seq) WHERE ended_at IS NOT NULL;
+    """,
 )
 
 

@@ -21,7 +21,7 @@ import trio
 from jobd.storage import records
 from jobd.storage.schema import open_database
 from jobd.worker.errors import StoreError
-from jobd.worker.job import Job
+from jobd.worker.job import Ended, Job
 from jobd.worker.lifecycle import State
 
 log = structlog.get_logger(__name__)
@@ -90,6 +90,25 @@ class SqliteStore:
         query = f"SELECT seq, record FROM jobs WHERE (? = 0 OR seq < ?) {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 # the same
         values = (before, before, *states, size)
         return await self._ask(lambda db: [(seq, records.load(r)) for seq, r in db.execute(query, values)])
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job, and its request_id with it.
+
+        Raises:
+            StoreError: it could not be.
+        """
+        await self._ask(lambda db: db.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).close())
+
+    async def ended(self, limit: int) -> list[Ended]:
+        """Jobs that have ended, the one that ended first foremost."""
+        query = "SELECT id, ended_at, output_bytes FROM jobs WHERE ended_at IS NOT NULL ORDER BY ended_at, seq LIMIT ?"
+        return await self._ask(lambda db: [Ended(*row) for row in db.execute(query, (limit,))])
+
+    async def totals(self) -> tuple[int, int]:
+        """How many jobs have ended, and the bytes of output that they have."""
+        query = "SELECT count(*), coalesce(sum(output_bytes), 0) FROM jobs WHERE ended_at IS NOT NULL"
+        count, size = await self._ask(lambda db: db.execute(query).fetchone())
+        return count, size
 
     async def _ask(self, run: Callable[[sqlite3.Connection], T]) -> T:
         operation = _Operation(run)
@@ -169,14 +188,26 @@ def _insert(db: sqlite3.Connection, job: Job) -> Job:
         if found:
             return found[0]
     db.execute(
-        "INSERT INTO jobs (id, state, principal, request_id, record) VALUES (?, ?, ?, ?, ?)",
-        (job.id, job.state, job.started_by, job.request_id or None, records.dump(job)),
+        "INSERT INTO jobs (id, state, principal, request_id, ended_at, output_bytes, record)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            job.id,
+            job.state,
+            job.started_by,
+            job.request_id or None,
+            job.ended_at,
+            job.output_bytes,
+            records.dump(job),
+        ),
     )
     return job
 
 
 def _update(db: sqlite3.Connection, job: Job) -> None:
-    db.execute("UPDATE jobs SET state = ?, record = ? WHERE id = ?", (job.state, records.dump(job), job.id))
+    db.execute(
+        "UPDATE jobs SET state = ?, ended_at = ?, output_bytes = ?, record = ? WHERE id = ?",
+        (job.state, job.ended_at, job.output_bytes, records.dump(job), job.id),
+    )
 
 
 def _jobs(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Job]:

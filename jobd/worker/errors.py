@@ -79,6 +79,13 @@ class JobNotRunningError(WorkerError):
         super().__init__(f"job {job_id} is {state}: there is no process to send a signal to")
 
 
+class JobNotEndedError(WorkerError):
+    """The job has not ended: it cannot be deleted."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id} is {state}: stop it before you delete it")
+
+
 class StopFailedError(WorkerError):
     """Processes of the job are still there after SIGKILL (one in uninterruptible sleep, for example)."""
 

@@ -144,6 +144,15 @@ class Job:
         return replace(self, state=lifecycle.after(self.state, event), **changes)  # type: ignore[arg-type] # field names are checked by replace()
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """As much of a job that has ended as it takes to decide whether to keep it."""
+
+    id: str
+    ended_at: int
+    output_bytes: int
+
+
 class JobCell:
     """The place where a live job's present state is seen and waited for."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.client import JobClient
-from api.errors import NotFoundError
+from api.errors import FailedPreconditionError, NotFoundError
 from api.messages import Job, JobState, OutputSource, Verdict
 from tests.integration.conftest import Connect
 
@@ -55,3 +55,25 @@ async def test_many_followers_get_the_same_bytes(connect: Connect) -> None:
     expected = b"".join(b"line %d\n" % i for i in range(1, 2001))
     assert all(result == expected for result in results)
     assert len(results) == 11
+
+
+async def test_an_ended_job_can_be_deleted_and_is_gone(connect: Connect) -> None:
+    """Its record, its output, and the promise of its request_id."""
+    async with connect() as client:
+        job = await client.start(["echo", "hi"], request_id="r")
+        await client.wait(job.id)
+        await client.delete(job.id)
+        with pytest.raises(NotFoundError):
+            await client.query(job.id)
+        assert [job async for job in client.list()] == []
+        again = await client.start(["echo", "hi"], request_id="r")
+        assert again.id != job.id
+
+
+async def test_a_running_job_cannot_be_deleted(connect: Connect) -> None:
+    """It is to be stopped first, and the answer says so."""
+    async with connect() as client:
+        job = await client.start(["sleep", "60"])
+        with pytest.raises(FailedPreconditionError, match="stop it before") as caught:
+            await client.delete(job.id)
+    assert caught.value.reason == "JOB_NOT_ENDED"

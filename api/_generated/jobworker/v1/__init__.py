@@ -190,6 +190,17 @@ class SignalResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class DeleteRequest(betterproto.Message):
+    job_id: str = betterproto.string_field(1)
+    """As in StopRequest."""
+
+
+@dataclass(eq=False, repr=False)
+class DeleteResponse(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
 class QueryRequest(betterproto.Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""

@@ -24,9 +24,9 @@ class Feed:
 
     def __init__(self, root: Path, **settings: int) -> None:
         self.root = root
-        self.settings = settings
+        self.settings = {"limit": 2**63, **settings}
         self.pipes = {source: os.pipe2(os.O_CLOEXEC) for source in Source}
-        self.writer = LogWriter(root, JOB, **settings)
+        self.writer = LogWriter(root, JOB, **self.settings)
         self.time = 0
 
     def write(self, source: Source, data: bytes) -> None:
@@ -184,6 +184,21 @@ def test_bytes_survive_any_sequence_of_writes_takes_and_kills(
         assert read == written
     finally:
         feed.close()
+
+
+def test_output_beyond_the_limit_is_dropped_and_counted(tmp_path: Path) -> None:
+    """The job goes on; exactly the limit is recorded, and after a kill it is still known how much is missing."""
+    feed = Feed(tmp_path, limit=10)
+    feed.write(Source.STDOUT, b"0123456789abcdef")
+    assert feed.take(Source.STDOUT).record is not None
+    assert feed.take(Source.STDOUT).dropped == 6
+    feed.write(Source.STDERR, b"more")
+    assert "the limit of 10 bytes" in feed.take(Source.STDERR).error
+    feed.writer.finish(99)
+    assert [r.data for r in feed.read()] == [b"0123456789"]
+    feed.killed()
+    assert (feed.writer.end, feed.writer.dropped) == (10, 10)
+    feed.close()
 
 
 def test_a_segment_that_was_half_made_is_made_again(feed: Feed, tmp_path: Path) -> None:
