@@ -19,7 +19,7 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
@@ -31,6 +31,8 @@ from api.background import background_nursery
 from api.errors import ConfigError, FieldViolation, InvalidArgumentError, StreamCutError, UnavailableError
 from api.messages import (
     DeleteRequest,
+    Gap,
+    Heartbeat,
     Job,
     JobSpec,
     JobState,
@@ -38,6 +40,7 @@ from api.messages import (
     ListWorkersRequest,
     ListWorkersResponse,
     Output,
+    OutputSource,
     QueryRequest,
     SignalRequest,
     StartRequest,
@@ -175,9 +178,34 @@ class JobClient:
         return await self._call(methods.LIST_WORKERS, ListWorkersRequest())
 
     @asynccontextmanager
-    async def stream(self, job_id: str, *, offset: int = 0) -> AsyncIterator[OutputStream]:
-        """Follow a job's output from ``offset`` until its verdict; see :class:`OutputStream`."""
-        output = OutputStream(self, job_id, offset)
+    async def stream(
+        self,
+        job_id: str,
+        *,
+        offset: int = 0,
+        tail_bytes: int | None = None,
+        tail_lines: int | None = None,
+        since: datetime | None = None,
+        source: OutputSource | None = None,
+    ) -> AsyncIterator[OutputStream]:
+        """Follow a job's output until its verdict; see :class:`OutputStream`.
+
+        Args:
+            offset: begin at this byte.
+            tail_bytes, tail_lines: begin so much before the end of what is recorded now.
+            since: begin with what was read from the job at this time (aware) or later.
+            source: only this one of the two streams.
+        """
+        request = StreamRequest(job_id=job_id, source=OutputSource(source or OutputSource.UNSPECIFIED))
+        if tail_bytes is not None:
+            request.tail_bytes = tail_bytes
+        elif tail_lines is not None:
+            request.tail_lines = tail_lines
+        elif since is not None:
+            request.since = since
+        else:
+            request.offset = offset
+        output = OutputStream(self, request)
         try:
             yield output
         finally:
@@ -214,14 +242,15 @@ class OutputStream:
     """A job's output, byte for byte, through every loss of the connection.
 
     Attributes:
-        offset: of the first byte that was not given yet; a later stream can begin there.
+        offset: of the first byte that was not given yet, once that is known; a later stream can begin there.
+        gaps: what could not be recorded, so far.
         verdict: how the job ended, once the iteration is over.
     """
 
-    def __init__(self, client: JobClient, job_id: str, offset: int) -> None:
+    def __init__(self, client: JobClient, request: StreamRequest) -> None:
         self._client = client
-        self._job_id = job_id
-        self.offset = offset
+        self._request = request
+        self.gaps: list[Gap] = []
         self.verdict: Verdict | None = None
         self._call = AsyncExitStack()
         self._answers: Answers[StreamResponse] | None = None
@@ -241,11 +270,20 @@ class OutputStream:
             answer = await self._receive()
             _, event = betterproto.which_one_of(answer, "event")
             if isinstance(event, Output):
-                self.offset = event.offset + len(event.data)
+                self._request.offset = event.offset + len(event.data)  # a stream that is cut goes on from here
                 return event
+            if isinstance(event, Heartbeat):
+                self._request.offset = event.offset
+            if isinstance(event, Gap):
+                self.gaps.append(event)
             if isinstance(event, Verdict):
                 self.verdict = event
         raise StopAsyncIteration
+
+    @property
+    def offset(self) -> int:
+        field, value = betterproto.which_one_of(self._request, "start")
+        return value if field == "offset" and isinstance(value, int) else 0
 
     async def _receive(self) -> StreamResponse:
         while True:
@@ -269,8 +307,7 @@ class OutputStream:
 
     async def _begin(self) -> Answers[StreamResponse]:
         channel = await self._client.channel()
-        request = StreamRequest(job_id=self._job_id, offset=self.offset)
-        return await self._call.enter_async_context(channel.call(methods.STREAM, request))
+        return await self._call.enter_async_context(channel.call(methods.STREAM, self._request))
 
     async def _break_off(self) -> None:
         self._answers = None

@@ -6,6 +6,8 @@ They are generated from ``api/proto`` (see ``api/proto/generate.py``); what each
 from api._generated.jobworker.v1 import (
     DeleteRequest,
     DeleteResponse,
+    Gap,
+    Heartbeat,
     Job,
     JobSpec,
     JobState,
@@ -36,6 +38,8 @@ __all__ = [
     "TERMINAL_STATES",
     "DeleteRequest",
     "DeleteResponse",
+    "Gap",
+    "Heartbeat",
     "Job",
     "JobSpec",
     "JobState",

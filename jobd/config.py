@@ -46,6 +46,7 @@ class Config:
     keepalive: float = _setting(
         "between two PINGs to a client; one unanswered as long ends its connection", "SECONDS", 30.0, 1
     )
+    heartbeat: float = _setting("after which a quiet output stream gets a sign of life", "SECONDS", 15.0)
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
 
 

@@ -121,7 +121,7 @@ async def _run(
                 ) as workers,
                 open_broker(workers, store, journal, logs, max_pending=config.max_pending) as broker,
             ):
-                service = JobWorkerService(broker)
+                service = JobWorkerService(broker, config.heartbeat)
                 handler = stack([audit, authenticate, authorize, translate_errors], router(service.handlers()))
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:

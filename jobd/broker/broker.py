@@ -19,14 +19,13 @@ from jobd.broker.registry import Entry, Registry
 from jobd.worker.errors import (
     JobNotEndedError,
     JobNotRunningError,
-    OffsetBeyondEndError,
     QueueFullError,
     RequestIdReusedError,
     WorkerError,
 )
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
-from jobd.worker.ports import Follower, Journal
+from jobd.worker.ports import Follower, Journal, Start
 
 log = structlog.get_logger(__name__)
 
@@ -157,11 +156,11 @@ class Broker:
         await self._run(entry, worker)
 
     async def _run(self, entry: Entry, worker: Worker) -> None:
-        worker.begin(entry.cell)
-        await self._see_out(entry, worker)
+        await self._see_out(entry, worker, worker.begin(entry.cell))
 
-    async def _see_out(self, entry: Entry, worker: Worker) -> None:
+    async def _see_out(self, entry: Entry, worker: Worker, launched: trio.Event) -> None:
         job_id = entry.cell.job.id
+        await launched.wait()  # before that, the log of an adopted job does not know how far it goes
         entry.begun.set()
         await entry.cell.ended()
         worker.forget(job_id)
@@ -216,8 +215,8 @@ class Broker:
                     nursery.start_soon(first, entry)
         return [entry.present() for entry in entries]
 
-    async def follow(self, reference: str, offset: int) -> tuple[Follower, Callable[[], Awaitable[Job]]]:
-        """Follow a job's output from ``offset``; a job that waits is followed from when it starts.
+    async def follow(self, reference: str, start: Start) -> tuple[Follower, Callable[[], Awaitable[Job]]]:
+        """Follow a job's output; a job that waits is followed from when it starts.
 
         Returns:
             The follower, and a function to wait for the job's end with once the follower has ended.
@@ -229,10 +228,8 @@ class Broker:
         await entry.cell.wait_until(lambda job: job.state is not State.PENDING)
         worker = await entry.active_worker()
         job = entry.present()
-        if offset > job.output_bytes:
-            raise OffsetBeyondEndError(job.id, offset, job.output_bytes)
-        follower = worker.stream(job.id, offset) if worker else self._archive.follow(job, offset)
-        return follower, entry.cell.ended
+        following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
+        return await following, entry.cell.ended
 
     async def stop(self, reference: str, *, by: str, grace: float | None) -> Job:
         """End a job; returns when no process of it is left. One that has ended is returned as it is.
@@ -312,11 +309,11 @@ class Broker:
             if job.state is State.PENDING:
                 self._registry.add(entry)
                 self._queue.append(entry)
-            elif worker.adopt(entry.cell) is not None:
+            elif (adopted := worker.adopt(entry.cell)) is not None:
                 self._registry.add(entry)
                 entry.worker = worker
                 self._taken[worker.name].add(job.id)
-                self._nursery.start_soon(self._see_out, entry, worker)
+                self._nursery.start_soon(self._see_out, entry, worker, adopted)
             elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
                 entry.cell.set(job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING))
                 self._registry.add(entry)

@@ -9,7 +9,7 @@ import trio
 
 from jobd.worker.job import Ended, Job, JobCell
 from jobd.worker.lifecycle import State
-from jobd.worker.ports import Follower, Journal
+from jobd.worker.ports import Follower, Journal, Start
 
 
 class Worker(Protocol):
@@ -37,7 +37,7 @@ class Worker(Protocol):
     def signal(self, job_id: str, signum: int, *, by: str) -> Job:
         """Send a signal to a job's process group."""
 
-    def stream(self, job_id: str, offset: int) -> Follower:
+    async def stream(self, job_id: str, start: Start) -> Follower:
         """Follow a job's output."""
 
     def progress(self, job_id: str) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class Store(Journal, Protocol):
 class Archive(Protocol):
     """The recorded output of jobs that have ended."""
 
-    def follow(self, job: Job, offset: int) -> Follower:
+    async def follow(self, job: Job, start: Start) -> Follower:
         """Read it."""
 
     async def recover(self, job_id: str) -> tuple[int, int]:

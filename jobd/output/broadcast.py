@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from jobd.worker.ports import Record
+from jobd.worker.ports import Gap, Record
 
 BUFFER: Final = 16
 """Records that a live reader may be behind; all readers share the bytes of a record."""
@@ -25,10 +25,10 @@ class Subscription:
 
     def __init__(self, broadcast: Broadcast, buffer: int) -> None:
         self._broadcast = broadcast
-        self._send, self._receive = trio.open_memory_channel[Record](buffer)
+        self._send, self._receive = trio.open_memory_channel[Record | Gap](buffer)
         self.lagging = False
 
-    def offer(self, record: Record) -> bool:
+    def offer(self, record: Record | Gap) -> bool:
         """Hand over a record, or let the reader lag. Never waits."""
         try:
             self._send.send_nowait(record)
@@ -38,10 +38,10 @@ class Subscription:
             return False
         return True
 
-    async def receive(self) -> list[Record]:
+    async def receive(self) -> list[Record | Gap]:
         """Wait for records; empty when the broadcast has ended, or the reader lags."""
         try:
-            records = [await self._receive.receive()]
+            records: list[Record | Gap] = [await self._receive.receive()]
         except trio.EndOfChannel:
             return []
         try:
@@ -74,7 +74,7 @@ class Broadcast:
         self._subscriptions.add(subscription)
         return subscription
 
-    def publish(self, record: Record) -> None:
+    def publish(self, record: Record | Gap) -> None:
         """Give a record to every reader that keeps up. Never waits."""
         lagging = [s for s in self._subscriptions if not s.offer(record)]
         self._subscriptions.difference_update(lagging)

@@ -18,9 +18,9 @@ from jobd.output.broadcast import Broadcast, Subscription
 from jobd.output.files import delete
 from jobd.output.reader import LogReader
 from jobd.output.writer import LogWriter
-from jobd.worker.errors import OutputDamagedError
+from jobd.worker.errors import OffsetBeyondEndError, OutputDamagedError
 from jobd.worker.job import Job
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Gap, Record, Source, Start
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +75,8 @@ class Log:
             if taken.error and not self.dropped:
                 log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
             self.dropped += taken.dropped
+            if taken.gap:
+                self.broadcast.publish(taken.gap)
             if taken.record:
                 self.end = taken.record.end
                 self.broadcast.publish(taken.record)
@@ -91,12 +93,29 @@ class Log:
                 await trio.to_thread.run_sync(self._writer.finish, self._clock())
             except OSError as exc:
                 log.error("output may not survive a power cut", job=self.job_id, error=exc.strerror)
+            if gap := self._writer.take_gap():
+                self.broadcast.publish(gap)
             self.complete = True
             self.broadcast.end()
             self._on_complete()
 
-    def follow(self, offset: int) -> LogFollower:
-        return LogFollower(self, LogReader(self._root, self.job_id), offset)
+    async def follow(self, start: Start) -> LogFollower:
+        reader = LogReader(self._root, self.job_id)
+        offset = await self._locate(reader, start)
+        if offset > self.end:
+            raise OffsetBeyondEndError(self.job_id, offset, self.end)
+        return LogFollower(self, reader, offset)
+
+    async def _locate(self, reader: LogReader, start: Start) -> int:
+        if start.offset is not None:
+            return start.offset
+        if start.tail_bytes is not None:
+            return max(0, self.end - start.tail_bytes)
+        if start.tail_lines is not None:
+            return await trio.to_thread.run_sync(reader.at_lines, start.tail_lines, self.end)
+        if start.time is not None:
+            return await trio.to_thread.run_sync(reader.at_time, start.time, self.end)
+        return 0
 
 
 class LogFollower:
@@ -105,35 +124,35 @@ class LogFollower:
     def __init__(self, log_: Log, reader: LogReader, offset: int) -> None:
         self._log = log_
         self._reader = reader
-        self._offset = offset
+        self.offset = offset
         self._live: Subscription | None = None
 
-    async def receive(self) -> Sequence[Record]:
+    async def receive(self) -> Sequence[Record | Gap]:
         while True:
             if self._live:
                 records = await self._live.receive()
-                fresh = [record for record in records if record.offset >= self._offset]
+                fresh = [record for record in records if record.offset >= self.offset]
                 if fresh:
-                    self._offset = fresh[-1].end
+                    self.offset = fresh[-1].end
                     return fresh
                 self._live.close()
                 self._live = None
-            if self._offset < self._log.end:
+            if self.offset < self._log.end:
                 return await self._from_disk()
             if self._log.complete:
                 return ()
             self._live = self._log.broadcast.subscribe()
 
-    async def _from_disk(self) -> Sequence[Record]:
+    async def _from_disk(self) -> Sequence[Record | Gap]:
         try:
-            records = await trio.to_thread.run_sync(self._reader.read, self._offset, self._log.end)
+            records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end)
         except OSError as exc:
             log.error("recorded output cannot be read", job=self._log.job_id, error=exc.strerror)
-            raise OutputDamagedError(self._log.job_id, self._offset) from exc
+            raise OutputDamagedError(self._log.job_id, self.offset) from exc
         except OutputDamagedError:
-            log.error("recorded output is damaged", job=self._log.job_id, offset=self._offset)
+            log.error("recorded output is damaged", job=self._log.job_id, offset=self.offset)
             raise
-        self._offset = records[-1].end
+        self.offset = records[-1].end
         return records
 
     def close(self) -> None:
@@ -168,9 +187,9 @@ class LogStore:
         """The log of a job: the live one, or that of a job that ended with ``end`` bytes recorded."""
         return self._open.get(job_id) or Log(self._root, job_id, end=end, complete=True)
 
-    def follow(self, job: Job, offset: int) -> LogFollower:
+    async def follow(self, job: Job, start: Start) -> LogFollower:
         """Read the output of a job that has ended."""
-        return self.get(job.id, job.output_bytes).follow(offset)
+        return await self.get(job.id, job.output_bytes).follow(start)
 
     async def delete(self, job_id: str) -> None:
         """Delete a job's output, whole."""

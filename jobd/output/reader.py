@@ -10,7 +10,7 @@ from typing import Final
 from jobd.output.files import Segment, starts_of
 from jobd.output.record import END, GAP, Entry
 from jobd.worker.errors import OutputDamagedError
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Gap, Record, Source
 
 BATCH: Final = 256 * 1024
 """Bytes that are read at a time, and the most in one record."""
@@ -29,8 +29,8 @@ class LogReader:
         self._summed_to = -1
         self._next = -1  # the offset after the last byte read
 
-    def read(self, offset: int, end: int) -> list[Record]:
-        """The next records from ``offset``, which is before ``end``, the end of what is recorded now.
+    def read(self, offset: int, end: int) -> list[Record | Gap]:
+        """What comes next from ``offset``, which is before ``end``, the end of what is recorded now.
 
         Raises:
             OutputDamagedError: what should be there is not, or is not what was written.
@@ -41,30 +41,32 @@ class LogReader:
         if not entries or entries[0].offset > offset:
             raise OutputDamagedError(self._job_id, offset)
         records = self._records(segment, entries, offset, end)
-        if not records:
+        if not records or records[-1].end <= offset:
             raise OutputDamagedError(self._job_id, offset)
         self._next = records[-1].end
         return records
 
-    def _records(self, segment: Segment, entries: list[Entry], offset: int, end: int) -> list[Record]:
+    def _records(self, segment: Segment, entries: list[Entry], offset: int, end: int) -> list[Record | Gap]:
         data = os.pread(segment.data, min(BATCH, end - offset), offset - segment.start)
         limit = offset + len(data)
         whole = len(entries) < ENTRIES  # these are all the entries that there are
-        records: list[Record] = []
+        records: list[Record | Gap] = []
         position = offset
         for number, entry in enumerate(entries):
             following = entries[number + 1] if number + 1 < len(entries) else None
             if following is None and not whole:
                 break  # where this run ends stands in an entry that was not read yet
+            if position >= limit and entry.kind != GAP:
+                break
             self._number += bool(number)
             stop = min(limit, following.offset if following else limit)
-            if entry.kind not in (GAP, END) and stop > position:
+            if entry.kind == GAP and (number or offset != self._next):
+                records.append(Gap(entry.offset, entry.dropped))
+            elif entry.kind not in (GAP, END) and stop > position:
                 piece = data[position - offset : stop - offset]
                 records.append(Record(position, Source(entry.kind), entry.time, piece))
                 self._check(entry, following, position, piece)
                 position = stop
-            if position >= limit:
-                break
         return records
 
     def _check(self, entry: Entry, following: Entry | None, position: int, piece: bytes) -> None:
@@ -95,6 +97,42 @@ class LogReader:
         self._number = _search(segment, offset)
         return segment
 
+    # ---- finding where to begin
+
+    def at_time(self, time: int, end: int) -> int:
+        """The offset of the first run that began at this time or later; ``end`` when there is none."""
+        for start in starts_of(self._root, self._job_id):
+            segment = Segment.read(self._root, self._job_id, start)
+            try:
+                number = _first_since(segment, time)
+                found = segment.entries(number, 1)
+            finally:
+                segment.close()
+            if found and found[0].kind != END:
+                return min(found[0].offset, end)
+        return end
+
+    def at_lines(self, count: int, end: int) -> int:
+        """The offset of the last ``count`` lines before ``end``; a last line that has no newline counts as one."""
+        if count <= 0:
+            return end
+        newlines, position = 0, end
+        for start in reversed(starts_of(self._root, self._job_id)):
+            segment = Segment.read(self._root, self._job_id, start)
+            try:
+                while position > start:
+                    block = max(start, position - BATCH)
+                    data = os.pread(segment.data, position - block, block - start)
+                    if position == end:
+                        data = data.removesuffix(b"\n")
+                    found = data.count(b"\n")
+                    if newlines + found >= count:
+                        return block + _nth_last_newline(data, count - newlines) + 1
+                    newlines, position = newlines + found, block
+            finally:
+                segment.close()
+        return 0
+
     def close(self) -> None:
         """Let go of the files."""
         if self._segment is not None:
@@ -113,3 +151,23 @@ def _search(segment: Segment, offset: int) -> int:
         else:
             high = middle
     return low
+
+
+def _first_since(segment: Segment, time: int) -> int:
+    """The number of the first entry that began at this time or later (entries are sorted by it, if the clock is)."""
+    low, high = 0, segment.entry_count
+    while low < high:
+        middle = (low + high) // 2
+        [*entry] = segment.entries(middle, 1)
+        if entry and entry[0].time < time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _nth_last_newline(data: bytes, count: int) -> int:
+    position = len(data)
+    for _ in range(count):
+        position = data.rindex(b"\n", 0, position)
+    return position

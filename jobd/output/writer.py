@@ -11,7 +11,7 @@ from typing import Final
 
 from jobd.output.files import Segment, starts_of
 from jobd.output.record import END, ENTRY, GAP, Entry
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Gap, Record, Source
 
 SEGMENT_SIZE: Final = 64 * 1024 * 1024
 RUN_SIZE: Final = 1024 * 1024
@@ -28,12 +28,14 @@ class Taken:
 
     Attributes:
         record: what was recorded, if something was.
+        gap: what is missing before it, if something is.
         dropped: bytes that were read and could not be recorded.
         error: why not.
         ended: the stream has ended.
     """
 
     record: Record | None = None
+    gap: Gap | None = None
     dropped: int = 0
     error: str = ""
     ended: bool = False
@@ -61,6 +63,7 @@ class LogWriter:
         self._run: Entry | None = None  # the entry that bytes are added to
         self._sum = 0  # the CRC of the run so far
         self._gap = 0  # dropped bytes that no entry tells of yet
+        self._told: Gap | None = None  # of which an entry tells, and nobody was told yet
         self.end = 0
         self.dropped = 0
 
@@ -114,7 +117,7 @@ class LogWriter:
         record = Record(self.end, source, self._run.time, data)
         self._sum = zlib.crc32(data, self._sum)
         self.end = record.end
-        return Taken(record=record)
+        return Taken(record=record, gap=self.take_gap())
 
     def _prepare(self, source: Source, time: int) -> Segment:
         """See that the last entry of the index is one for bytes of this stream."""
@@ -122,8 +125,7 @@ class LogWriter:
         if segment is None or self.end - segment.start >= self._segment_size:
             segment = self._roll(time)
         if self._gap:
-            self._add(segment, Entry(GAP, self.end, time, self._gap, self._sum))
-            self._run, self._sum, self._gap = None, 0, 0
+            self._note_gap(segment, time)
         run = self._run
         fits = (
             run is not None and run.kind == source and time - run.time < RUN_TIME and self.end - run.offset < RUN_SIZE
@@ -131,6 +133,19 @@ class LogWriter:
         if not fits:
             self._begin(segment, Entry(source, self.end, time, 0, self._sum))
         return segment
+
+    def _note_gap(self, segment: Segment, time: int) -> None:
+        if self._run is not None and self._run.offset == self.end:
+            self._entries -= 1  # as in _begin
+            self._sum = self._run.sum
+        self._add(segment, Entry(GAP, self.end, time, self._gap, self._sum))
+        self._told = Gap(self.end, self._gap)
+        self._run, self._sum, self._gap = None, 0, 0
+
+    def take_gap(self) -> Gap | None:
+        """The gap that was noted since this was asked before, if one was."""
+        told, self._told = self._told, None
+        return told
 
     def _begin(self, segment: Segment, entry: Entry) -> None:
         if self._run is not None and self._run.offset == self.end:
@@ -183,8 +198,7 @@ class LogWriter:
             return
         try:
             if self._gap:
-                self._add(segment, Entry(GAP, self.end, time, self._gap, self._sum))
-                self._gap = self._sum = 0
+                self._note_gap(segment, time)
             self._add(segment, Entry(END, self.end, time, 0, self._sum))
             os.fdatasync(segment.data)
             os.fdatasync(segment.index)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
 from api import messages as m
 from api import methods
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
+from jobd.worker.ports import Follower, Gap, Record
 
-MAX_WAIT: int = 1000
+MAX_WAIT: Final = 1000
 """The most jobs that one Wait may name."""
 
 
 class JobWorkerService:
     """The methods. Authentication, authorization and audit are done before; errors are translated after."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, heartbeat: float) -> None:
+        """
+        Args:
+            heartbeat: seconds after which a quiet stream gets a sign of life.
+        """
         self._broker = broker
+        self._heartbeat = heartbeat
 
     def handlers(self) -> dict[str, Handler]:
         """The handler for each path."""
@@ -58,14 +69,24 @@ class JobWorkerService:
 
     async def stream(self, call: ServerCall, request: m.StreamRequest) -> None:
         call.job_id = request.job_id
-        follower, ended = await self._broker.follow(request.job_id, t.offset_of(request))
+        source = t.source_of(request)
+        follower, ended = await self._broker.follow(request.job_id, t.start_of(request))
         try:
             call.start_response()
-            while records := await follower.receive():
-                await call.send_all([t.output_message(record) for record in records])
+            while (events := await self._next(call, follower)) != ():
+                wanted = [e for e in events if source is None or isinstance(e, Gap) or e.source is source]
+                if wanted:
+                    await call.send_all([t.event_message(event) for event in wanted])
         finally:
             follower.close()
         await call.send(t.verdict_message(await ended()))
+
+    async def _next(self, call: ServerCall, follower: Follower) -> Sequence[Record | Gap]:
+        """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
+        while True:
+            with trio.move_on_after(self._heartbeat):
+                return await follower.receive()
+            await call.send(t.heartbeat_message(follower.offset))
 
     async def list(self, call: ServerCall, request: m.ListRequest) -> m.ListResponse:
         before, size, states = t.page_of(request)

@@ -15,8 +15,9 @@ from api.errors import FieldViolation, InvalidArgumentError
 from jobd.broker.broker import WorkerView
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
-from jobd.worker.ports import Record
+from jobd.worker.ports import Gap, Record, Source, Start
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REQUEST_ID: Final = 128
 MAX_GRACE: Final = 86400.0
 DEFAULT_PAGE: Final = 100
@@ -70,14 +71,26 @@ def signal_of(request: m.SignalRequest) -> int:
     return request.signal
 
 
-def offset_of(request: m.StreamRequest) -> int:
-    """The offset to begin at."""
-    _, value = betterproto.which_one_of(request, "start")
+def start_of(request: m.StreamRequest) -> Start:
+    """Where to begin."""
+    field, value = betterproto.which_one_of(request, "start")
+    if isinstance(value, datetime):
+        return Start(time=int((value - EPOCH) / timedelta(microseconds=1)) * 1000)
     if value is None:
-        return 0
+        return Start()
     if not isinstance(value, int) or value < 0:
-        raise refuse("offset", "is negative")
-    return value
+        raise refuse(field, "is negative")
+    return Start(**{field: value})
+
+
+def source_of(request: m.StreamRequest) -> Source | None:
+    """Which of the two streams, None for both."""
+    if request.source == m.OutputSource.UNSPECIFIED:
+        return None
+    try:
+        return Source(request.source)
+    except ValueError as exc:
+        raise refuse("source", "is neither stdout nor stderr") from exc
 
 
 def page_of(request: m.ListRequest) -> tuple[int, int, list[State]]:
@@ -155,7 +168,7 @@ def job_message(job: Job) -> m.Job:
 def _time(nanoseconds: int | None) -> datetime | None:
     if nanoseconds is None:
         return None
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanoseconds // 1000)
+    return EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
 def worker_message(view: WorkerView) -> m.Worker:
@@ -177,6 +190,18 @@ def verdict_message(job: Job) -> m.StreamResponse:
             message=job.message,
         )
     )
+
+
+def heartbeat_message(offset: int) -> m.StreamResponse:
+    """A sign of life on a quiet stream."""
+    return m.StreamResponse(heartbeat=m.Heartbeat(offset))
+
+
+def event_message(event: Record | Gap) -> bytes:
+    """The wire form of the message for what a follower gave."""
+    if isinstance(event, Gap):
+        return bytes(m.StreamResponse(gap=m.Gap(event.offset, event.dropped)))
+    return output_message(event)
 
 
 def output_message(record: Record) -> bytes:

@@ -41,6 +41,33 @@ class Record:
         return self.offset + len(self.data)
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes that a job wrote before ``offset``, after what was recorded up to there, and that could not be recorded."""
+
+    offset: int
+    dropped: int
+
+    @property
+    def end(self) -> int:
+        """The offset after it: a gap takes none up."""
+        return self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a follower begins: the first that is not None counts; with none, at the first byte.
+
+    Attributes:
+        time: nanoseconds since the epoch.
+    """
+
+    offset: int | None = None
+    tail_bytes: int | None = None
+    tail_lines: int | None = None
+    time: int | None = None
+
+
 class Pipe(Protocol):
     """The reading end of one of a job's streams."""
 
@@ -101,8 +128,12 @@ class Launcher(Protocol):
 class Follower(Protocol):
     """One reader of a job's output."""
 
-    async def receive(self) -> Sequence[Record]:
-        """Wait for the next records, in order and without a gap; an empty sequence is the end."""
+    @property
+    def offset(self) -> int:
+        """Of the next byte."""
+
+    async def receive(self) -> Sequence[Record | Gap]:
+        """Wait for what comes next, in order; an empty sequence is the end. Cancelling loses nothing."""
 
     def close(self) -> None:
         """Stop following."""
@@ -132,8 +163,12 @@ class OutputLog(Protocol):
     async def leave(self) -> None:
         """Let go without an end: another process will go on."""
 
-    def follow(self, offset: int) -> Follower:
-        """Read from ``offset`` on, live until :meth:`finish`."""
+    async def follow(self, start: Start) -> Follower:
+        """Read from there on, live until :meth:`finish`.
+
+        Raises:
+            OffsetBeyondEndError: so much was not recorded.
+        """
 
 
 class OutputStore(Protocol):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from jobd.worker.errors import JobNotFoundError
 from jobd.worker.job import Job, JobCell, JobSpec
 from jobd.worker.lifecycle import Event, State
-from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process
+from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process, Start
 from jobd.worker.supervisor import Supervisor, Timings
+
+BEGINNING: Final = Start()
 
 
 class NoJournal:
@@ -146,9 +149,13 @@ class Worker:
         """Wait for the end of a job."""
         return await self._supervisor(job_id).cell.ended()
 
-    def stream(self, job_id: str, offset: int = 0) -> Follower:
-        """Follow a job's output from ``offset``; it ends when the job has ended and all was given."""
-        return self._supervisor(job_id).output.follow(offset)
+    async def stream(self, job_id: str, start: Start = BEGINNING) -> Follower:
+        """Follow a job's output; it ends when the job has ended and all was given.
+
+        Raises:
+            OffsetBeyondEndError: so much was not recorded.
+        """
+        return await self._supervisor(job_id).output.follow(start)
 
     def forget(self, job_id: str) -> None:
         """Let go of a job that has ended."""

@@ -925,3 +925,20 @@ async def test_a_profile_that_is_not_needed_is_not_read(jobcli: Jobcli, tmp_path
     path.parent.mkdir(parents=True)
     path.write_text("no TOML")
     await jobcli.ok("workers")
+
+
+async def test_stream_begins_with_the_last_lines_of_one_stream(jobcli: Jobcli) -> None:
+    """--tail, --since and --only."""
+    script = "for i in 1 2 3; do echo out $i; echo err $i >&2; done"
+    job_id = (await jobcli.ok("start", "--", "sh", "-c", script)).strip()
+    await jobcli.ok("wait", job_id)
+    assert (await jobcli("stream", "--only", "stdout", "--tail", "99", job_id)).text == "out 1\nout 2\nout 3\n"
+    assert await jobcli.ok("stream", "-n", "0", job_id) == ""
+    since = await jobcli("stream", "--since", "1h", "--only", "stderr", job_id)
+    assert (since.code, since.text, since.error) == (0, "", "err 1\nerr 2\nerr 3\n")
+
+
+@pytest.mark.parametrize("flags", [("--since", "yesterday"), ("--tail", "3", "--from", "1"), ("--only", "stdin")])
+async def test_a_beginning_that_makes_no_sense_is_said(offline: Jobcli, flags: tuple[str, ...]) -> None:
+    """125, one sentence."""
+    assert await offline.fails("stream", *flags, "abcd")

@@ -71,7 +71,9 @@ def test_the_table_is_the_policy() -> None:
 
 def test_every_method_has_a_handler_and_every_handler_a_method() -> None:
     """Nothing is served that the table does not have, and nothing stands in the table that is not served."""
-    service = JobWorkerService(cast(Broker, None))  # making the table of handlers asks nothing of the broker
+    service = JobWorkerService(
+        cast(Broker, None), heartbeat=15
+    )  # making the table of handlers asks nothing of the broker
     assert set(service.handlers()) == {method.path for method in METHODS}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobd.output.log import Log
 from jobd.worker.job import JobSpec
-from jobd.worker.ports import Follower, Source
+from jobd.worker.ports import Follower, Gap, Record, Source
 from jobd.worker.worker import Worker
 
 
@@ -23,6 +23,8 @@ async def collect(follower: Follower) -> dict[Source, bytes]:
     try:
         while records := await follower.receive():
             for record in records:
+                if isinstance(record, Gap):
+                    continue
                 assert expected is None or record.offset == expected
                 expected = record.end
                 out[record.source] += record.data
@@ -33,13 +35,13 @@ async def collect(follower: Follower) -> dict[Source, bytes]:
 
 async def until_output(worker: Worker, job_id: str, wanted: bytes) -> None:
     """Wait until the job has written something."""
-    follower = worker.stream(job_id)
+    follower = await worker.stream(job_id)
     seen = b""
     try:
         while wanted not in seen:
             records = await follower.receive()
             assert records, f"the job ended without writing {wanted!r}; it wrote {seen!r}"
-            seen += b"".join(record.data for record in records)
+            seen += b"".join(record.data for record in records if isinstance(record, Record))
     finally:
         follower.close()
 

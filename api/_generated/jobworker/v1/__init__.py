@@ -217,9 +217,19 @@ class StreamRequest(betterproto.Message):
     """As in StopRequest."""
 
     offset: int = betterproto.int64_field(2, group="start")
-    """
-    A byte offset into stdout and stderr together, as in Output.offset. 0 is the first byte.
-    """
+    """A byte offset into stdout and stderr together, as in Output.offset."""
+
+    tail_bytes: int = betterproto.int64_field(4, group="start")
+    """So many bytes before the end of what is recorded now."""
+
+    tail_lines: int = betterproto.int64_field(5, group="start")
+    """So many lines before it (of stdout and stderr together)."""
+
+    since: datetime = betterproto.message_field(6, group="start")
+    """What was read from the job at this time or later."""
+
+    source: "OutputSource" = betterproto.enum_field(3)
+    """Only this one of the two streams; both when unset."""
 
 
 @dataclass(eq=False, repr=False)
@@ -257,9 +267,31 @@ class Verdict(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class Gap(betterproto.Message):
+    """
+    Bytes that the job wrote here, and that could not be recorded: the disk was full, or the job's limit was reached.
+    """
+
+    offset: int = betterproto.int64_field(1)
+    """The offset of the next byte that was recorded."""
+
+    dropped_bytes: int = betterproto.int64_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class Heartbeat(betterproto.Message):
+    """Nothing has happened for a while, and the stream is alive."""
+
+    offset: int = betterproto.int64_field(1)
+    """The offset of the next byte."""
+
+
+@dataclass(eq=False, repr=False)
 class StreamResponse(betterproto.Message):
     output: "Output" = betterproto.message_field(1, group="event")
     verdict: "Verdict" = betterproto.message_field(2, group="event")
+    gap: "Gap" = betterproto.message_field(3, group="event")
+    heartbeat: "Heartbeat" = betterproto.message_field(4, group="event")
 
 
 @dataclass(eq=False, repr=False)

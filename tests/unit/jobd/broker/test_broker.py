@@ -27,7 +27,7 @@ from jobd.worker.errors import (
 )
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
-from jobd.worker.ports import Source
+from jobd.worker.ports import Source, Start
 from jobd.worker.supervisor import Timings
 from tests.support.jobs import collect, put, shell
 
@@ -96,7 +96,7 @@ async def test_a_waiting_job_can_be_stopped(make: Make) -> None:
         waiting = await broker.start(SLEEP, by="alice")
         stopped = await broker.stop(waiting.id, by="bob", grace=None)
         assert (stopped.state, stopped.stopped_by, stopped.pid, stopped.exit_code) == (State.STOPPED, "bob", 0, None)
-        follower, ended = await broker.follow(waiting.id, 0)
+        follower, ended = await broker.follow(waiting.id, Start())
         assert await collect(follower) == {Source.STDOUT: b"", Source.STDERR: b""}
         assert (await ended()).state is State.STOPPED
 
@@ -109,7 +109,7 @@ async def test_a_waiting_job_can_be_followed_before_it_starts(make: Make) -> Non
         got: list[dict[Source, bytes]] = []
 
         async def follow() -> None:
-            follower, _ = await broker.follow(second.id, 0)
+            follower, _ = await broker.follow(second.id, Start())
             got.append(await collect(follower))
 
         async with trio.open_nursery() as nursery:
@@ -224,10 +224,10 @@ async def test_an_offset_beyond_the_end_is_an_error(make: Make) -> None:
     """It is not an empty stream: whoever asks has bytes that this job never wrote."""
     async with make() as broker:
         job = await end_of(broker, await broker.start(shell("printf 12345"), by="alice"))
-        follower, _ = await broker.follow(job.id, 5)
+        follower, _ = await broker.follow(job.id, Start(offset=5))
         follower.close()
         with pytest.raises(OffsetBeyondEndError):
-            await broker.follow(job.id, 6)
+            await broker.follow(job.id, Start(offset=6))
 
 
 async def test_a_job_that_does_not_run_takes_no_signal(make: Make) -> None:
@@ -246,7 +246,7 @@ async def test_progress_is_seen_while_the_job_runs(make: Make) -> None:
     """Query and the list of workers show the bytes recorded so far."""
     async with make() as broker:
         job = await broker.start(shell("printf 12345; sleep 60"), by="alice")
-        follower, _ = await broker.follow(job.id, 0)
+        follower, _ = await broker.follow(job.id, Start())
         await follower.receive()
         follower.close()
         assert (await broker.query(job.id)).output_bytes == 5
@@ -261,7 +261,7 @@ async def test_after_a_restart_everything_is_known(make: Make) -> None:
         waiting = await broker.start(shell("echo later"), by="alice")
     async with make(slots=1) as broker:
         assert await broker.query(done.id) == done
-        follower, _ = await broker.follow(done.id, 0)
+        follower, _ = await broker.follow(done.id, Start())
         assert (await collect(follower))[Source.STDOUT] == b"kept\n"
         interrupted = await broker.query(running.id)
         assert (interrupted.state, interrupted.reason) == (State.STOPPED, Reason.WORKER_SHUT_DOWN)
@@ -278,6 +278,6 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost(make: Make, tmp_path:
     async with make() as broker:
         lost = await broker.query(gone.id)
         assert (lost.state, lost.reason, lost.exit_code) == (State.LOST, Reason.DAEMON_LOST, None)
-        follower, _ = await broker.follow(gone.id, 0)
+        follower, _ = await broker.follow(gone.id, Start())
         assert (await collect(follower))[Source.STDOUT] == b"so far"
         log._writer.leave()  # what the kernel does for a process that was killed

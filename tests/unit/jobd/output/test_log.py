@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 from jobd.output.broadcast import BUFFER
 from jobd.output.log import Log, LogStore
 from jobd.worker.errors import OutputDamagedError
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Record, Source, Start
 from tests.support.jobs import collect, put
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
@@ -33,12 +33,12 @@ async def test_a_follower_that_comes_late_gets_all_of_it(log: Log) -> None:
     for i in range(100):
         await put(log, Source.STDOUT, b"%d\n" % i)
     await log.finish()
-    assert (await collect(log.follow(0)))[Source.STDOUT] == b"".join(b"%d\n" % i for i in range(100))
+    assert (await collect(await log.follow(Start())))[Source.STDOUT] == b"".join(b"%d\n" % i for i in range(100))
 
 
 async def test_a_follower_listens_live_without_touching_the_disk_again(log: Log) -> None:
     """Once it has caught up it is fed through the broadcast."""
-    follower = log.follow(0)
+    follower = await log.follow(Start())
     async with trio.open_nursery() as nursery:
         got: list[Record] = []
 
@@ -58,7 +58,7 @@ async def test_a_follower_listens_live_without_touching_the_disk_again(log: Log)
 
 async def test_a_follower_that_falls_behind_reads_the_disk_until_it_has_caught_up(log: Log) -> None:
     """The writer never waits for it, its channel is bounded, and it misses nothing."""
-    follower = log.follow(0)
+    follower = await log.follow(Start())
     first: list[Record] = []
     async with trio.open_nursery() as nursery:
 
@@ -90,10 +90,11 @@ async def test_any_two_readings_of_the_same_range_are_equal(log: Log) -> None:
 
 
 async def every(log: Log, offset: int) -> AsyncIterator[Record]:
-    follower = log.follow(offset)
+    follower = await log.follow(Start(offset=offset))
     try:
         while records := await follower.receive():
             for record in records:
+                assert isinstance(record, Record)
                 yield record
     finally:
         follower.close()
@@ -102,7 +103,7 @@ async def every(log: Log, offset: int) -> AsyncIterator[Record]:
 async def test_a_silent_job_has_no_file(log: Log, tmp_path: Path) -> None:
     """Making a file costs more than most jobs that write nothing."""
     await log.finish()
-    assert await collect(log.follow(0)) == {Source.STDOUT: b"", Source.STDERR: b""}
+    assert await collect(await log.follow(Start())) == {Source.STDOUT: b"", Source.STDERR: b""}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,7 +146,7 @@ async def test_what_cannot_be_recorded_is_counted_and_the_rest_stays_whole(
     await put(log, Source.STDERR, b"c" * 100)
     await log.finish()
     assert (log.end, log.dropped) == (1100, 600)
-    assert await collect(log.follow(0)) == {Source.STDOUT: b"a" * 1000, Source.STDERR: b"c" * 100}
+    assert await collect(await log.follow(Start())) == {Source.STDOUT: b"a" * 1000, Source.STDERR: b"c" * 100}
     [error] = [entry for entry in log_guard if entry["log_level"] == "warning"]
     assert error["error"] == os.strerror(errno.EFBIG)
 
@@ -159,7 +160,7 @@ async def test_output_that_was_taken_away_is_an_error_not_an_end(
     for file in (tmp_path / JOB[:2]).iterdir():
         file.unlink()
     with pytest.raises(OutputDamagedError):
-        await collect(log.follow(0))
+        await collect(await log.follow(Start()))
 
 
 @pytest.mark.parametrize("position", [0, 4_999, 9_999])
@@ -174,7 +175,7 @@ async def test_output_that_was_changed_is_an_error(
     content[position] ^= 1
     data.write_bytes(content)
     with pytest.raises(OutputDamagedError):
-        await collect(log.follow(0))
+        await collect(await log.follow(Start()))
 
 
 async def test_an_index_that_was_changed_is_an_error(
@@ -186,4 +187,4 @@ async def test_an_index_that_was_changed_is_an_error(
     [index] = (tmp_path / JOB[:2]).glob("*.index")
     index.write_bytes(bytes(len(index.read_bytes())))
     with pytest.raises(OutputDamagedError):
-        await collect(log.follow(0))
+        await collect(await log.follow(Start()))

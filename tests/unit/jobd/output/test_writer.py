@@ -14,7 +14,7 @@ from jobd.output.files import starts_of
 from jobd.output.reader import LogReader
 from jobd.output.record import ENTRY
 from jobd.output.writer import RUN_TIME, LogWriter, Taken
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Gap, Record, Source
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 
@@ -48,14 +48,17 @@ class Feed:
         self.writer = LogWriter(self.root, JOB, **self.settings)
         self.writer.resume()
 
-    def read(self, offset: int = 0) -> list[Record]:
+    def events(self, offset: int = 0) -> list[Record | Gap]:
         reader = LogReader(self.root, JOB)
-        records: list[Record] = []
+        events: list[Record | Gap] = []
         while offset < self.writer.end:
-            records += reader.read(offset, self.writer.end)
-            offset = records[-1].end
+            events += reader.read(offset, self.writer.end)
+            offset = events[-1].end
         reader.close()
-        return records
+        return events
+
+    def read(self, offset: int = 0) -> list[Record]:
+        return [event for event in self.events(offset) if isinstance(event, Record)]
 
     def close(self) -> None:
         self.writer.leave()
@@ -198,6 +201,42 @@ def test_output_beyond_the_limit_is_dropped_and_counted(tmp_path: Path) -> None:
     assert [r.data for r in feed.read()] == [b"0123456789"]
     feed.killed()
     assert (feed.writer.end, feed.writer.dropped) == (10, 10)
+    feed.close()
+
+
+def test_a_gap_stands_where_the_bytes_are_missing(feed: Feed) -> None:
+    """In the middle and at the end; whoever reads again from any offset before it sees it once."""
+    feed.put(Source.STDOUT, b"before")
+    feed.writer._gap = 7  # as after a write that failed
+    live = feed.put(Source.STDERR, b"after").gap
+    feed.writer._gap = 9
+    feed.writer.finish(99)
+    assert live == Gap(6, 7)
+    assert feed.writer.take_gap() == Gap(11, 9)
+    told = [Gap(6, 7), Gap(11, 9)]
+    for offset in range(6):
+        assert [event for event in feed.events(offset) if isinstance(event, Gap)] == told
+    assert [event for event in feed.events(8) if isinstance(event, Gap)] == told[1:]
+
+
+@pytest.mark.parametrize("size", [30, 10**6])
+def test_a_reader_finds_lines_and_times(tmp_path: Path, size: int) -> None:
+    """Over segments; a last line without a newline is a line; more lines than there are is all of them."""
+    feed = Feed(tmp_path, segment_size=size)
+    for i in range(20):
+        feed.put(Source.STDOUT if i % 2 else Source.STDERR, b"line %d\n" % i)
+    feed.put(Source.STDOUT, b"unterminated")
+    reader = LogReader(tmp_path, JOB)
+    end = feed.writer.end
+
+    def text(offset: int) -> bytes:
+        return b"".join(r.data for r in feed.read(offset))
+
+    assert text(reader.at_lines(1, end)) == b"unterminated"
+    assert text(reader.at_lines(3, end)) == b"line 18\nline 19\nunterminated"
+    assert (reader.at_lines(0, end), reader.at_lines(21, end), reader.at_lines(99, end)) == (end, 0, 0)
+    assert text(reader.at_time(20 * 10**9, end)) == b"line 19\nunterminated"
+    assert (reader.at_time(0, end), reader.at_time(10**12, end)) == (0, end)
     feed.close()
 
 

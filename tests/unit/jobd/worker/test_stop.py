@@ -39,7 +39,7 @@ async def test_a_job_that_ends_itself_in_the_grace_period_keeps_its_code(worker:
     job, _ = await started(worker, "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done")
     ended = await worker.stop(job.id)
     assert (ended.state, ended.exit_code) == (State.STOPPED, 5)
-    assert (await collect(worker.stream(job.id)))[Source.STDOUT] == b"ready\nbye\n"
+    assert (await collect(await worker.stream(job.id)))[Source.STDOUT] == b"ready\nbye\n"
 
 
 async def test_a_job_that_ignores_sigterm_is_killed_after_the_grace_period(worker: Worker) -> None:
@@ -124,7 +124,7 @@ async def test_a_background_child_may_finish_writing(worker: Worker) -> None:
     """For the drain period, output of the group still counts after the process itself has ended."""
     job = await worker.start(shell("(sleep 0.1; echo late) & echo early"))
     ended = await worker.wait(job.id)
-    assert (await collect(worker.stream(job.id)))[Source.STDOUT] == b"early\nlate\n"
+    assert (await collect(await worker.stream(job.id)))[Source.STDOUT] == b"early\nlate\n"
     assert ended.state is State.SUCCEEDED
 
 
@@ -133,7 +133,7 @@ async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker) ->
     job = await worker.start(shell("setsid sh -c 'echo $$ >&2; exec sleep 60' & echo early"))
     with trio.fail_after(10):
         ended = await worker.wait(job.id)
-    got = await collect(worker.stream(job.id))
+    got = await collect(await worker.stream(job.id))
     os.kill(int(got[Source.STDERR]), signal.SIGKILL)
     assert got[Source.STDOUT] == b"early\n"
     assert "still held its output open" in ended.message

@@ -12,7 +12,7 @@ import trio
 from jobd.worker.errors import InvalidSpecError, JobNotFoundError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.lifecycle import State
-from jobd.worker.ports import Source
+from jobd.worker.ports import Source, Start
 from jobd.worker.worker import Worker
 from tests.support.jobs import collect, processes_with, shell, until_output
 
@@ -47,13 +47,13 @@ async def test_output_is_complete_when_the_end_is_published(worker: Worker) -> N
     for _ in range(20):
         job = await worker.wait((await worker.start(shell("printf tail"))).id)
         assert job.output_bytes == 4
-        assert (await collect(worker.stream(job.id)))[Source.STDOUT] == b"tail"
+        assert (await collect(await worker.stream(job.id)))[Source.STDOUT] == b"tail"
 
 
 async def test_bytes_arrive_as_written(worker: Worker) -> None:
     """NUL, invalid UTF-8, an unterminated last line; stdout and stderr apart."""
     job = await worker.start(shell(r"printf '\0\377\200x\ny'; printf '\001' >&2"))
-    assert await collect(worker.stream(job.id)) == {Source.STDOUT: b"\0\xff\x80x\ny", Source.STDERR: b"\x01"}
+    assert await collect(await worker.stream(job.id)) == {Source.STDOUT: b"\0\xff\x80x\ny", Source.STDERR: b"\x01"}
 
 
 async def test_a_stream_is_live(worker: Worker, tmp_path: Path) -> None:
@@ -64,22 +64,24 @@ async def test_a_stream_is_live(worker: Worker, tmp_path: Path) -> None:
     await until_output(worker, job.id, b"before\n")
     assert worker.query(job.id).state is State.RUNNING
     await trio.to_thread.run_sync(gate.write_text, "go\n")
-    assert (await collect(worker.stream(job.id)))[Source.STDOUT] == b"before\nafter\n"
+    assert (await collect(await worker.stream(job.id)))[Source.STDOUT] == b"before\nafter\n"
 
 
 async def test_a_stream_begins_at_any_offset(worker: Worker) -> None:
     """Offsets count the bytes of both streams; a follower that begins in the middle gets exactly the rest."""
     job = await worker.wait((await worker.start(shell("printf 0123456789"))).id)
     for offset in range(11):
-        assert (await collect(worker.stream(job.id, offset)))[Source.STDOUT] == b"0123456789"[offset:]
+        assert (await collect(await worker.stream(job.id, Start(offset=offset))))[Source.STDOUT] == b"0123456789"[
+            offset:
+        ]
 
 
 async def test_followers_do_not_hold_each_other_up(worker: Worker) -> None:
     """One that never reads costs the others, and the job, nothing."""
     job = await worker.start(shell("head -c 3000000 /dev/zero"))
-    stalled = worker.stream(job.id)
+    stalled = await worker.stream(job.id)
     await stalled.receive()
-    got = await collect(worker.stream(job.id))
+    got = await collect(await worker.stream(job.id))
     assert len(got[Source.STDOUT]) == 3_000_000
     assert (await worker.wait(job.id)).output_bytes == 3_000_000
     stalled.close()
@@ -89,7 +91,7 @@ async def test_the_environment_is_clean(worker: Worker, monkeypatch: pytest.Monk
     """Nothing of the daemon's environment reaches a job; what was asked for does, over the base."""
     monkeypatch.setenv("DAEMON_SECRET", "hunter2")
     job = await worker.start(JobSpec(("env",), env={"MINE": "a b", "LANG": "C"}))
-    lines = (await collect(worker.stream(job.id)))[Source.STDOUT].decode().splitlines()
+    lines = (await collect(await worker.stream(job.id)))[Source.STDOUT].decode().splitlines()
     names = {line.split("=")[0] for line in lines}
     assert {"MINE=a b", "LANG=C", f"JOBD_JOB_ID={job.id}"} <= set(lines)
     assert names <= {"PATH", "HOME", "USER", "LOGNAME", "LANG", "JOBD_JOB_ID", "MINE", "PWD", "SHLVL", "_"}
@@ -98,13 +100,13 @@ async def test_the_environment_is_clean(worker: Worker, monkeypatch: pytest.Monk
 async def test_stdin_is_empty_and_the_directory_is_the_one_asked_for(worker: Worker, tmp_path: Path) -> None:
     """A job that reads stdin meets its end; it starts in its cwd."""
     job = await worker.start(shell("cat; pwd", cwd=str(tmp_path)))
-    assert (await collect(worker.stream(job.id)))[Source.STDOUT].decode() == f"{tmp_path}\n"
+    assert (await collect(await worker.stream(job.id)))[Source.STDOUT].decode() == f"{tmp_path}\n"
 
 
 async def test_a_job_inherits_no_descriptor(worker: Worker) -> None:
     """Only stdin, stdout and stderr are open in it (and ls's own)."""
     job = await worker.start(JobSpec(("ls", "/proc/self/fd")))
-    assert (await collect(worker.stream(job.id)))[Source.STDOUT].split() == [b"0", b"1", b"2", b"3"]
+    assert (await collect(await worker.stream(job.id)))[Source.STDOUT].split() == [b"0", b"1", b"2", b"3"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ async def test_what_cannot_be_launched_fails_to_start_and_says_why(worker: Worke
     job = await worker.start(spec)
     assert (job.state, job.reason, job.pid, job.exit_code) == (State.START_FAILED, reason, 0, None)
     assert job.message
-    assert await collect(worker.stream(job.id)) == {Source.STDOUT: b"", Source.STDERR: b""}
+    assert await collect(await worker.stream(job.id)) == {Source.STDOUT: b"", Source.STDERR: b""}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ async def test_hundreds_of_jobs_at_once_each_keep_their_own_output(worker: Worke
     for i, job in enumerate(jobs):
         ended = await worker.wait(job.id)
         assert ended.exit_code == i % 7
-        assert await collect(worker.stream(job.id)) == dict.fromkeys(Source, b"%d\n" % i)
+        assert await collect(await worker.stream(job.id)) == dict.fromkeys(Source, b"%d\n" % i)
 
 
 async def test_the_end_of_the_nursery_ends_the_jobs(tmp_path: Path) -> None:
