@@ -10,12 +10,12 @@ The table's name is the job's name, unless it has a ``name`` of its own.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from api.errors import ConfigError
+from api.toml import read_toml
 
 KEYS: Final = ("argv", "name", "env", "cwd")
 
@@ -36,13 +36,7 @@ def read(path: Path) -> list[JobEntry]:
     Raises:
         ConfigError: it cannot be read, is no TOML, or a table is no job; names the table and key. All or nothing.
     """
-    try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
-    except OSError as exc:
-        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} is not TOML: {exc}") from exc
+    tables = read_toml(path, "the job file")
     if not tables:
         raise ConfigError(f'{path} has no job; write one table a job, with argv = ["command", …]')
     return [_entry(path, name, table) for name, table in tables.items()]

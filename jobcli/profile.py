@@ -7,13 +7,13 @@ A flag wins over ``JOBCLI_<NAME>``, that over the profile: the file given with `
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from api.errors import ConfigError
+from api.toml import read_toml
 
 NAMES: Final = ("server", "cert", "key", "ca")
 ENV_PREFIX: Final = "JOBCLI_"
@@ -66,13 +66,7 @@ def _first_profile(chosen: Path | None, environment: Mapping[str, str]) -> dict[
 
 
 def _read(path: Path) -> dict[str, str]:
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as exc:
-        raise ConfigError(f"cannot read the profile {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the profile {path} is not TOML: {exc}") from exc
+    table = read_toml(path, "the profile")
     wrong = [key for key, value in table.items() if key not in NAMES or not isinstance(value, str)]
     if wrong:
         raise ConfigError(f"the profile {path} has {wrong[0]!a}: a profile has the texts {', '.join(NAMES)}")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from api.errors import ConfigError
+from api.toml import read_toml
 
 ENV_PREFIX: Final = "JOBD_"
 
@@ -82,13 +82,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as exc:
-        raise ConfigError(f"cannot read the configuration file {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the configuration file {path} is not TOML: {exc}") from exc
+    table = read_toml(path, "the configuration file")
     return {
         _known(key, f"{path}"): _convert(_known(key, f"{path}"), value, f"{key} in {path}")
         for key, value in table.items()

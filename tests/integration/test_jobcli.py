@@ -250,7 +250,7 @@ async def test_a_job_file_excludes_a_command(offline: Jobcli, tmp_path: Path) ->
 async def test_a_job_file_that_is_not_there_is_named(offline: Jobcli, tmp_path: Path) -> None:
     """The path and the reason of the system."""
     told = await offline.fails("start", "--file", str(tmp_path / "none.toml"))
-    assert told == f"cannot read {tmp_path}/none.toml: No such file or directory"
+    assert told == f"cannot read the job file {tmp_path}/none.toml: No such file or directory"
 
 
 # ---- run

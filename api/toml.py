@@ -1,0 +1,27 @@
+"""Files that people write."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from api.errors import ConfigError
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Args:
+        what: what the file is to the person who named it, for the error.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"cannot read {what} {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{what} {path} is not TOML: {exc}") from exc
