@@ -87,5 +87,12 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """A longer run of kills at random moments, with a seed printed; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.faults.chaos", *session.posargs)
+
+
 if __name__ == "__main__":
     sys.exit("run me with: sh .ci/nox")

@@ -30,8 +30,8 @@ from jobd.launcher.procfs import signal_group
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
-HEALTHY: Final = 10.0
-"""Seconds that a server must have served for its end to count as the first one again."""
+HEALTHY: Final = 3.0
+"""Seconds that a server must have lived for its end to count as the first one again."""
 SOCKET_ENVIRONMENT: Final = "JOBD_LAUNCHER_FD"
 RESTART_ENVIRONMENT: Final = "JOBD_RESTARTED"
 LEAVING: Final = 30.0
@@ -285,6 +285,8 @@ class Launcher:
         self._selector.register(job.child.report, selectors.EVENT_READ, lambda: self._reported(job))
 
     def _reported(self, job: _Job) -> None:
+        if job.executed or self._jobs.get(job.id) is not job:
+            return  # its death, in the same round, was faster
         self._selector.unregister(job.child.report)
         failure = job.child.failure()
         if failure is None:
