@@ -251,6 +251,7 @@ class OutputStream:
         self._client = client
         self._request = request
         self.gaps: list[Gap] = []
+        self._busy = False
         self.verdict: Verdict | None = None
         self._call = AsyncExitStack()
         self._answers: Answers[StreamResponse] | None = None
@@ -266,6 +267,15 @@ class OutputStream:
             StreamCutError: the stream ended without its verdict, and could not be taken up again in time.
             RpcError: the server refused (NotFoundError, PermissionDeniedError, …).
         """
+        if self._busy:
+            raise trio.BusyResourceError("another task is reading this stream")
+        self._busy = True
+        try:
+            return await self._next()
+        finally:
+            self._busy = False
+
+    async def _next(self) -> Output:
         while self.verdict is None:
             answer = await self._receive()
             _, event = betterproto.which_one_of(answer, "event")

@@ -33,7 +33,7 @@ from jobd.pools.local import open_local_pool
 from jobd.service.errors import translate_errors
 from jobd.service.job_worker import JobWorkerService
 from jobd.storage.directory import hold_directory
-from jobd.storage.sqlite import open_store
+from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.worker.errors import LauncherGoneError
 from jobd.worker.ports import Launcher
@@ -103,8 +103,8 @@ async def _run(
         bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
     ):
         if link:
-            await link.keep("lock", held.lock)
-            await link.keep("listener", listener.fileno())
+            link.keep("lock", held.lock)
+            link.keep("listener", listener.fileno())
         async with open_store(held.path / "jobs.sqlite3") as store:
             journal = PatientJournal(store)
             logs = LogStore(held.path / "output", config.max_output)
@@ -127,13 +127,22 @@ async def _run(
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(Retention(store, logs, keep).run)
                     if link:
-                        await link.ready()
+                        await _acknowledge(link, store)
+                        link.ready()
                         nursery.start_soon(_outlive, link, broker, draining)
                         nursery.start_soon(_leave_when_told, link, draining)
                     await _serve(config, listener, context, handler, draining, task_status)
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError
+
+
+async def _acknowledge(link: LauncherLink, store: SqliteStore) -> None:
+    """Let the launcher forget the jobs whose end an earlier server had recorded, and did not live to acknowledge."""
+    for job_id in list(link.adopted):
+        job = await store.get(job_id)
+        if job is not None and job.state.terminal:
+            link.release_adopted(job_id)
 
 
 async def _leave_when_told(link: LauncherLink, draining: trio.Event) -> None:

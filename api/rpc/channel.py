@@ -74,7 +74,12 @@ class Channel:
         """
         stream = self._begin(method.service, method.name, timeout)
         try:
-            with trio.move_on_after(timeout if timeout is not None else float("inf")) as scope:
+            if timeout is None:
+                # No cancel scope: a stream is entered in one scope of its user's and left in another.
+                await stream.send_message(encode(request), end_stream=True)
+                yield Answers(stream, method.response)
+                return
+            with trio.move_on_after(timeout) as scope:
                 await stream.send_message(encode(request), end_stream=True)
                 yield Answers(stream, method.response)
             if scope.cancelled_caught:

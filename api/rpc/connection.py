@@ -46,8 +46,10 @@ from api.rpc.events import (
 )
 from api.rpc.status import details_of, error_from
 
-MAX_CONCURRENT_STREAMS: Final = 2048
-MAX_FRAME: Final = 1024 * 1024
+MAX_CONCURRENT_STREAMS: Final = 1024
+MAX_FRAME_OF_CLIENT: Final = 64 * 1024
+MAX_FRAME_OF_SERVER: Final = 1024 * 1024
+"""Requests are small; answers with output are not. A frame is held whole before anything in it is looked at."""
 STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
 """A whole message always fits, so a reader that takes whole messages cannot deadlock its own window."""
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
@@ -124,16 +126,17 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     def _set_h2_connection_local_settings(self) -> None:
         codes = h2.settings.SettingCodes
+        client = self.config.client_side
+        max_frame = MAX_FRAME_OF_SERVER if client else MAX_FRAME_OF_CLIENT
         announced = {
             codes.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
             codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            codes.MAX_FRAME_SIZE: MAX_FRAME,
+            codes.MAX_FRAME_SIZE: max_frame,
             codes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
             codes.ENABLE_PUSH: 0,
         }
-        client = self.config.client_side
         self.h2_connection.local_settings = h2.settings.Settings(client=client, initial_values=announced)
-        self.h2_connection.max_inbound_frame_size = MAX_FRAME
+        self.h2_connection.max_inbound_frame_size = max_frame
 
     def initiate_connection(self) -> None:
         self.h2_connection.initiate_connection()

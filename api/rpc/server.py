@@ -83,6 +83,10 @@ class ServerCall:
             self.response_started = True
             self._session.flush()
 
+    async def writable(self) -> None:
+        """Wait until the caller accepts more: before that, there is no need to hold what will be sent."""
+        await self._stream.writable()
+
     async def send(self, message: betterproto.Message | bytes) -> None:
         """Send a response message (or its wire form); waits until the kernel has taken it."""
         await self.send_all([encode(message)])

@@ -134,6 +134,16 @@ class CallStream:
             self._session.flush()
         return bytes(event.data)
 
+    async def writable(self) -> None:
+        """Wait until the peer accepts more of this stream: what it does not want yet need not be held.
+
+        Raises:
+            CancelledError, UnavailableError: as for :meth:`send_message`.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._session.has_window(self):
+            await self.window_opened.wait()
+
     async def send_message(self, data: bytes, *, end_stream: bool = False) -> None:
         """Send one message; returns when the kernel has taken all of it (so at most one chunk is unsent).
 
@@ -184,6 +194,7 @@ class Session:
         self.going_away = False
         self.lost: tuple[type[RpcError], str] | None = None
         self.over = trio.Event()
+        self._window_opened = False  # the connection's, in the batch of input at hand
         self._send_lock = trio.Lock()
         self._flush_wanted = trio.Event()
         self._ping_answered = trio.Event()
@@ -227,6 +238,10 @@ class Session:
                     on_request(self.open_stream(event.stream_id), event)
                 else:
                     self._dispatch(event)
+            if self._window_opened:  # once, however many frames said so
+                self._window_opened = False
+                for stream in self.streams.values():
+                    stream.window_opened.set()
             self.flush()
             if self.transport.pending > CONTROL_LIMIT:
                 await self.transport.drain()
@@ -240,8 +255,7 @@ class Session:
             case Pong():
                 self._ping_answered.set()
             case WindowUpdated() if event.stream_id == 0:
-                for stream in self.streams.values():
-                    stream.handle(event)
+                self._window_opened = True
             case ResponseReceived():
                 pass
             case _:
@@ -290,6 +304,18 @@ class Session:
                 return
             if not taken:
                 await stream.window_opened.wait()
+
+    def has_window(self, stream: CallStream) -> bool:
+        """The peer accepts bytes of this stream now. When not, its ``window_opened`` tells when to ask again."""
+        try:
+            if self.connection.send_window(stream.stream_id) > 0:
+                return True
+        except h2.exceptions.ProtocolError as exc:
+            self._check(stream)
+            raise CancelledError("the peer gave up the call") from exc
+        self._check(stream)
+        stream.window_opened = trio.Event()
+        return False
 
     def _put(self, stream: CallStream, view: memoryview, end_stream: bool) -> int:
         """Put as much of the data on the wire as window and chunk allow; 0 when the window is shut."""

@@ -76,12 +76,16 @@ class Registry:
         wanted = canonical(reference)
         if len(wanted) == FULL and wanted in self._live:
             return self._live[wanted]
-        found = await self._store.starting_with(wanted)
-        if not found:
-            raise JobNotFoundError(wanted)
-        if len(found) > 1:
-            raise AmbiguousIdError(wanted)
-        return self.entry_of(found[0])
+        while True:
+            found = await self._store.starting_with(wanted)
+            if not found:
+                raise JobNotFoundError(wanted)
+            if len(found) > 1:
+                raise AmbiguousIdError(wanted)
+            entry = self.entry_of(found[0])
+            if entry.cell.job.state.terminal or entry.cell.job.id in self._live:
+                return entry
+            # It ended between the reading of the row and now: the row says more by now.
 
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """A page of all jobs, newest first; each with the number that the next page starts below."""

@@ -101,7 +101,6 @@ def _become(
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.umask(UMASK)
-        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
         os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
@@ -109,6 +108,7 @@ def _become(
         report = REPORT
         # Whatever we were given ourselves, and whatever a mistake of ours left open, is not for a job to have.
         os.closerange(REPORT + 1, FIRST_IMPOSSIBLE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)  # only now: our own numbers may be beyond it
         stage = "cwd"
         os.chdir(cwd)
         stage = "exec"

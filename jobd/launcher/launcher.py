@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import selectors
 import signal
 import socket
@@ -60,6 +61,7 @@ class _Server:
     pid: int
     channel: Channel
     started: float
+    ready: bool = False
 
 
 class Launcher:
@@ -113,12 +115,14 @@ class Launcher:
             due = min((at for at in (self._next_start, self._kill_at) if at is not None), default=None)
             wait = None if due is None else max(0.0, due - time.monotonic())
             for key, _ in self._selector.select(wait):
+                if self._selector.get_map().get(key.fd) is not key:
+                    continue  # one before it in this round let go of it; its number may be another's by now
                 try:
                     key.data()
                 except Exception as exc:  # noqa: BLE001 # jobs depend on this process: a bug may cost a message, not them
                     self._say(f"the launcher failed, and goes on: {exc!r}")
             if self._next_start is not None and time.monotonic() >= self._next_start:
-                self._start_server()
+                self._start_server_or_wait()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill_at = None
                 self._signal_server(signal.SIGKILL)
@@ -135,19 +139,26 @@ class Launcher:
                 self._stop()
 
     def _stop(self) -> None:
-        """Pass the wish to end on to the server; without one, there is nothing that would hold us."""
+        """Pass the wish to end on to the server, which ends the jobs; one that is only starting hears it when it is
+        ready. Without a server and without jobs, there is nothing to wait for."""
         self._stopping = True
-        self._next_start = None
-        if self._server:
+        if self._server and (self._server.ready or not self._jobs):
             self._signal_server(signal.SIGTERM)
-        else:
-            self._exit_code = 1 if self._jobs else 0
+        elif not self._server and not self._jobs:
+            self._exit_code = 0
 
     def _signal_server(self, signum: int) -> None:
         if self._server:
             os.kill(self._server.pid, signum)  # our child, and not reaped: the pid is its own
 
     # ---- the server
+
+    def _start_server_or_wait(self) -> None:
+        try:
+            self._start_server()
+        except OSError as exc:  # no descriptors, no memory, no processes: that passes
+            self._next_start = time.monotonic() + LONGEST_PAUSE
+            self._say(f"the server cannot be started ({exc.strerror}); trying again in {LONGEST_PAUSE:g} s")
 
     def _start_server(self) -> None:
         self._next_start = None
@@ -157,8 +168,12 @@ class Launcher:
         if self._served:
             environment[RESTART_ENVIRONMENT] = "1"
         with theirs:
-            # A process group of its own: Ctrl-C at a terminal comes to us alone, and we pass it on once.
-            pid = os.posix_spawn(self._command[0], self._command, environment, setpgroup=0)
+            try:
+                # A process group of its own: Ctrl-C at a terminal comes to us alone, and we pass it on once.
+                pid = os.posix_spawn(self._command[0], self._command, environment, setpgroup=0)
+            except OSError:
+                ours.close()
+                raise
         self._server = _Server(pid, Channel(ours, self._selector, self._hear), time.monotonic())
         names = list(self._kept)
         hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names}
@@ -175,15 +190,17 @@ class Launcher:
         code = os.waitstatus_to_exitcode(status)
         if self._upgrading:
             self._execute_anew()
-        if self._stopping or code == 0 or not self._served:
+        unfinished = self._served and code != 0 and any(job.status is None for job in self._jobs.values())
+        if (self._stopping and not unfinished) or code == 0 or not self._served:
             self._exit_code = code if code >= 0 else 128 - code
             return
         if time.monotonic() - server.started > HEALTHY:
             self._pause = 0.0
         how = f"ended with code {code}" if code >= 0 else f"was ended by signal {-code}"
-        self._say(f"the server {how}; starting it again in {self._pause:g} s ({len(self._jobs)} jobs go on)")
-        self._next_start = time.monotonic() + self._pause
+        pause = self._pause
+        self._next_start = time.monotonic() + pause
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._say(f"the server {how}; starting it again in {pause:g} s ({len(self._jobs)} jobs go on)")
 
     # ---- an upgrade
 
@@ -261,6 +278,10 @@ class Launcher:
 
     def _on_ready(self) -> None:
         self._served = True
+        if self._server:
+            self._server.ready = True
+        if self._stopping:
+            self._signal_server(signal.SIGTERM)
 
     def _on_keep(self, fd: int, name: str) -> None:
         if name in self._kept:
@@ -276,7 +297,7 @@ class Launcher:
         try:
             child = children.spawn(spec["argv"], spec["env"], spec["cwd"], self._nofile)
         except OSError as exc:
-            self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno})
+            self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno or 0})
             return
         job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
         self._watch_report(job)
@@ -332,11 +353,26 @@ class Launcher:
 
 
 def _readable(fd: int) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        return bool(selector.select(0))
+    return _polled(fd, select.POLLIN)
+
+
+def _writable(fd: int) -> bool:
+    return _polled(fd, select.POLLOUT)
+
+
+def _polled(fd: int, event: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(0))
 
 
 def main(command: list[str]) -> int:
     """Run a launcher with this server; returns the exit code."""
-    return Launcher(command, lambda text: print(f"jobd: {text}", file=sys.stderr, flush=True)).run()
+    return Launcher(command, say).run()
+
+
+def say(text: str) -> None:
+    """Tell the operator something, if anybody listens: jobs do not depend on it."""
+    with contextlib.suppress(OSError, ValueError):
+        if _writable(sys.stderr.fileno()):
+            print(f"jobd: {text}", file=sys.stderr, flush=True)

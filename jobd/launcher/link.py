@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,7 +43,9 @@ class LauncherLink:
         self._socket = sock
         self._processes: dict[str, LaunchedProcess] = {}
         self._launching: dict[str, _Launch] = {}
-        self._send_lock = trio.Lock()
+        # Bounded by what is asked for: a launch is waited for, a job has few signals and one release.
+        self._unsent: deque[tuple[protocol.Message, list[int]]] = deque()
+        self._more_unsent = trio.Event()
         self.identity = ""
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
@@ -57,17 +60,18 @@ class LauncherLink:
         Raises:
             LaunchError: it could not be started.
         """
-        memfd = protocol.as_memfd(
-            {"argv": spec.argv, "env": environment_of(job_id, spec), "cwd": spec.cwd or DEFAULT_CWD}
-        )
+        if self.gone.is_set():
+            raise LaunchError(Reason.LAUNCH_REFUSED, str(LauncherGoneError()))
         waiting = self._launching[job_id] = _Launch()
         try:
-            await self._send({"op": "launch", "id": job_id}, [memfd])
+            memfd = protocol.as_memfd(
+                {"argv": spec.argv, "env": environment_of(job_id, spec), "cwd": spec.cwd or DEFAULT_CWD}
+            )
+            self._send({"op": "launch", "id": job_id}, [memfd])
             await waiting.answered.wait()
-        except LauncherGoneError as exc:
-            raise LaunchError(Reason.LAUNCH_REFUSED, str(exc)) from exc
+        except OSError as exc:
+            raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be started now: {exc.strerror}") from exc
         finally:
-            os.close(memfd)
             del self._launching[job_id]
         if waiting.process:
             return waiting.process
@@ -76,32 +80,40 @@ class LauncherLink:
         stage, number = waiting.failure
         raise launch_error(number, spec, cwd_failed=stage == "cwd")
 
-    async def keep(self, name: str, fd: int) -> None:
+    def keep(self, name: str, fd: int) -> None:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
-        await self._send({"op": "keep", "name": name}, [fd])
+        self._send({"op": "keep", "name": name}, [os.dup(fd)])
 
-    async def ready(self) -> None:
+    def ready(self) -> None:
         """Say that this server serves: from now on it is started again when it ends unasked."""
-        await self._send({"op": "ready"})
+        self._send({"op": "ready"})
 
-    async def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
-        async with self._send_lock:
-            while not self.gone.is_set():
+    def signal(self, job_id: str, signum: int) -> None:
+        """Send a signal to a job's process group."""
+        self._send({"op": "signal", "id": job_id, "signal": signum})
+
+    def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
+        """Say something, in the order of the calls, however far behind the launcher is. The descriptors are ours."""
+        self._unsent.append((message, fds or []))
+        self._more_unsent.set()
+
+    async def speak(self) -> None:
+        """Send what there is to say, as long as the launcher lives."""
+        while True:
+            await self._more_unsent.wait()
+            self._more_unsent = trio.Event()
+            while self._unsent:
+                message, fds = self._unsent[0]
                 try:
-                    return protocol.send(self._socket, message, fds)
+                    protocol.send(self._socket, message, fds)
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self._socket)
+                    continue
                 except OSError:
-                    break
-        raise LauncherGoneError
-
-    def send_soon(self, message: protocol.Message) -> None:
-        """Send a short message that nobody waits for; the socket's buffer has room for many."""
-        if not self.gone.is_set():
-            try:
-                protocol.send(self._socket, message)
-            except OSError as exc:
-                log.warning("the launcher was not told", op=message["op"], error=exc.strerror)
+                    return  # it is gone; whoever listens hears of that too
+                self._unsent.popleft()
+                for fd in fds:
+                    os.close(fd)
 
     # ---- facts
 
@@ -177,6 +189,13 @@ class LauncherLink:
                 os.close(fd)
         return known
 
+    def release_adopted(self, job_id: str) -> None:
+        """A job that an earlier server had recorded the end of, and did not live to acknowledge."""
+        process = self.adopted.pop(job_id, None)
+        if process:
+            process.close()
+            self.forget(job_id)
+
     def take_adopted(self, job_id: str) -> LaunchedProcess | None:
         """The process that an earlier server had started for a job, if there is one."""
         return self.adopted.pop(job_id, None)
@@ -184,12 +203,15 @@ class LauncherLink:
     def forget(self, job_id: str) -> None:
         """The job's exit is recorded: the launcher need not remember it."""
         self._processes.pop(job_id, None)
-        self.send_soon({"op": "release", "id": job_id})
+        self._send({"op": "release", "id": job_id})
 
     def close(self) -> None:
         """Let go of everything; the launcher keeps what the next server needs."""
         for process in self._processes.values():
             process.close()
+        for _, fds in self._unsent:
+            for fd in fds:
+                os.close(fd)
         self._socket.close()
 
 
@@ -250,7 +272,7 @@ class LaunchedProcess:
         if self._link.gone.is_set():
             signal_group(self.pid, signum, leader_reaped=self._ended.is_set())
         else:
-            self._link.send_soon({"op": "signal", "id": self._id, "signal": signum})
+            self._link.signal(self._id, signum)
 
     async def group_is_empty(self) -> bool:
         return await group_is_empty(self.pid)
@@ -272,6 +294,14 @@ class LaunchedProcess:
                 os.close(pipe.fileno())
 
 
+async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:
+    """Work on though everything is cancelled: jobs that are being ended are ended through the link."""
+    with life:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.listen)
+            nursery.start_soon(link.speak)
+
+
 @asynccontextmanager
 async def open_link(fd: int) -> AsyncIterator[LauncherLink]:
     """Take up the socket that the launcher gave this process.
@@ -286,11 +316,12 @@ async def open_link(fd: int) -> AsyncIterator[LauncherLink]:
     try:
         await link.greet()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(link.listen)
+            life = trio.CancelScope(shield=True)
+            nursery.start_soon(_serve, link, life)
             try:
                 yield link
             finally:
-                nursery.cancel_scope.cancel()
+                life.cancel()
     finally:
         with contextlib.suppress(OSError):
             link.close()

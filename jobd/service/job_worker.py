@@ -84,6 +84,7 @@ class JobWorkerService:
     async def _next(self, call: ServerCall, follower: Follower) -> Sequence[Record | Gap]:
         """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
         while True:
+            await call.writable()
             with trio.move_on_after(self._heartbeat):
                 return await follower.receive()
             await call.send(t.heartbeat_message(follower.offset))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -202,6 +204,74 @@ async def test_the_port_and_the_lock_stay_ours_meanwhile(pki: TestPki, tmp_path:
                 await trio.to_thread.run_sync(jobd.kill_server)
                 await client.workers()
         assert "the server was ended by signal 9" in jobd.log.read_text()
+
+
+async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> None:
+    """However many signals that takes, and however slow the launcher is just then."""
+    with jobd_program(pki, tmp_path / "state", "--slots", "500", "--grace", "0") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client, trio.open_nursery() as nursery:
+            for _ in range(300):
+                nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": "many-jobs"}))
+        assert len(processes_with("many-jobs")) == 300
+        server = jobd.server_pid()
+        jobd.process.send_signal(signal.SIGSTOP)
+        os.kill(server, signal.SIGTERM)  # what the launcher would do next
+        await trio.sleep(0.5)
+        jobd.process.send_signal(signal.SIGCONT)
+        jobd.process.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(jobd.process.wait) == 0
+    assert processes_with("many-jobs") == []
+
+
+@pytest.mark.parametrize("pause", [0, 0.1, 0.3])
+async def test_an_orderly_end_while_a_server_starts_still_ends_the_jobs(
+    pki: TestPki, tmp_path: Path, pause: float
+) -> None:
+    """The wish is kept for the server that comes."""
+    mark = f"restarting-{pause}"
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            await client.start(["sleep", "1000"], env={"MARK": mark})
+        jobd.kill_server()
+        await trio.sleep(pause)
+        jobd.process.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(jobd.process.wait) == 0
+    assert processes_with(mark) == []
+
+
+async def test_a_launcher_that_nobody_listens_to_goes_on(pki: TestPki, tmp_path: Path) -> None:
+    """Its stderr is a pipe whose reader has gone, as after jobd 2>&1 | head: jobs do not depend on it."""
+    reading, writing = os.pipe()
+    with jobd_program(pki, tmp_path / "state", stderr=writing) as jobd, trio.fail_after(SECONDS):
+        os.close(writing)
+        os.close(reading)
+        async with connect(pki, jobd) as client:
+            job = await client.start(["sh", "-c", "sleep 0.5; exit 6"])
+            for _ in range(2):
+                await trio.to_thread.run_sync(jobd.kill_server)
+                await client.workers()
+            assert [ended.exit_code for ended in await client.wait(job.id)] == [6]
+
+
+async def test_an_end_that_was_recorded_and_not_acknowledged_is_acknowledged(pki: TestPki, tmp_path: Path) -> None:
+    """By the next server: the launcher does not remember it for ever."""
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            await client.workers()
+            before = len(list(Path(f"/proc/{jobd.process.pid}/fd").iterdir()))
+            for _ in range(6):
+                job = await client.start(["true"])
+                await client.wait(job.id)
+                await trio.to_thread.run_sync(jobd.kill_server)
+            await client.workers()
+            job = await client.start(["true"])
+            await client.wait(job.id)
+            for _ in range(100):
+                after = len(list(Path(f"/proc/{jobd.process.pid}/fd").iterdir()))
+                if after <= before:
+                    break
+                await trio.sleep(0.05)
+    assert after <= before
 
 
 async def test_an_upgrade_touches_no_job(pki: TestPki, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import betterproto
+import pytest
 import trio
+import trio.testing
 
 from api import methods
 from api.client import JobClient
@@ -93,3 +95,28 @@ async def test_a_quiet_stream_is_kept_alive(pki: TestPki, tmp_path: Path) -> Non
                     seen.append(betterproto.which_one_of(answer, "event")[0])
                 assert answer.heartbeat.offset == 6
     assert seen.count("output") == 1
+
+
+async def test_a_caller_may_put_each_step_in_a_scope_of_its_own(connect: Connect) -> None:
+    """Waiting for the next piece for a limited time, again and again, is how a stream is watched."""
+    async with connect() as client:
+        job = await client.start(["sh", "-c", "echo one; sleep 0.2; echo two"])
+        async with client.stream(job.id) as output:
+            with trio.fail_after(10):
+                assert (await anext(output)).data == b"one\n"
+            with trio.move_on_after(0.01) as waiting:
+                await anext(output)
+            assert waiting.cancelled_caught
+            assert b"".join([chunk.data async for chunk in output]) == b"two\n"
+
+
+async def test_two_tasks_cannot_read_one_stream(connect: Connect) -> None:
+    """One of them would miss what the other got."""
+    async with connect() as client:
+        job = await client.start(["sleep", "60"])
+        async with client.stream(job.id) as output, trio.open_nursery() as nursery:
+            nursery.start_soon(anext, output)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with pytest.raises(trio.BusyResourceError):
+                await anext(output)
+            nursery.cancel_scope.cancel()

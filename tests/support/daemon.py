@@ -106,8 +106,13 @@ def command_of(pid: int) -> bytes:
 
 
 @contextmanager
-def jobd_program(pki: TestPki, state: Path, *flags: str) -> Iterator[JobdProgram]:
-    """The real program, ended with SIGTERM at the end of the block (if it still runs)."""
+def jobd_program(pki: TestPki, state: Path, *flags: str, stderr: int | None = None) -> Iterator[JobdProgram]:
+    """The real program, ended with SIGTERM at the end of the block (if it still runs).
+
+    Args:
+        flags: given after those that it needs, so they win.
+        stderr: where it writes instead of to a file.
+    """
     arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "2", "--drain", "1", "--shutdown", "0.2"]
     arguments += [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     log = state.parent / f"jobd-{time.monotonic_ns()}.log"
@@ -117,7 +122,7 @@ def jobd_program(pki: TestPki, state: Path, *flags: str) -> Iterator[JobdProgram
         subprocess.Popen(
             [sys.executable, "-m", "jobd", *arguments, *flags],
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=errors if stderr is None else stderr,
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         ) as process,

@@ -208,4 +208,4 @@ def test_an_error_arrives_with_all_its_details() -> None:
 
 def test_more_streams_than_announced_end_the_connection(peer: Peer) -> None:
     """The announced limit is kept by us, too."""
-    assert dict(peer.h2.remote_settings)[3] == 2048
+    assert dict(peer.h2.remote_settings)[3] == 1024

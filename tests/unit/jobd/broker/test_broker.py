@@ -281,3 +281,21 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost(make: Make, tmp_path:
         follower, _ = await broker.follow(gone.id, Start())
         assert (await collect(follower))[Source.STDOUT] == b"so far"
         log._writer.leave()  # what the kernel does for a process that was killed
+
+
+async def test_a_wait_that_races_the_stop_of_a_waiting_job_ends(make: Make) -> None:
+    """Whatever the store said at the moment when it was asked."""
+    async with make(slots=1) as broker:
+        await broker.start(SLEEP, by="alice")
+        for _ in range(30):
+            job = await broker.start(SLEEP, by="alice")
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(3):
+                        nursery.start_soon(end_of_prefix, broker, job.id[:13])
+                    await broker.stop(job.id, by="bob", grace=None)
+
+
+async def end_of_prefix(broker: Broker, prefix: str) -> None:
+    [job] = await broker.wait([prefix], any_of_them=False)
+    assert job.state is State.STOPPED
