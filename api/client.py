@@ -1,7 +1,7 @@
 """The Python client: typed calls, and output streams that resume by themselves.
 
     async with JobClient.connect("localhost:50051", cert="alice.crt", key="alice.key", ca="ca.crt") as jobs:
-        job = await jobs.start(["make", "-j2"])
+        job = await jobs.start(["make", "-j2"], cwd="/srv/project")
         async with jobs.stream(job.id) as output:
             async for chunk in output:
                 sys.stdout.buffer.write(chunk.data)

@@ -83,7 +83,8 @@ def describe(parser: argparse.ArgumentParser, level: int, known: frozenset[str] 
                 continue
             known = known | {names}
             value = metavar(action)
-            yield f"- `{' '.join(part for part in (names, value) if part)}`: {action.help or ''}".replace("%%", "%")
+            text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+            yield f"- `{' '.join(part for part in (names, value) if part)}`: {text}".rstrip(": ")
     yield ""
     if parser.epilog:
         yield from (parser.epilog, "")

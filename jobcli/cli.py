@@ -16,6 +16,7 @@ from api.errors import ConfigError, JobdError
 from jobcli import exit_codes, profile, render
 from jobcli.commands import delete, query, run, signal, start, stop, stream, wait, workers
 from jobcli.commands import list as list_
+from jobcli.commands._command import seconds
 
 VERBS: Final[dict[str, ModuleType]] = {
     "start": start,
@@ -48,14 +49,17 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--ca", metavar="FILE", help="the CA's certificate (or JOBCLI_CA)")
     group.add_argument("--profile", metavar="FILE", help="a TOML file with server, cert, key and ca")
     group.add_argument(
-        "--retry-for", type=float, metavar="SECONDS", help="how long to try to reach the server again (default: 30)"
+        "--retry-for", type=seconds, metavar="SECONDS", help="how long to try to reach the server again (default: 30)"
     )
     made = Parser(
         prog="jobcli",
         description="Starts, follows, queries and stops processes on a jobd.",
         parents=[connection],
         epilog="Exit codes: 125 for a failure of jobcli or jobd, 126 and 127 for a command that cannot be executed or "
-        "is not there, 128+n for a job ended by signal n, otherwise the job's own code (run, wait) or 0.",
+        "is not there, 128+n for a job ended by signal n, 130 for Ctrl-C, 141 when nobody reads the output; otherwise "
+        "the job's own code (run, wait) or 0. A flag wins over the environment, that over the profile: the file "
+        "given with --profile, else jobcli/profile.toml, then jobcli/dev.toml (left by 'jobd dev'), below "
+        "$XDG_CONFIG_HOME or ~/.config.",
         allow_abbrev=False,
     )
     verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
@@ -88,16 +92,37 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``jobcli``; returns the exit code."""
+    _have_standard_descriptors()
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads our output any more; python would complain about it again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.BROKEN_PIPE
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        render.error(f"the output cannot be written: {exc.strerror}")
+        return exit_codes.OUR_FAILURE
+    return code
+
+
+def _have_standard_descriptors() -> None:
+    """A closed one would be taken by the next file that is opened, and written to."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         chosen = profile.load(vars(args), os.environ)
         return trio.run(_run, args, chosen)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads our output any more; python would complain about it again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_codes.BROKEN_PIPE
     except JobdError as exc:
         render.error(str(exc))
         return exit_codes.OUR_FAILURE
@@ -109,16 +134,17 @@ def _many(group: BaseExceptionGroup[BaseException]) -> int:
     """The errors of tasks that ran side by side."""
     if group.subgroup(KeyboardInterrupt):
         return exit_codes.INTERRUPTED
-    if group.subgroup(BrokenPipeError):
-        return exit_codes.BROKEN_PIPE
-    errors, bugs = group.split(JobdError)
-    if errors is None or bugs is not None:
-        raise group
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    render.error(str(error))
-    return exit_codes.OUR_FAILURE
+    for expected in (OSError, JobdError):
+        errors = group.subgroup(expected)
+        if errors is not None:
+            error: BaseException = errors
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            if isinstance(error, OSError):
+                raise error
+            render.error(str(error))
+            return exit_codes.OUR_FAILURE
+    raise group
 
 
 async def _run(args: argparse.Namespace, chosen: profile.Profile) -> int:

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Self
 
@@ -32,8 +33,9 @@ from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
 from jobd.service.errors import translate_errors
 from jobd.service.job_worker import JobWorkerService
-from jobd.storage.directory import hold_directory
+from jobd.storage.directory import Held, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
+from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.worker.errors import LauncherGoneError
 from jobd.worker.ports import Launcher
@@ -77,6 +79,7 @@ async def run(
         ConfigError: something that it was told to use cannot be used; nothing was started.
     """
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
+    check_server_certificate(config.cert, datetime.now(UTC))
     if launcher_fd is None:
         await _run(config, context, LocalLauncher(), None, task_status)
         return
@@ -129,7 +132,7 @@ async def _run(
                     if link:
                         await _acknowledge(link, store)
                         link.ready()
-                        nursery.start_soon(_outlive, link, broker, draining)
+                        nursery.start_soon(_outlive, link, broker, held, draining)
                         nursery.start_soon(_leave_when_told, link, draining)
                     await _serve(config, listener, context, handler, draining, task_status)
                     nursery.cancel_scope.cancel()
@@ -150,9 +153,10 @@ async def _leave_when_told(link: LauncherLink, draining: trio.Event) -> None:
     draining.set()
 
 
-async def _outlive(link: LauncherLink, broker: Broker, draining: trio.Event) -> None:
+async def _outlive(link: LauncherLink, broker: Broker, held: Held, draining: trio.Event) -> None:
     """When the launcher has ended: see the jobs out that it had started, then end too."""
     await link.gone.wait()
+    held.name_holder(os.getpid())
     broker.refuse_new(LauncherGoneError())
     await broker.wait_until_idle()
     draining.set()

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         prog="jobd dev",
         description="Starts a throw-away jobd on a free loopback port, with a CA and certificates of its own, and "
         "leaves a profile from which jobcli works in another terminal with no flag at all. Ends with Ctrl-C; "
-        "jobs, records and certificates go with it.",
+        "jobs, records and certificates go with it. It is one process, without a launcher: jobs do not outlive it.",
         allow_abbrev=False,
     )
     made.add_argument("--slots", type=int, default=64, metavar="N", help="how many jobs run at a time (default: 64)")
@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Run ``jobd dev``; returns the exit code."""
     args = parser().parse_args(argv)
+    if args.slots < 1:
+        print("jobd dev: --slots is at least 1", file=sys.stderr)
+        return EXIT_USAGE
     logs.configure("warning")
     try:
         return _run(args)

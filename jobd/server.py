@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from api.errors import JobdError
+from api.errors import ConfigError, JobdError
 from jobd import logs
 from jobd.config import FIELDS, Config, key_of, load
 from jobd.daemon import Daemon, run
@@ -86,7 +86,11 @@ def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _say_ready(daemon: Daemon) -> None:
-    print(f"jobd is listening on {daemon.address}", flush=True)
+    try:
+        print(f"jobd is listening on {daemon.address}", flush=True)
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # python would try again at its end
+        raise ConfigError(f"stdout cannot be written: {exc.strerror}") from exc
 
 
 async def run_until_signalled(config: Config, ready: Callable[[Daemon], None], launcher_fd: int | None = None) -> None:

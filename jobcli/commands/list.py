@@ -8,7 +8,7 @@ from api.client import JobClient
 from api.errors import ConfigError
 from api.messages import JobState
 from jobcli import render
-from jobcli.commands._command import Parser
+from jobcli.commands._command import COUNT, Parser
 
 HELP = "list jobs, newest first"
 STATES = {state.name.lower(): state for state in JobState if state.name and state != JobState.UNSPECIFIED}
@@ -22,7 +22,7 @@ def configure(parser: Parser) -> None:
         choices=sorted(STATES),
         help="only jobs in this state; may be given again",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="at most this many")
+    parser.add_argument("--limit", type=COUNT, metavar="N", help="at most this many")
     parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
 
 

@@ -14,7 +14,7 @@ from jobcli import exit_codes, render
 from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of
 from jobcli.commands.stream import follow
 
-HELP = "start a job, write its output, and end as it ends"
+HELP = "start a job, write its output, end as it ends; Ctrl-C goes to the job, twice stops it, three times kills it"
 
 
 def configure(parser: Parser) -> None:

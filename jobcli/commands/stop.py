@@ -6,7 +6,7 @@ import argparse
 
 from api.client import JobClient
 from jobcli import render
-from jobcli.commands._command import Parser
+from jobcli.commands._command import Parser, seconds
 
 HELP = "end jobs; answers when no process of them is left"
 
@@ -14,7 +14,7 @@ HELP = "end jobs; answers when no process of them is left"
 def configure(parser: Parser) -> None:
     parser.add_argument("ids", nargs="+", metavar="ID", help="a job id, or a unique prefix of one")
     parser.add_argument(
-        "--grace", type=float, metavar="SECONDS", help="from SIGTERM to SIGKILL (default: as the server is set)"
+        "--grace", type=seconds, metavar="SECONDS", help="from SIGTERM to SIGKILL (default: as the server is set)"
     )
     parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
 

@@ -10,9 +10,9 @@ import trio
 
 from api.client import JobClient
 from api.errors import ConfigError, JobdError
-from api.messages import OutputSource, Verdict
+from api.messages import JobState, OutputSource, Verdict
 from jobcli import exit_codes, render
-from jobcli.commands._command import Parser
+from jobcli.commands._command import COUNT, Parser
 
 HELP = "write the output of jobs, from the first byte until they have ended"
 
@@ -27,7 +27,7 @@ def configure(parser: Parser) -> None:
         metavar="OFFSET",
         help="begin at this byte (default: 0, the first)",
     )
-    parser.add_argument("-n", "--tail", type=int, metavar="N", help="begin with the last N lines")
+    parser.add_argument("-n", "--tail", type=COUNT, metavar="N", help="begin with the last N lines")
     parser.add_argument("--since", metavar="WHEN", help="begin at a time (RFC 3339) or so long ago (90s, 15m, 2h, 7d)")
     parser.add_argument("--only", choices=["stdout", "stderr"], help="only one of the two streams")
 
@@ -115,5 +115,7 @@ def _distinct(names: list[str], ids: list[str]) -> list[str]:
 
 
 def _warn(job_id: str, verdict: Verdict) -> None:
+    if verdict.state == JobState.LOST:
+        render.note(f"{job_id}: {verdict.message}; its output ends here")
     if verdict.dropped_bytes:
         render.note(f"{job_id}: {verdict.dropped_bytes} bytes of output could not be recorded and are missing")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from api.client import JobClient
+from api.errors import ConfigError, DeadlineExceededError
 from api.messages import TERMINAL_STATES
 from jobcli import exit_codes, render
-from jobcli.commands._command import Parser
+from jobcli.commands._command import Parser, seconds
 
 HELP = "wait until jobs have ended; exit as the first one that did not succeed"
 
@@ -15,12 +16,15 @@ HELP = "wait until jobs have ended; exit as the first one that did not succeed"
 def configure(parser: Parser) -> None:
     parser.add_argument("ids", nargs="+", metavar="ID", help="a job id, or a unique prefix of one")
     parser.add_argument("--any", action="store_true", help="until one of them has ended")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this long")
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up after this long")
     parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    jobs = await client.wait(*args.ids, any_of_them=args.any, timeout=args.timeout)
+    try:
+        jobs = await client.wait(*args.ids, any_of_them=args.any, timeout=args.timeout)
+    except DeadlineExceededError:
+        raise ConfigError(f"not ended within {args.timeout:g} s; the jobs go on") from None
     ended = [job for job in jobs if job.state in TERMINAL_STATES]
     for job in ended:
         if args.json:

@@ -25,6 +25,11 @@ class Held:
     path: Path
     lock: int
 
+    def name_holder(self, pid: int) -> None:
+        """Tell others another pid than before."""
+        os.ftruncate(self.lock, 0)
+        os.pwrite(self.lock, f"{pid}\n".encode(), 0)
+
 
 @contextmanager
 def hold_directory(path: Path, kept: int | None = None, holder: int | None = None) -> Iterator[Held]:
