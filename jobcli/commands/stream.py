@@ -12,7 +12,7 @@ from api.client import JobClient
 from api.errors import ConfigError, JobdError
 from api.messages import JobState, OutputSource, Verdict
 from jobcli import exit_codes, render
-from jobcli.commands._command import COUNT, Parser
+from jobcli.commands._command import COUNT, OFFSET, Parser
 
 HELP = "write the output of jobs, from the first byte until they have ended"
 
@@ -22,7 +22,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--from",
         dest="offset",
-        type=int,
+        type=OFFSET,
         default=0,
         metavar="OFFSET",
         help="begin at this byte (default: 0, the first)",

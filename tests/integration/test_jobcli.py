@@ -942,3 +942,56 @@ async def test_stream_begins_with_the_last_lines_of_one_stream(jobcli: Jobcli) -
 async def test_a_beginning_that_makes_no_sense_is_said(offline: Jobcli, flags: tuple[str, ...]) -> None:
     """125, one sentence."""
     assert await offline.fails("stream", *flags, "abcd")
+
+
+# ---- odd circumstances
+
+
+async def sh(jobcli: Jobcli, script: str) -> Ended:
+    """Run jobcli as "$@" in a shell script."""
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "jobcli"]
+    with trio.fail_after(SECONDS):
+        done = await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, env=jobcli.environment
+        )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+async def test_a_full_disk_under_the_output_is_said(jobcli: Jobcli) -> None:
+    """125 and one sentence, for facts and for output."""
+    for verb in ("list", "run -- echo hi", "start -- true"):
+        ended = await sh(jobcli, f'"$@" {verb} > /dev/full')
+        assert (ended.code, ended.error) == (125, "jobcli: the output cannot be written: No space left on device\n")
+
+
+async def test_closed_descriptors_are_not_written_into(jobcli: Jobcli) -> None:
+    """What is opened next would take their numbers: the connection to the server, for example."""
+    assert (await sh(jobcli, '"$@" run -- sh -c "echo hi; exit 3" <&- >&-')).code == 3
+    ended = await sh(jobcli, '"$@" run -- sh -c "echo hi >&2; echo there; exit 4" 2>&-')
+    assert (ended.code, ended.text) == (4, "there\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("wait", "--timeout", "-1", "abcd"),
+        ("wait", "--timeout", "nan", "abcd"),
+        ("stop", "--grace", "1e300", "abcd"),
+        ("list", "--limit", "99999999999999999999"),
+        ("stream", "--from", "9999999999999999999999", "abcd"),
+        ("--retry-for", "-1", "list"),
+        ("start", "--name", "\udcff", "--", "true"),
+        ("start", "--env", "A=\udcff", "--", "true"),
+        ("start", "--cwd", "/\udcff", "--", "true"),
+    ],
+)
+async def test_values_that_cannot_be_are_said(offline: Jobcli, arguments: tuple[str, ...]) -> None:
+    """By argparse or by us, before any contact."""
+    assert await offline.fails(*arguments)
+
+
+async def test_a_wait_that_is_given_up_says_that_the_job_goes_on(jobcli: Jobcli, client: JobClient) -> None:
+    """125: the job has not ended."""
+    job = await client.start(["sleep", "60"])
+    assert await jobcli.fails("wait", "--timeout", "0.2", job.id) == "not ended within 0.2 s; the jobs go on"

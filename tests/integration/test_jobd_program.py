@@ -449,3 +449,13 @@ def test_dev_leaves_a_profile_of_the_user_alone(tmp_path: Path) -> None:
         done = jobcli(tmp_path, "list")
     assert "missing: --cert" in done.stderr
     assert mine.read_text() == 'server = "localhost:1"\n'
+
+
+# ---- certificates of its own
+
+
+def test_a_certificate_that_no_client_would_accept_is_refused_at_the_start(pki: TestPki, tmp_path: Path) -> None:
+    """One of a client, and one that has expired: better said here than by every client."""
+    for name, why in (("alice", "was not made for a server"), ("expired", "and not now")):
+        flags = [*flags_for(pki, tmp_path / "state"), "--cert", str(pki.certificate(name)), "--key", str(pki.key(name))]
+        assert why in refused(flags, clean_environment(tmp_path))
