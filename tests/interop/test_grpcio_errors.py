@@ -50,7 +50,7 @@ async def test_a_message_of_any_script_arrives(peer: Peer) -> None:
     assert "100% gr" in outcome["message"]
 
 
-@pytest.mark.parametrize("method", ["Start", "Stop", "Signal"])
+@pytest.mark.parametrize("method", ["Start", "Stop", "Signal", "Delete"])
 async def test_a_reader_is_refused_what_changes_things(peer: Peer, method: str) -> None:
     """A reader's certificate gets PERMISSION_DENIED, with the role that is missing, before anything is looked at."""
     async with peer("rita") as client:

@@ -51,6 +51,16 @@ async def test_signal_reaches_the_process(peer: Peer) -> None:
     assert rest["verdict"]["exit_code"] == 3
 
 
+async def test_delete_forgets_an_ended_job(peer: Peer) -> None:
+    """Then it is NOT_FOUND."""
+    async with peer() as client:
+        job_id = await client.start("true")
+        await client.call("Wait", {"job_ids": [job_id]})
+        outcome = await client.call("Delete", {"job_id": job_id})
+        after = await client.call("Query", {"job_id": job_id})
+    assert (outcome["code"], after["code"]) == ("OK", "NOT_FOUND")
+
+
 async def test_query_tells_of_a_job_by_prefix(peer: Peer) -> None:
     """Query finds a job by the first characters of its id."""
     async with peer() as client:
