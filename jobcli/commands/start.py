@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from api.client import JobClient
@@ -24,7 +25,7 @@ async def run(args: argparse.Namespace, client: JobClient) -> int:
     return max([_report(job, as_json=args.json) async for job in _started(args, client)])
 
 
-async def _started(args: argparse.Namespace, client: JobClient):  # type: ignore[no-untyped-def] # an async generator of Job
+async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator[Job]:
     if args.file is None:
         yield await client.start(argv_of(args), name=args.name, env=environment_of(args.env), cwd=args.cwd)
         return

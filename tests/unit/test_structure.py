@@ -33,7 +33,6 @@ NARROW = {
     "api": ("api",),
 }
 """Rooms that may import only these of the project."""
-PURERPC_USERS = {"api/rpc/connection.py", "api/rpc/events.py", "api/rpc/session.py"}
 
 
 def modules() -> list[Path]:
