@@ -20,12 +20,12 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except BaseException as exc:
+            except BaseException as exc:  # Cancelled too: only noted here, and raised on
                 from_block = exc
                 raise
             finally:
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
+    except BaseExceptionGroup as group:  # the nursery wraps whatever the block raised, Cancelled too
         if from_block is not None and group.exceptions == (from_block,):
             raise from_block from from_block.__cause__
         raise

@@ -75,9 +75,9 @@ def describe(parser: argparse.ArgumentParser, level: int, known: frozenset[str] 
     yield from (f"{'#' * level} `{parser.prog}`", "", (parser.description or "").strip(), "")
     nested: list[argparse.ArgumentParser] = []
     for action in parser._actions:  # noqa: SLF001 # argparse has no public way to list them
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 # nor to tell their kinds apart
             nested += dict.fromkeys(action.choices.values())
-        elif not isinstance(action, argparse._HelpAction):  # noqa: SLF001
+        elif not isinstance(action, argparse._HelpAction):  # noqa: SLF001 # the same
             names = ", ".join(action.option_strings)
             if names and names in known:
                 continue

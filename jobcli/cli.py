@@ -129,7 +129,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except JobdError as exc:
         render.error(str(exc))
         return exit_codes.OUR_FAILURE
-    except BaseExceptionGroup as group:
+    except BaseExceptionGroup as group:  # KeyboardInterrupt comes in one too
         return _many(group)
 
 

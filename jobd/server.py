@@ -69,7 +69,7 @@ def exit_code(
     """
     try:
         trio.run(function, config, ready, launcher_fd)
-    except BaseExceptionGroup as group:
+    except BaseExceptionGroup as group:  # what nobody expected is raised on as it is
         raise _expected(group) from group
     return 0
 

@@ -297,8 +297,8 @@ class Session:
                     view = view[taken:]
                     try:
                         await self._drain()
-                    except BaseException:
-                        self._flush_wanted.set()  # a frame once begun is finished, whatever is cancelled
+                    except BaseException:  # Cancelled above all: a frame once begun is finished by the flusher
+                        self._flush_wanted.set()
                         raise
             if not view:
                 return

@@ -60,4 +60,5 @@ def _unpack(details: str | list[str] | None) -> list[betterproto.Message]:
             if any_.type_url == _TYPE + known.__name__
         ]
     except (binascii.Error, ValueError, KeyError, EOFError, NotImplementedError):
+        # The last two are betterproto's for input that is cut, and for wire types that it does not know.
         return []

@@ -103,7 +103,7 @@ class TLSStream:
         self = cls(sock, ssl_object, incoming, outgoing, receive_size)
         try:
             await self._handshake()
-        except BaseException:
+        except BaseException:  # refused, broken or cancelled: the socket is ours, and must not stay open
             self._send_alert()
             self._close_socket()
             raise

@@ -101,7 +101,7 @@ class Broker:
         entry = self._registry.add(Entry(JobCell(job), worker))
         try:
             recorded = await self._store.insert(job)
-        except BaseException:
+        except BaseException:  # whatever went wrong, the slot and the id go back
             self._drop(job.id, worker)
             raise
         if recorded.id != job.id:
