@@ -3,6 +3,7 @@
 They are generated from ``api/proto`` (see ``api/proto/generate.py``); what each field means is said there.
 """
 
+from api._generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse, HealthCheckResponseServingStatus
 from api._generated.jobworker.v1 import (
     DeleteRequest,
     DeleteResponse,
@@ -39,6 +40,9 @@ __all__ = [
     "DeleteRequest",
     "DeleteResponse",
     "Gap",
+    "HealthCheckRequest",
+    "HealthCheckResponse",
+    "HealthCheckResponseServingStatus",
     "Heartbeat",
     "Job",
     "JobSpec",

@@ -52,6 +52,7 @@ class Method(Generic[Request, Response]):
 
 
 JOB_WORKER: Final = "jobworker.v1.JobWorkerService"
+HEALTH: Final = "grpc.health.v1.Health"
 
 _U, _S = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
 
@@ -64,8 +65,22 @@ STREAM: Final = Method(JOB_WORKER, "Stream", m.StreamRequest, m.StreamResponse, 
 LIST: Final = Method(JOB_WORKER, "List", m.ListRequest, m.ListResponse, _U, Role.READER)
 WAIT: Final = Method(JOB_WORKER, "Wait", m.WaitRequest, m.WaitResponse, _U, Role.READER)
 LIST_WORKERS: Final = Method(JOB_WORKER, "ListWorkers", m.ListWorkersRequest, m.ListWorkersResponse, _U, Role.READER)
+CHECK: Final = Method(HEALTH, "Check", m.HealthCheckRequest, m.HealthCheckResponse, _U, Role.READER)
+WATCH: Final = Method(HEALTH, "Watch", m.HealthCheckRequest, m.HealthCheckResponse, _S, Role.READER)
 
 AnyMethod = Method[betterproto.Message, betterproto.Message]
 
-METHODS: Final[tuple[AnyMethod, ...]] = (START, STOP, SIGNAL, DELETE, QUERY, STREAM, LIST, WAIT, LIST_WORKERS)  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
+METHODS: Final[tuple[AnyMethod, ...]] = (
+    START,
+    STOP,
+    SIGNAL,
+    DELETE,
+    QUERY,
+    STREAM,
+    LIST,
+    WAIT,
+    LIST_WORKERS,
+    CHECK,
+    WATCH,
+)  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
 BY_PATH: Final[dict[str, AnyMethod]] = {method.path: method for method in METHODS}

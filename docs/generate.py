@@ -12,14 +12,15 @@ from pathlib import Path
 
 from api.methods import METHODS
 from jobcli import cli as jobcli
-from jobd import dev
+from jobd import dev, upgrade
 from jobd import server as jobd
 from pki import cli as jobpki
 
 DOCS = Path(__file__).parent
-PROTO = DOCS.parent / "api" / "proto" / "jobworker" / "v1" / "job_worker.proto"
+PROTO = DOCS.parent / "api" / "proto"
+PROTOS = (PROTO / "jobworker" / "v1" / "job_worker.proto", PROTO / "grpc" / "health" / "v1" / "health.proto")
 
-_BLOCK = re.compile(r"^(message|enum|service) (\w+) \{(\})?$")
+_BLOCK = re.compile(r"^ *(message|enum|service) (\w+) \{(\})?$")
 _FIELD = re.compile(r"^\s+(?:(optional|repeated) )?([\w.<>, ]+?) (\w+) = (\d+);")
 _VALUE = re.compile(r"^\s+(\w+) = (\d+);")
 _RPC = re.compile(r"^\s+rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\);")
@@ -28,15 +29,15 @@ _RPC = re.compile(r"^\s+rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\);")
 def api() -> str:
     """The API reference."""
     roles = {method.name: method.role for method in METHODS}
-    lines = ["# The gRPC API", "", "Made from `api/proto/jobworker/v1/job_worker.proto`; do not edit.", ""]
+    lines = ["# The gRPC API", "", "Made from the files in `api/proto/`; do not edit.", ""]
     comment: list[str] = []
-    for line in PROTO.read_text().splitlines():
+    for line in [line for proto in PROTOS for line in proto.read_text().splitlines()]:
         text = line.strip()
         if text.startswith("//"):
             comment.append(text.removeprefix("//").strip())
             continue
         if text.startswith("package "):
-            lines += [f"Package `{text.split()[1].rstrip(';')}`.", "", *paragraphs(comment), ""]
+            lines += ["", f"Package `{text.split()[1].rstrip(';')}`.", "", *paragraphs(comment), ""]
         elif block := _BLOCK.match(line):
             lines += ["", f"## {block[1]} `{block[2]}`", "", *paragraphs(comment), ""]
         elif rpc := _RPC.match(line):
@@ -49,11 +50,11 @@ def api() -> str:
                 *paragraphs(comment),
                 "",
             ]
+        elif value := _VALUE.match(line):
+            lines.append(f"- `{value[1]}` = {value[2]}: {' '.join(comment) or '—'}")
         elif field := _FIELD.match(line):
             label = f"{field[1]} " if field[1] else ""
             lines.append(f"- `{field[3]}` ({label}{field[2]}, {field[4]}): {' '.join(comment) or '—'}")
-        elif value := _VALUE.match(line):
-            lines.append(f"- `{value[1]}` = {value[2]}: {' '.join(comment) or '—'}")
         comment = []
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
@@ -65,7 +66,7 @@ def paragraphs(comment: list[str]) -> list[str]:
 def cli() -> str:
     """The CLI reference."""
     lines = ["# Commands", "", "Made from the parsers of the programs; do not edit.", ""]
-    for parser in (jobd.parser(), dev.parser(), jobcli.parser(), jobpki.build_parser()):
+    for parser in (jobd.parser(), dev.parser(), upgrade.parser(), jobcli.parser(), jobpki.build_parser()):
         lines += describe(parser, level=2)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 

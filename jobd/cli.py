@@ -1,14 +1,11 @@
-"""The command ``jobd``: the launcher, with a server below it.
-
-This process stays: it is the parent of every job. So it imports little, and leaves all the rest to the server.
-"""
+"""The command ``jobd``: the front, which starts a launcher, which starts a server. So it imports little."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from jobd.launcher import launcher
+from jobd.launcher import front
 
 LOOKING = frozenset({"-h", "--help"})
 
@@ -20,8 +17,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobd import dev  # brings in the pki, which the daemon itself never needs
 
         return dev.main(arguments[1:])
+    if arguments[:1] == ["upgrade"]:
+        from jobd import upgrade
+
+        return upgrade.main(arguments[1:])
     if LOOKING & set(arguments):
         from jobd import server  # everything that a server needs, for a look at its options
 
         return server.main(arguments)
-    return launcher.main([sys.executable, "-m", "jobd.server", *arguments])
+    return front.main(arguments)

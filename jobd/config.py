@@ -42,6 +42,7 @@ class Config:
     keep_jobs: int = _setting("how many jobs that have ended are kept", "N", 100_000)
     keep_output: int = _setting("bytes of ended jobs' output that are kept", "BYTES", 64 * 2**30)
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
+    stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(
         "between two PINGs to a client; one unanswered as long ends its connection", "SECONDS", 30.0, 1
@@ -59,7 +60,7 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> Config:
+def load(flags: Mapping[str, str | bool | None], environment: Mapping[str, str], file: Path | None) -> Config:
     """Put the settings together.
 
     Args:
@@ -70,15 +71,35 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
     Raises:
         ConfigError: a setting is missing, unknown, or has a value that it cannot have; names it and its origin.
     """
-    values: dict[str, Any] = {}
-    values.update(_from_file(file) if file else {})
-    values.update(_from_environment(environment))
-    values.update({n: _convert(n, v, f"--{key_of(n)}") for n, v in flags.items() if v is not None})
+    values = _together(flags, environment, file)
     missing = [n for n, f in FIELDS.items() if f.default is dataclasses.MISSING and n not in values]
     if missing:
         names = ", ".join(f"--{key_of(name)}" for name in missing)
         raise ConfigError(f"missing: {names} (or the same in a file given with --config, or JOBD_… in the environment)")
     return Config(**values)
+
+
+def _together(
+    flags: Mapping[str, str | bool | None], environment: Mapping[str, str], file: Path | None
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    values.update(_from_file(file) if file else {})
+    values.update(_from_environment(environment))
+    values.update({n: _convert(n, v, f"--{key_of(n)}") for n, v in flags.items() if v is not None})
+    return values
+
+
+def load_state(flag: str | None, environment: Mapping[str, str], file: Path | None) -> Path:
+    """The state directory alone, found as :func:`load` finds it.
+
+    Raises:
+        ConfigError: it is not given, or what is given cannot be used.
+    """
+    values = _together({"state": flag}, environment, file)
+    if "state" not in values:
+        raise ConfigError("missing: --state (or the same in a file given with --config, or JOBD_STATE)")
+    state: Path = values["state"]
+    return state
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -110,7 +131,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
     except (ValueError, TypeError) as exc:
         raise ConfigError(f"{where}: {value!a} is not {_KINDS[str(kind)]}") from exc
     minimum = FIELDS[name].metadata["minimum"]
-    if isinstance(converted, (int, float)) and not minimum <= converted < 2**63:
+    if isinstance(converted, (int, float)) and not isinstance(converted, bool) and not minimum <= converted < 2**63:
         raise ConfigError(f"{where}: {value!a} is not between {minimum:g} and {2**63 - 1}")
     if name == "log_level" and converted not in LEVELS:
         raise ConfigError(f"{where}: {value!a} is not one of {', '.join(LEVELS)}")
@@ -121,6 +142,14 @@ def _number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
     return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(value.lower())
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _path(value: Any) -> Path:
@@ -139,5 +168,17 @@ def _text(value: Any) -> str:
     return value
 
 
-_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {"int": _whole, "float": _number, "str": _text, "Path": _path}
-_KINDS: Final = {"int": "a whole number", "float": "a number", "str": "a text", "Path": "a path"}
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "int": _whole,
+    "float": _number,
+    "str": _text,
+    "Path": _path,
+    "bool": _truth,
+}
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "Path": "a path",
+    "bool": "true or false",
+}

@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import trio
 
 from api.client import parse_address
+from api.errors import ConfigError
 from api.rpc.server import Handler, router, serve_connection, stack
 from api.rpc.stream import TLSStream
 from api.tls import server_context
@@ -24,16 +28,19 @@ from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
 from jobd.broker.retention import Keep, Retention
 from jobd.config import Config
+from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
+from jobd.middleware.draining import Draining
 from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
 from jobd.service.errors import translate_errors
+from jobd.service.health import HealthService
 from jobd.service.job_worker import JobWorkerService
-from jobd.storage.directory import Held, hold_directory
+from jobd.storage.directory import Held, HeldError, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
@@ -77,6 +84,7 @@ async def run(
 
     Raises:
         ConfigError: something that it was told to use cannot be used; nothing was started.
+        ServedElsewhereError: another launcher has the state directory, and serves the front from now on.
     """
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
     check_server_certificate(config.cert, datetime.now(UTC))
@@ -98,16 +106,19 @@ async def _run(
     draining = trio.Event()
 
     def ends_jobs() -> bool:
-        """Only an orderly stop ends jobs; when this process fails, the launcher has them for the next one."""
-        return link is None or (draining.is_set() and not link.leave.is_set())
+        """Only an orderly stop that is to end them does; else the launcher has them for the next server."""
+        if link is None:
+            return True
+        return draining.is_set() and not link.leave.is_set() and (config.stop_jobs or link.end)
 
     with (
-        hold_directory(config.state, kept.get("lock"), os.getppid() if link else None) as held,
+        _hold(config.state, kept.get("lock"), link) as held,
         bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
     ):
         if link:
             link.keep("lock", held.lock)
             link.keep("listener", listener.fileno())
+            _open_door(link, held.path)
         async with open_store(held.path / "jobs.sqlite3") as store:
             journal = PatientJournal(store)
             logs = LogStore(held.path / "output", config.max_output)
@@ -125,19 +136,60 @@ async def _run(
                 open_broker(workers, store, journal, logs, max_pending=config.max_pending) as broker,
             ):
                 service = JobWorkerService(broker, config.heartbeat)
-                handler = stack([audit, authenticate, authorize, translate_errors], router(service.handlers()))
+                health = HealthService([draining, link.gone] if link else [draining])
+                lasting = Draining(draining)
+                handler = stack(
+                    [audit, authenticate, authorize, lasting.middleware, translate_errors],
+                    router({**service.handlers(), **health.handlers()}),
+                )
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(lasting.run)
                     nursery.start_soon(Retention(store, logs, keep).run)
                     if link:
                         await _acknowledge(link, store)
                         link.ready()
-                        nursery.start_soon(_outlive, link, broker, held, draining)
+                        nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
                     await _serve(config, listener, context, handler, draining, task_status)
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError
+
+
+@contextmanager
+def _hold(path: Path, kept: int | None, link: LauncherLink | None) -> Iterator[Held]:
+    """Hold the state directory, or let the front be served by the launcher that holds it.
+
+    Raises:
+        ServedElsewhereError: that is done.
+    """
+    try:
+        with hold_directory(path, kept, os.getppid() if link else None) as held:
+            yield held
+    except HeldError as exc:
+        if link is None:
+            raise
+        try:
+            other = control.connect(path)
+        except OSError:
+            raise exc from None  # a server whose launcher was killed sees its jobs out, or 'jobd dev'
+        with other:
+            link.go_elsewhere(str(path), exc.holder, other)
+        raise control.ServedElsewhereError from exc
+
+
+def _open_door(link: LauncherLink, path: Path) -> None:
+    """See that the launcher can be found in the state directory."""
+    if protocol.CONTROL in link.kept:
+        os.close(link.kept[protocol.CONTROL])
+        if control.is_there(path):
+            return
+    try:
+        with control.listen(path) as door:
+            link.keep(protocol.CONTROL, door.fileno())
+    except OSError as exc:
+        raise ConfigError(f"{path / control.NAME} cannot be made: {exc.strerror}") from exc
 
 
 async def _acknowledge(link: LauncherLink, store: SqliteStore) -> None:
@@ -153,12 +205,13 @@ async def _leave_when_told(link: LauncherLink, draining: trio.Event) -> None:
     draining.set()
 
 
-async def _outlive(link: LauncherLink, broker: Broker, held: Held, draining: trio.Event) -> None:
-    """When the launcher has ended: see the jobs out that it had started, then end too."""
+async def _outlive(link: LauncherLink, broker: Broker, held: Held, draining: trio.Event, pause: float) -> None:
+    """When the launcher has ended: see the jobs out that it had started, let followers hear of that, then end too."""
     await link.gone.wait()
     held.name_holder(os.getpid())
     broker.refuse_new(LauncherGoneError())
     await broker.wait_until_idle()
+    await trio.sleep(pause)
     draining.set()
 
 

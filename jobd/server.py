@@ -18,7 +18,8 @@ from api.errors import ConfigError, JobdError
 from jobd import logs
 from jobd.config import FIELDS, Config, key_of, load
 from jobd.daemon import Daemon, run
-from jobd.launcher.launcher import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
+from jobd.launcher.control import ServedElsewhereError
+from jobd.launcher.protocol import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
 
 EXIT_USAGE = 2
 
@@ -30,13 +31,18 @@ def parser() -> argparse.ArgumentParser:
         description="Runs Linux processes for remote people and programs, over gRPC with mutual TLS.",
         epilog="Every setting may also stand in the file given with --config (TOML, the same names without the "
         "dashes in front) or in the environment (JOBD_CERT, JOBD_MAX_PENDING, …). A flag wins over the environment, "
-        "the environment over the file. 'jobd dev' starts a throw-away daemon with certificates of its own.",
+        "the environment over the file. 'jobd dev' starts a throw-away daemon with certificates of its own; "
+        "'jobd upgrade' replaces the code of a running one.",
         allow_abbrev=False,
     )
     made.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
     for name, field in FIELDS.items():
+        flag, help = f"--{key_of(name)}", field.metadata["help"]
+        if isinstance(field.default, bool):
+            made.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
+            continue
         default = "" if not isinstance(field.default, (int, float, str)) else f" (default: {field.default})"
-        made.add_argument(f"--{key_of(name)}", metavar=field.metadata["metavar"], help=field.metadata["help"] + default)
+        made.add_argument(flag, metavar=field.metadata["metavar"], help=help + default)
     return made
 
 
@@ -51,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(config.log_level)
         ready = (lambda _: None) if restarted else _say_ready
         return exit_code(run_until_signalled, config, ready, int(launcher_fd) if launcher_fd else None)
+    except ServedElsewhereError:
+        return 0
     except JobdError as exc:
         print(f"jobd: {exc}", file=sys.stderr)
         return EXIT_USAGE

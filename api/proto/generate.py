@@ -24,7 +24,12 @@ from grpc_tools import protoc
 HERE = Path(__file__).parent
 WELL_KNOWN = Path(protoc.__file__).parent / "_proto"
 COMMON = Path(next(iter(google.rpc.__path__))).parents[1]
-FILES = ["jobworker/v1/job_worker.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"]
+FILES = [
+    "jobworker/v1/job_worker.proto",
+    "grpc/health/v1/health.proto",
+    "google/rpc/status.proto",
+    "google/rpc/error_details.proto",
+]
 
 
 def descriptors() -> FileDescriptorSet:

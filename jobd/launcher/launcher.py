@@ -4,8 +4,10 @@ It forks jobs when the server asks, keeps a duplicate of their pipes, reaps them
 server has it durably. When the server ends unasked, it starts it again and tells the new one everything. It knows
 nothing of networks, certificates, users or output, and reads no byte that a job writes.
 
-On SIGHUP it executes itself anew, in place: same pid, so still the parent of all, with whatever code is installed
-then. What it knows goes through a memfd, what it holds stays open.
+It was started by the front (the process that people see as ``jobd``), which passes signals on and waits for the exit
+code. When an orderly end leaves jobs, the front goes and the launcher stays, without a server, until the next front
+comes. It then executes itself anew, in place, with the code that is installed by then: same pid, so still the parent
+of all. SIGHUP has the same effect. What it knows goes through a memfd, what it holds stays open.
 
 One thread, one loop; standard library only, so that there is little that can fail, and little to hold in memory.
 """
@@ -15,46 +17,30 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from jobd.launcher import children, protocol, upgrade
+from jobd.launcher import console, protocol, upgrade
 from jobd.launcher.channel import Channel
-from jobd.launcher.procfs import signal_group
+from jobd.launcher.jobs import Jobs
+from jobd.launcher.visitors import Visitors
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
 HEALTHY: Final = 3.0
 """Seconds that a server must have lived for its end to count as the first one again."""
-SOCKET_ENVIRONMENT: Final = "JOBD_LAUNCHER_FD"
-RESTART_ENVIRONMENT: Final = "JOBD_RESTARTED"
+STALLED_PAUSE: Final = 0.05
 LEAVING: Final = 30.0
 """Seconds that a server has to leave before an upgrade; then it is killed, which loses nothing."""
 
 
-@dataclass
-class _Job:
-    """A job's process. ``status`` is its wait status, once it is dead; ``report`` is gone once it has executed."""
-
-    id: str
-    child: children.Child
-    started_at: int
-    executed: bool = False
-    status: int | None = None
-
-    def facts(self, op: str) -> protocol.Message:
-        pid, status = self.child.pid, self.status
-        return {"op": op, "id": self.id, "pid": pid, "started_at": self.started_at, "status": status}
-
-
-@dataclass
+@dataclass(eq=False)
 class _Server:
     """A running server."""
 
@@ -67,40 +53,44 @@ class _Server:
 class Launcher:
     """``run`` is its life."""
 
-    def __init__(self, command: list[str], say: Callable[[str], None]) -> None:
+    def __init__(self, front: socket.socket | None, say: Callable[[str], None]) -> None:
         """
         Args:
-            command: what the server is started with.
+            front: the socket to the front that started this process; None when it was executed anew.
             say: tells the operator something, in a line.
         """
-        self._command = command
         self._say = say
-        self._jobs: dict[str, _Job] = {}
-        self._by_pid: dict[int, _Job] = {}
-        self._kept: dict[str, int] = {}
-        self._server: _Server | None = None
-        self._served = False  # a server has been ready
-        self._pause = 0.0
-        self._next_start: float | None = None
-        self._stopping = False
-        self._upgrading = False
-        self._kill_at: float | None = None
-        self._exit_code: int | None = None
         self._selector = selectors.DefaultSelector()
         with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 # pathlib is large, and this is all it would do
             self._identity = f"{file.read().strip()}/{os.getpid()}.{time.time_ns()}"
-        self._waking = -1
-        soft, hard = self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         state = upgrade.inherited()
         if state:
+            self._nofile = tuple(state["nofile"])
+        soft, hard = self._nofile
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._jobs = Jobs(self._selector, self._tell, self._nofile)
+        self._visitors = Visitors(self._selector, self)
+        self._kept: dict[str, int] = {}
+        self._server: _Server | None = None
+        self._served = False  # a server of this front has been ready
+        self._pause = 0.0
+        self._next_start: float | None = None
+        self._stops = 0  # wishes to end that were not fulfilled yet
+        self._upgrading = False
+        self._kill_at: float | None = None
+        self._exit_code: int | None = None
+        self._waking = -1
+        if state:
             self._take_over(state)
+        elif front:
+            self._visitors.welcome(front)
 
     # ---- the loop
 
     def run(self) -> int:
-        """Serve until the server has ended as it should, or was told to; returns the exit code."""
+        """Serve until there is nothing to do and nothing to remember; returns the exit code."""
         waking, woken = socket.socketpair()
         for sock in (waking, woken):
             sock.setblocking(False)
@@ -109,47 +99,92 @@ class Launcher:
         self._waking = waking.fileno()
         signal.set_wakeup_fd(self._waking)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._signals(woken))
-        self._start_server()
+        if self._visitors.wanted:
+            self._start_server_or_wait()
         self._reap()  # what ended while this process executed itself anew
         while self._exit_code is None:
-            due = min((at for at in (self._next_start, self._kill_at) if at is not None), default=None)
-            wait = None if due is None else max(0.0, due - time.monotonic())
-            for key, _ in self._selector.select(wait):
+            for key, _ in self._selector.select(self._wait()):
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # one before it in this round let go of it; its number may be another's by now
-                try:
-                    key.data()
-                except Exception as exc:  # noqa: BLE001 # jobs depend on this process: a bug may cost a message, not them
-                    self._say(f"the launcher failed, and goes on: {exc!r}")
-            if self._next_start is not None and time.monotonic() >= self._next_start:
-                self._start_server_or_wait()
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self._kill_at = None
-                self._signal_server(signal.SIGKILL)
+                self._protected(key.data)
+            self._protected(self._do_what_is_due)
         signal.set_wakeup_fd(-1)
         return self._exit_code
 
+    def _protected(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as exc:  # noqa: BLE001 # jobs depend on this process: a bug may cost a message, not them
+            self._say(f"the launcher failed, and goes on: {exc!r}")
+
+    def _wait(self) -> float | None:
+        times = [at for at in (self._next_start, self._kill_at) if at is not None]
+        if self._server and self._server.channel.stalled:
+            times.append(time.monotonic() + STALLED_PAUSE)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _do_what_is_due(self) -> None:
+        if self._next_start is not None and time.monotonic() >= self._next_start:
+            self._start_server_or_wait()
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._kill_at = None
+            self._signal_server(signal.SIGKILL)
+        if self._server and self._server.channel.stalled:
+            self._server.channel.flush()
+
     def _signals(self, woken: socket.socket) -> None:
         for signum in woken.recv(4096):
-            if signum == signal.SIGCHLD:
-                self._reap()
-            elif signum == signal.SIGHUP:
-                self._upgrade()
-            else:
-                self._stop()
+            self.signalled(signum)
+
+    def signalled(self, signum: int) -> None:
+        if signum == signal.SIGCHLD:
+            self._reap()
+        elif signum == signal.SIGHUP:
+            self.upgrade()
+        else:
+            self._stop()
 
     def _stop(self) -> None:
-        """Pass the wish to end on to the server, which ends the jobs; one that is only starting hears it when it is
-        ready. Without a server and without jobs, there is nothing to wait for."""
-        self._stopping = True
-        if self._server and (self._server.ready or not self._jobs):
-            self._signal_server(signal.SIGTERM)
-        elif not self._server and not self._jobs:
-            self._exit_code = 0
+        """Pass the wish to end on to the server; one that is only starting hears it when it is ready. Without one, the
+        jobs that are there are ended by a server that is started for it. Asked again, none of that is waited for."""
+        self._stops += 1
+        if self._server:
+            if self._server.ready or not self._jobs:
+                self._signal_server(signal.SIGTERM)
+            elif self._stops > 1:
+                self._signal_server(signal.SIGKILL)
+        elif not self._jobs or self._stops > 1:
+            self._give_up()
+        elif self._next_start is None:
+            self._start_server_or_wait()
+
+    def _give_up(self) -> None:
+        """End without a server. Nobody is left to be told how the jobs end."""
+        if not self._visitors.front and self._jobs:
+            self._say(f"{self._jobs.running} jobs are killed, and how they ended is not recorded")
+            self._jobs.signal_all(signal.SIGKILL)
+            self._exit_code = 1
+        else:
+            self._leave(1 if self._jobs else 0)
 
     def _signal_server(self, signum: int) -> None:
         if self._server:
             os.kill(self._server.pid, signum)  # our child, and not reaped: the pid is its own
+
+    # ---- who comes
+
+    def serve(self, wanted: protocol.Message, *, first: bool) -> None:
+        """Serve a front: with a server that is not started yet, or in place of one whose front is gone."""
+        self._served, self._stops = False, 0
+        if first:
+            self._start_server_or_wait()
+        elif not self._upgrading:
+            self._replace(wanted)
+
+    def left_alone(self) -> None:
+        """End, if there is nothing to do any more and nothing to remember."""
+        if not self._jobs and not self._server and self._next_start is None:
+            self._exit_code = 0
 
     # ---- the server
 
@@ -162,26 +197,28 @@ class Launcher:
 
     def _start_server(self) -> None:
         self._next_start = None
+        wanted = self._visitors.wanted
+        assert wanted
         ours, theirs = protocol.pair()
         theirs.set_inheritable(True)
-        environment = {**os.environ, SOCKET_ENVIRONMENT: str(theirs.fileno())}
-        if self._served:
-            environment[RESTART_ENVIRONMENT] = "1"
+        environment = {**wanted["env"], protocol.SOCKET_ENVIRONMENT: str(theirs.fileno())}
+        if self._served or not self._visitors.front:
+            environment[protocol.RESTART_ENVIRONMENT] = "1"
+        command = wanted["command"]
         with theirs:
             try:
-                # A process group of its own: Ctrl-C at a terminal comes to us alone, and we pass it on once.
-                pid = os.posix_spawn(self._command[0], self._command, environment, setpgroup=0)
+                os.chdir(wanted["cwd"])
+                pid = os.posix_spawn(command[0], command, environment)
             except OSError:
                 ours.close()
                 raise
         self._server = _Server(pid, Channel(ours, self._selector, self._hear), time.monotonic())
         names = list(self._kept)
-        hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names}
+        ending = bool(self._stops) and not self._visitors.front
+        hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names, "end": ending}
         self._tell(hello, [os.dup(self._kept[name]) for name in names])
-        for job in self._jobs.values():
-            if job.executed:
-                self._tell_job(job, "job")
-        self._tell({"op": "known"})
+        self._jobs.tell_all()
+        self._tell({"op": "known"}, [])
 
     def _server_ended(self, status: int) -> None:
         server, self._server = self._server, None
@@ -190,144 +227,145 @@ class Launcher:
         code = os.waitstatus_to_exitcode(status)
         if self._upgrading:
             self._execute_anew()
-        unfinished = self._served and code != 0 and any(job.status is None for job in self._jobs.values())
-        if (self._stopping and not unfinished) or code == 0 or not self._served:
-            self._exit_code = code if code >= 0 else 128 - code
-            return
-        if time.monotonic() - server.started > HEALTHY:
+            self._next_start = time.monotonic()
+        elif self._stops > 1 and not server.ready:
+            self._give_up()
+        elif self._is_final(code):
+            self._leave(code if code >= 0 else 128 - code)
+        else:
+            self._start_again(code, time.monotonic() - server.started > HEALTHY)
+
+    def _is_final(self, code: int) -> bool:
+        """It ended as it should, or because of what it was told, or nothing depends on it."""
+        if code == 0 or (self._stops and not self._jobs):
+            return True
+        return not self._served and not self._stops and (code > 0 or not self._jobs)
+
+    def _start_again(self, code: int, healthy: bool) -> None:
+        if healthy:
             self._pause = 0.0
         how = f"ended with code {code}" if code >= 0 else f"was ended by signal {-code}"
         pause = self._pause
         self._next_start = time.monotonic() + pause
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self._say(f"the server {how}; starting it again in {pause:g} s ({len(self._jobs)} jobs go on)")
+        self._visitors.answer_asked(f"the new server {how}")
+
+    def _leave(self, code: int) -> None:
+        """The server has ended for good. With jobs left, stay for whoever comes next; let go of all else."""
+        self._stops = 0
+        if self._jobs and self._visitors.front:
+            self._say(
+                f"jobs go on: {self._jobs.running} of {len(self._jobs)} run under the launcher (pid {os.getpid()}); "
+                "start jobd again with the same --state to take them up, or end them with SIGTERM to that pid"
+            )
+        console.quieten()
+        self._visitors.dismiss_front(code)
+        if not self._jobs:
+            self._exit_code = code
 
     # ---- an upgrade
 
-    def _upgrade(self) -> None:
+    def upgrade(self) -> None:
+        """Replace both halves by what is installed now, if a server is to run at all."""
+        if self._upgrading or self._stops:
+            self._visitors.answer_asked("it is being upgraded, or ended, already")
+        elif not self._server and self._next_start is None:
+            self._visitors.answer_asked("no server runs: start jobd, with the same --state")
+        elif self._visitors.wanted:
+            self._replace(self._visitors.wanted)
+
+    def _replace(self, wanted: protocol.Message) -> None:
         """Ask the server to leave; when it has, execute what is installed now."""
-        if self._upgrading or self._stopping:
-            return
-        problem = upgrade.problem()
+        problem = upgrade.problem(wanted["launcher"][0], wanted["env"])
         if problem:
-            self._say(f"no upgrade: what is installed does not start, and everything stays as it is: {problem}")
+            why = f"what is installed does not start, and everything stays as it is: {problem}"
+            self._say(f"no upgrade: {why}")
+            self._visitors.answer_asked(why)
+            if not self._server:
+                self._start_server_or_wait()
             return
         self._upgrading = True
-        self._kill_at = time.monotonic() + LEAVING
+        self._next_start = None
         if self._server:
-            self._tell({"op": "leave"})
+            self._kill_at = time.monotonic() + LEAVING
+            self._tell({"op": "leave"}, [])
         else:
             self._execute_anew()
+            self._next_start = time.monotonic()
 
     def _execute_anew(self) -> None:
         """Become a new launcher with the same pid. Returns only when that could not be done."""
         self._upgrading, self._kill_at = False, None
+        wanted = self._visitors.wanted
+        assert wanted
         signal.set_wakeup_fd(-1)
-        fds = [fd for job in self._jobs.values() for fd in job.child.fds(job.executed)]
-        failure = upgrade.execute_anew(self._state(), [*self._kept.values(), *fds])
+        held = [*self._kept.values(), *self._visitors.fds(), *self._jobs.fds()]
+        failure = upgrade.execute_anew(wanted["launcher"], wanted["env"], self._state(), held)
         self._say(f"no upgrade: {failure.strerror}; going on as before")
+        self._visitors.answer_asked(f"{failure.strerror}")
         signal.set_wakeup_fd(self._waking)
 
     def _state(self) -> protocol.Message:
-        jobs = [
-            {
-                "id": job.id,
-                "child": vars(job.child),
-                "started_at": job.started_at,
-                "executed": job.executed,
-                "status": job.status,
-            }
-            for job in self._jobs.values()
-        ]
-        return {"identity": self._identity, "kept": self._kept, "jobs": jobs, "nofile": self._nofile}
+        return {
+            "identity": self._identity,
+            "nofile": self._nofile,
+            "kept": self._kept,
+            "served": self._served,
+            "stops": self._stops,
+            "visitors": self._visitors.state(),
+            "jobs": self._jobs.state(),
+        }
 
     def _take_over(self, state: protocol.Message) -> None:
         """Go on with what this process was before it executed itself anew."""
-        self._identity, self._kept, self._nofile = state["identity"], state["kept"], tuple(state["nofile"])
-        self._served = True
-        for facts in state["jobs"]:
-            child = children.Child(**facts.pop("child"))
-            job = self._jobs[facts["id"]] = _Job(child=child, **facts)
-            for fd in child.fds(job.executed):
-                os.set_inheritable(fd, False)
-            if job.status is None:
-                self._by_pid[child.pid] = job
-            if not job.executed:
-                self._watch_report(job)
-        for fd in self._kept.values():
+        self._identity, self._served, self._stops = state["identity"], state["served"], state["stops"]
+        self._visitors.take_over(state["visitors"])
+        self._jobs.take_over(state["jobs"])
+        for name, fd in state["kept"].items():
             os.set_inheritable(fd, False)
+            self._on_keep(name, fd)
         self._say(f"executed anew, with {len(self._jobs)} jobs")
 
     # ---- speaking to the server
 
-    def _tell(self, message: protocol.Message, fds: list[int] | None = None) -> None:
+    def _tell(self, message: protocol.Message, fds: list[int]) -> None:
         if self._server:
             self._server.channel.tell(message, fds)
         else:
-            for fd in fds or []:
-                os.close(fd)
-
-    def _tell_job(self, job: _Job, op: str) -> None:
-        fds = [os.dup(job.child.out), os.dup(job.child.err)]
-        if job.status is None:
-            fds.append(os.pidfd_open(job.child.pid))  # it is our child and not reaped: the pid is its own
-        self._tell(job.facts(op), fds)
+            protocol.close_all(fds)
 
     def _hear(self, message: protocol.Message, fds: list[int]) -> None:
-        getattr(self, f"_on_{message.pop('op')}")(*fds, **message)
+        match message["op"]:
+            case "launch":
+                self._jobs.launch(message["id"], *fds)
+            case "signal":
+                self._jobs.signal(message["id"], message["signal"])
+            case "release":
+                self._jobs.release(message["id"])
+            case "keep":
+                self._on_keep(message["name"], *fds)
+            case "ready":
+                self._on_ready()
+            case "elsewhere":
+                self._visitors.tell_front(message, fds)
+            case _:
+                protocol.close_all(fds)
 
     def _on_ready(self) -> None:
         self._served = True
+        self._visitors.answer_asked()
         if self._server:
             self._server.ready = True
-        if self._stopping:
+        if self._stops:
             self._signal_server(signal.SIGTERM)
 
-    def _on_keep(self, fd: int, name: str) -> None:
-        if name in self._kept:
+    def _on_keep(self, name: str, fd: int) -> None:
+        if name == protocol.CONTROL:
+            self._visitors.open_door(fd)
+        elif name in self._kept:
             os.close(self._kept[name])
         self._kept[name] = fd
-
-    def _on_launch(self, memfd: int, id: str) -> None:
-        spec = protocol.from_memfd(memfd)
-        if id in self._jobs:  # asked before, by a server that did not live to hear the answer
-            if self._jobs[id].executed:
-                self._tell_job(self._jobs[id], "launched")
-            return
-        try:
-            child = children.spawn(spec["argv"], spec["env"], spec["cwd"], self._nofile)
-        except OSError as exc:
-            self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno or 0})
-            return
-        job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
-        self._watch_report(job)
-
-    def _watch_report(self, job: _Job) -> None:
-        self._selector.register(job.child.report, selectors.EVENT_READ, lambda: self._reported(job))
-
-    def _reported(self, job: _Job) -> None:
-        if job.executed or self._jobs.get(job.id) is not job:
-            return  # its death, in the same round, was faster
-        self._selector.unregister(job.child.report)
-        failure = job.child.failure()
-        if failure is None:
-            job.executed = True
-            self._tell_job(job, "launched")
-            return
-        job.child.close()
-        del self._jobs[job.id]
-        self._tell({"op": "failed", "id": job.id, "stage": failure[0], "errno": failure[1]})
-
-    def _on_signal(self, id: str, signal: int) -> None:
-        job = self._jobs.get(id)
-        if job:
-            signal_group(job.child.pid, signal, leader_reaped=job.status is not None)
-
-    def _on_release(self, id: str) -> None:
-        job = self._jobs.get(id)
-        if job and job.status is not None:
-            job.child.close()
-            del self._jobs[id]
 
     # ---- exits
 
@@ -338,41 +376,6 @@ class Launcher:
                 if not pid:
                     return
                 if self._server and pid == self._server.pid:
-                    self._server_ended(status)
-                    continue
-                job = self._by_pid.pop(pid, None)
-                if job:
-                    self._exited(job, status)
-
-    def _exited(self, job: _Job, status: int) -> None:
-        job.status = status
-        if not job.executed and job.id in self._jobs and _readable(job.child.report):
-            self._reported(job)  # what it said before it died comes first
-        if job.executed:
-            self._tell({"op": "exited", "id": job.id, "status": status})
-
-
-def _readable(fd: int) -> bool:
-    return _polled(fd, select.POLLIN)
-
-
-def _writable(fd: int) -> bool:
-    return _polled(fd, select.POLLOUT)
-
-
-def _polled(fd: int, event: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, event)
-    return bool(poll.poll(0))
-
-
-def main(command: list[str]) -> int:
-    """Run a launcher with this server; returns the exit code."""
-    return Launcher(command, say).run()
-
-
-def say(text: str) -> None:
-    """Tell the operator something, if anybody listens: jobs do not depend on it."""
-    with contextlib.suppress(OSError, ValueError):
-        if _writable(sys.stderr.fileno()):
-            print(f"jobd: {text}", file=sys.stderr, flush=True)
+                    self._protected(partial(self._server_ended, status))
+                else:
+                    self._protected(partial(self._jobs.reaped, pid, status))

@@ -37,6 +37,7 @@ class LauncherLink:
         kept: descriptors that an earlier server left with the launcher, by name.
         gone: set when the launcher has ended.
         leave: set when this server is to end, and to leave the jobs to the next one.
+        end: this server is there to end the jobs.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -51,6 +52,7 @@ class LauncherLink:
         self.kept: dict[str, int] = {}
         self.gone = trio.Event()
         self.leave = trio.Event()
+        self.end = False
 
     # ---- wishes
 
@@ -87,6 +89,10 @@ class LauncherLink:
     def ready(self) -> None:
         """Say that this server serves: from now on it is started again when it ends unasked."""
         self._send({"op": "ready"})
+
+    def go_elsewhere(self, path: str, holder: str, sock: socket.socket) -> None:
+        """Say that the launcher at the other end of ``sock`` has the state directory: it is to serve the front."""
+        protocol.send(self._socket, {"op": "elsewhere", "path": path, "pid": holder}, [sock.fileno()])
 
     def signal(self, job_id: str, signum: int) -> None:
         """Send a signal to a job's process group."""
@@ -126,7 +132,7 @@ class LauncherLink:
         while True:
             message, fds = await self._receive()
             if message["op"] == "hello":
-                self.identity = message["launcher"]
+                self.identity, self.end = message["launcher"], message["end"]
                 self.kept = dict(zip(message["kept"], fds, strict=True))
             elif message["op"] == "known":
                 self.adopted = dict(self._processes)

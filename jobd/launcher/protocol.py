@@ -1,22 +1,37 @@
-"""What launcher and server say to each other: one JSON object a packet, with descriptors beside it (SCM_RIGHTS).
+"""What launcher, server and front say to each other: one JSON object a packet, with descriptors beside it (SCM_RIGHTS).
 
-Over a Unix socket pair of type SOCK_SEQPACKET, so a packet comes whole or not at all. What can be long (a job's
-arguments and environment) travels as a memfd.
+Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all. What can be long (a job's arguments
+and environment) travels as a memfd.
 
     server → launcher
-        launch   id; descriptors: memfd of {"argv", "env", "cwd"}
-        signal   id, signal              to the job's process group
-        release  id                      the exit is recorded durably: forget the job
-        keep     name; one descriptor    hold this for the server that comes after me
+        launch     id; descriptors: memfd of {"argv", "env", "cwd"}
+        signal     id, signal            to the job's process group
+        release    id                    the exit is recorded durably: forget the job
+        keep       name; one descriptor  hold this for the server that comes after me
         ready                            I serve
+        elsewhere  path, pid; one descriptor: a socket to the launcher that has the state directory: be served there
     launcher → server
-        hello    version, launcher, kept: [names]; descriptors: those kept
-        job      id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
-        launched as job
-        failed   id, stage, errno        nothing runs
-        exited   id, status              the wait status (waitpid(2))
+        hello      version, launcher, kept: [names], end; descriptors: those kept. end: you are there to end the jobs
+        job        id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
+        launched   as job
+        failed     id, stage, errno      nothing runs
+        exited     id, status            the wait status (waitpid(2))
         known                            all jobs that I have were told
         leave                            end, and leave the jobs to the server that comes next
+    front → launcher
+        knock                            is there a front? (answered: serving or busy)
+        serve      descriptors: memfd of {"command", "launcher", "env", "cwd"}, stdout, stderr
+        signal     signal                as if it had been sent to the launcher
+    launcher → front
+        serving                          you can be, or are, served
+        busy                             no: there is another front
+        elsewhere  as above
+        ended      code                  the server has ended for good
+    jobd upgrade → launcher
+        upgrade
+    launcher → jobd upgrade
+        upgraded                         the new server serves
+        failed     why
 
 Standard library only.
 """
@@ -32,6 +47,10 @@ from typing import Any, Final
 VERSION: Final = 1
 MAX_PACKET: Final = 64 * 1024
 MAX_FDS: Final = 8
+CONTROL: Final = "control"
+"""The name of the kept descriptor at which visitors come in."""
+SOCKET_ENVIRONMENT: Final = "JOBD_LAUNCHER_FD"
+RESTART_ENVIRONMENT: Final = "JOBD_RESTARTED"
 _INT: Final = struct.Struct("i")
 
 Message = dict[str, Any]
@@ -82,6 +101,12 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     return (unpack(packet), fds) if packet else None
 
 
+def close_all(fds: list[int]) -> None:
+    """Close descriptors that came with a message."""
+    for fd in fds:
+        os.close(fd)
+
+
 def as_memfd(content: Message) -> int:
     """A descriptor from which ``content`` can be read."""
     fd = os.memfd_create("jobd-spec", os.MFD_CLOEXEC)
@@ -95,3 +120,8 @@ def from_memfd(fd: int) -> Message:
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
         return unpack(file.read())
+
+
+def held_by(path: str, holder: str) -> str:
+    """What the second one on a state directory is told first."""
+    return f"the state directory {path} is held by another jobd (pid {holder})"

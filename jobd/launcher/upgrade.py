@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from jobd.launcher import protocol
@@ -12,14 +11,15 @@ from jobd.launcher import protocol
 STATE_ENVIRONMENT: Final = "JOBD_LAUNCHER_STATE"
 
 
-def problem() -> str:
+def problem(python: str, environment: Mapping[str, str]) -> str:
     """What is wrong with the code that is installed now; "" when it can be started."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
-    command = [sys.executable, "-c", "import jobd.cli, jobd.server"]
+    command = [python, "-c", "import jobd.launcher.launcher, jobd.server"]
     try:
-        pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+        pid = os.posix_spawn(python, command, environment, file_actions=actions)
     except OSError as exc:
+        os.close(reading)
         return exc.strerror or str(exc)
     finally:
         os.close(writing)
@@ -29,8 +29,10 @@ def problem() -> str:
     return "" if status == 0 else (lines or ["it ends at once"])[-1]
 
 
-def execute_anew(state: protocol.Message, held: Iterable[int]) -> OSError:
-    """Execute this program again, with ``state`` for :func:`inherited` and ``held`` left open.
+def execute_anew(
+    program: list[str], environment: Mapping[str, str], state: protocol.Message, held: Iterable[int]
+) -> OSError:
+    """Execute ``program`` in place of this one, with ``state`` for :func:`inherited` and ``held`` left open.
 
     Returns only when that could not be done, with the reason; then nothing has changed.
     """
@@ -39,7 +41,7 @@ def execute_anew(state: protocol.Message, held: Iterable[int]) -> OSError:
     try:
         for fd in fds:
             os.set_inheritable(fd, True)
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, STATE_ENVIRONMENT: str(memfd)})  # noqa: S606 # ourselves
+        os.execve(program[0], program, {**environment, STATE_ENVIRONMENT: str(memfd)})  # noqa: S606 # ourselves
     except OSError as exc:
         for fd in fds:
             os.set_inheritable(fd, False)

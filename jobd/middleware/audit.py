@@ -24,9 +24,10 @@ async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] =
     except RpcError as exc:
         status = exc.code
         raise
-    except trio.Cancelled:
-        # By the caller's deadline, or by the caller, or by the end of the connection.
-        status = Code.DEADLINE_EXCEEDED if call.expired else Code.CANCELLED
+    except BaseException as exc:
+        if _is_cancellation(exc):
+            # By the caller's deadline, or by the caller, or by the end of the connection.
+            status = Code.DEADLINE_EXCEEDED if call.expired else Code.CANCELLED
         raise
     finally:
         audit_log.info(
@@ -39,3 +40,10 @@ async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] =
             status=status.name,
             seconds=round(clock() - started, 6),
         )
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    """Cancelled, or a nursery's group of nothing else."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(trio.Cancelled)[1] is None
+    return isinstance(exc, trio.Cancelled)

@@ -12,6 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.errors import ConfigError
+from jobd.launcher.protocol import held_by
+
+
+class HeldError(ConfigError):
+    """Another jobd has the directory.
+
+    Attributes:
+        path: the directory.
+        holder: the pid that the other one left there.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{held_by(str(path), holder)}; stop that one, or choose another --state")
+        self.path = path
+        self.holder = holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +55,8 @@ def hold_directory(path: Path, kept: int | None = None, holder: int | None = Non
         holder: the pid that others are told; this process's own by default.
 
     Raises:
-        ConfigError: it cannot be made or written, belongs to somebody else, is open to others, or another jobd
-            holds it.
+        ConfigError: it cannot be made or written, belongs to somebody else, or is open to others.
+        HeldError: another jobd has it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,9 +94,6 @@ def _lock(path: Path, kept: int | None, holder: int) -> int:
         holding = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         os.close(fd)
         if exc.errno in (errno.EAGAIN, errno.EACCES):
-            raise ConfigError(
-                f"the state directory {path.parent} is held by another jobd (pid {holding or 'unknown'}); "
-                "stop that one, or choose another --state"
-            ) from exc
+            raise HeldError(path.parent, holding or "unknown") from exc
         raise ConfigError(f"the state directory {path.parent} cannot be written: {exc.strerror}") from exc
     return fd

@@ -3,6 +3,7 @@
 WorkerError                (a JobdError)
 ├── InvalidSpecError       the spec cannot be accepted; names every field that is wrong
 ├── LaunchError            the process could not be made; carries the reason
+├── LauncherGoneError      the launcher has ended
 ├── JobNotFoundError       no such job
 ├── InvalidIdError         what should be an id is none
 ├── AmbiguousIdError       the prefix of an id that several jobs have

@@ -65,7 +65,7 @@ async def one_large_job(jobd: JobdProgram, client: JobClient, size: int, kills: 
     verdicts = {(v.state, v.exit_code, v.dropped_bytes) for _, v in results}
     check(verdicts == {(JobState.SUCCEEDED, 0, 0)}, f"and the right verdict, after {seconds:.1f} s")
     check(max(memory) < 120 * 1024, f"the server's memory was at most {max(memory) // 1024} MiB when it was killed")
-    check(memory_of(jobd.process.pid) < 20 * 1024, f"the launcher's is {memory_of(jobd.process.pid) / 1024:.1f} MiB")
+    check(memory_of(jobd.launcher) < 20 * 1024, f"the launcher's is {memory_of(jobd.launcher) / 1024:.1f} MiB")
 
 
 async def many_short_jobs(jobd: JobdProgram, client: JobClient, count: int, seed: int, marks: Path) -> None:

@@ -214,10 +214,10 @@ async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> No
                 nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": "many-jobs"}))
         assert len(processes_with("many-jobs")) == 300
         server = jobd.server_pid()
-        jobd.process.send_signal(signal.SIGSTOP)
+        os.kill(jobd.launcher, signal.SIGSTOP)
         os.kill(server, signal.SIGTERM)  # what the launcher would do next
         await trio.sleep(0.5)
-        jobd.process.send_signal(signal.SIGCONT)
+        os.kill(jobd.launcher, signal.SIGCONT)
         jobd.process.send_signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(jobd.process.wait) == 0
     assert processes_with("many-jobs") == []
@@ -258,7 +258,7 @@ async def test_an_end_that_was_recorded_and_not_acknowledged_is_acknowledged(pki
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
             await client.workers()
-            before = len(list(Path(f"/proc/{jobd.process.pid}/fd").iterdir()))
+            before = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
             for _ in range(6):
                 job = await client.start(["true"])
                 await client.wait(job.id)
@@ -267,7 +267,7 @@ async def test_an_end_that_was_recorded_and_not_acknowledged_is_acknowledged(pki
             job = await client.start(["true"])
             await client.wait(job.id)
             for _ in range(100):
-                after = len(list(Path(f"/proc/{jobd.process.pid}/fd").iterdir()))
+                after = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
                 if after <= before:
                     break
                 await trio.sleep(0.05)
@@ -312,7 +312,7 @@ async def test_without_its_launcher_a_server_sees_the_jobs_out(pki: TestPki, tmp
                 ["sh", "-c", f"until test -e {gate}; do sleep 0.01; done; echo last words; exit 5"]
             )
             server = jobd.server_pid()
-            jobd.process.kill()
+            os.kill(jobd.launcher, signal.SIGKILL)
             await trio.to_thread.run_sync(jobd.process.wait)
             with pytest.raises(UnavailableError, match="the launcher has ended"):
                 await start_until_refused(client)

@@ -153,7 +153,8 @@ def test_a_state_directory_is_for_one_jobd(pki: TestPki, tmp_path: Path) -> None
     with jobd_program(pki, tmp_path / "state") as jobd:
         told = refused(flags_for(pki, tmp_path / "state"), clean_environment(tmp_path))
         assert jobd.process.poll() is None
-    assert f"is held by another jobd (pid {jobd.process.pid})" in told
+        launcher = jobd.launcher
+    assert f"is held by another jobd (pid {launcher})" in told
     assert str(tmp_path / "state") in told
 
 

@@ -83,7 +83,7 @@ async def test_a_short_call_does_not_disturb_a_long_one(peer: Peer) -> None:
 
 
 async def test_a_wait_ends_when_the_daemon_does(stubs: Path, pki: TestPki, tmp_path: Path) -> None:
-    """SIGTERM to jobd: an open Wait that outlives the time for open calls gets UNAVAILABLE, and does not hang."""
+    """SIGTERM to jobd: an open Wait, which could last, gets UNAVAILABLE at once; the client asks the next one."""
     with jobd_program(pki, tmp_path / "state") as jobd:
         async with grpcio_peer(stubs, pki, jobd.server) as client:
             job_id = await client.start(*SLEEP)
@@ -96,13 +96,14 @@ async def test_a_wait_ends_when_the_daemon_does(stubs: Path, pki: TestPki, tmp_p
 
 
 async def test_goaway_lets_an_open_call_end_well(stubs: Path, pki: TestPki, tmp_path: Path) -> None:
-    """After SIGTERM the client is told to leave (GOAWAY), and a Wait that ends in time still has its answer."""
+    """After SIGTERM the client is told to leave (GOAWAY), and a Stop that ends in time still has its answer."""
     gate = tmp_path / "gate"
     with jobd_program(pki, tmp_path / "state", "--shutdown", "20") as jobd:
         async with grpcio_peer(stubs, pki, jobd.server) as client:
-            job_id = await client.start("sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done")
-            handle = await client.begin("Wait", {"job_ids": [job_id]})
-            await client.call("Query", {"job_id": job_id})  # sent after the Wait: that one is at the server
+            script = f"trap 'until [ -e {gate} ]; do sleep 0.02; done; exit 0' TERM; while :; do sleep 0.02; done"
+            job_id = await client.start("sh", "-c", script)
+            handle = await client.begin("Stop", {"job_id": job_id, "grace_period": "20s"})
+            await client.call("Query", {"job_id": job_id})  # sent after the Stop: that one is at the server
             await client.ask("watch")
             jobd.process.send_signal(signal.SIGTERM)
             left = await client.ask("left")
@@ -110,4 +111,4 @@ async def test_goaway_lets_an_open_call_end_well(stubs: Path, pki: TestPki, tmp_
             outcome = await client.ask("finish", handle=handle)
     assert left["left"], left
     assert outcome["code"] == "OK", outcome
-    assert outcome["response"]["jobs"][0]["state"] == "JOB_STATE_SUCCEEDED"
+    assert outcome["response"]["job"]["state"] == "JOB_STATE_STOPPED"

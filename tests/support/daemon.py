@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from jobd.config import Config
 from jobd.daemon import Daemon, run
 from tests.support.pki import TestPki
 
+ROOT = Path(__file__).parents[2]
 FAST = {"grace": 2.0, "drain": 1.0, "shutdown": 0.2}
 
 
@@ -41,22 +42,29 @@ async def running_daemon(pki: TestPki, state: Path, **settings: Any) -> AsyncIte
 
 @dataclass(frozen=True)
 class JobdProgram:
-    """A ``jobd`` of its own: the launcher (``process``), and the server below it.
+    """A ``jobd`` of its own: the front (``process``), the launcher below it, and the server below that.
 
     Attributes:
         server: the address, as clients write it.
         log: what came on stderr.
+        state: the state directory.
     """
 
     process: subprocess.Popen[str]
     server: str
     log: Path
+    state: Path
+
+    @property
+    def launcher(self) -> int:
+        """The pid of the launcher."""
+        return holder_of(self.state)
 
     def server_pid(self) -> int:
         """The pid of the server that runs now. Asserts that there is one within a while."""
         until = time.monotonic() + 20
         while time.monotonic() < until:
-            found = [pid for pid in children_of(self.process.pid) if b"jobd.server" in command_of(pid)]
+            found = [pid for pid in children_of(self.launcher) if b"jobd.server" in command_of(pid)]
             if found:
                 return found[0]
         raise AssertionError(f"jobd has no server: {self.log.read_text()}")
@@ -67,12 +75,24 @@ class JobdProgram:
 
     def crash(self) -> None:
         """SIGKILL to launcher and server, as when the machine's memory ran out."""
-        server = self.server_pid()
-        self.process.kill()
-        os.kill(server, signal.SIGKILL)
+        pids = [self.launcher, self.server_pid()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=20)
-        while is_alive(server):
-            time.sleep(0.001)
+        until_dead(*pids)
+
+
+def holder_of(state: Path) -> int:
+    """The pid that the holder of a state directory has left there: its launcher's."""
+    return int((state / "lock").read_text())
+
+
+def until_dead(*pids: int) -> None:
+    """Wait until processes have ended that may be nobody's children."""
+    until = time.monotonic() + 20
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < until, f"still alive: {pids}"
+        time.sleep(0.001)
 
 
 def children_of(pid: int) -> list[int]:
@@ -106,14 +126,18 @@ def command_of(pid: int) -> bytes:
 
 
 @contextmanager
-def jobd_program(pki: TestPki, state: Path, *flags: str, stderr: int | None = None) -> Iterator[JobdProgram]:
+def jobd_program(
+    pki: TestPki, state: Path, *flags: str, stderr: int | None = None, path: Sequence[Path] = (ROOT,)
+) -> Iterator[JobdProgram]:
     """The real program, ended with SIGTERM at the end of the block (if it still runs).
 
     Args:
         flags: given after those that it needs, so they win.
         stderr: where it writes instead of to a file.
+        path: where its code is looked for.
     """
     arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "2", "--drain", "1", "--shutdown", "0.2"]
+    arguments += ["--stop-jobs"]  # a test that leaves some has to end them itself
     arguments += [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     log = state.parent / f"jobd-{time.monotonic_ns()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -124,14 +148,14 @@ def jobd_program(pki: TestPki, state: Path, *flags: str, stderr: int | None = No
             stdout=subprocess.PIPE,
             stderr=errors if stderr is None else stderr,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONSAFEPATH": "1"},
         ) as process,
     ):
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
             assert ready.startswith("jobd is listening on "), ready + log.read_text()
-            yield JobdProgram(process, ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost"), log)
+            yield JobdProgram(process, ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost"), log, state)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobd.server", "jobcli", "pki"}),
+    frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobd.server", "jobd.upgrade", "jobcli", "pki"}),
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage"}),
     frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 NEIGHBOURS = {
     "jobd.__main__": {"jobd.cli"},
-    "jobd.cli": {"jobd.dev", "jobd.server"},
+    "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade"},
     "jobd.dev": {"jobd.server", "pki"},
 }
 NARROW = {
@@ -107,10 +107,12 @@ def test_only_the_rpc_room_knows_purerpc_and_h2(path: Path) -> None:
 
 def test_the_launcher_needs_the_standard_library_alone() -> None:
     """What is the parent of every job imports nothing that could fail, grow, or speak to a network."""
-    code = "import sys, jobd.cli; print(*sys.modules)"
+    code = "import sys, jobd.cli, jobd.launcher.launcher; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     ours = {name for name in loaded.stdout.split() if name.split(".")[0] in ("jobd", "api", "pki", "jobcli")}
-    parts = {"launcher", "children", "protocol", "procfs", "channel", "upgrade"}
+    parts = {
+        *("front", "launcher", "visitors", "jobs", "children", "protocol", "procfs", "channel", "console", "upgrade")
+    }
     assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
     assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())
 

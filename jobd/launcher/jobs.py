@@ -1,0 +1,157 @@
+"""The launcher's jobs: forked, held, signalled, reaped, and remembered until their end is recorded.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobd.launcher import children, protocol
+from jobd.launcher.procfs import signal_group
+
+Tell = Callable[[protocol.Message, list[int]], None]
+"""Says something to the server, if there is one. The descriptors are the listener's to close."""
+
+
+@dataclass
+class _Job:
+    """A job's process. ``status`` is its wait status, once it is dead; ``report`` is gone once it has executed."""
+
+    id: str
+    child: children.Child
+    started_at: int
+    executed: bool = False
+    status: int | None = None
+
+    def facts(self, op: str) -> protocol.Message:
+        pid, status = self.child.pid, self.status
+        return {"op": op, "id": self.id, "pid": pid, "started_at": self.started_at, "status": status}
+
+
+class Jobs:
+    """Those that were launched and not released."""
+
+    def __init__(self, selector: selectors.BaseSelector, tell: Tell, nofile: tuple[int, int]) -> None:
+        """
+        Args:
+            nofile: the limit on open files that a job gets (soft, hard).
+        """
+        self._selector = selector
+        self._tell = tell
+        self._nofile = nofile
+        self._jobs: dict[str, _Job] = {}
+        self._by_pid: dict[int, _Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def running(self) -> int:
+        """How many have not ended."""
+        return len(self._by_pid)
+
+    # ---- what a server asks for
+
+    def launch(self, id: str, memfd: int) -> None:
+        spec = protocol.from_memfd(memfd)
+        if id in self._jobs:  # asked before, by a server that did not live to hear the answer
+            if self._jobs[id].executed:
+                self._tell_job(self._jobs[id], "launched")
+            return
+        try:
+            child = children.spawn(spec["argv"], spec["env"], spec["cwd"], self._nofile)
+        except OSError as exc:
+            self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno or 0}, [])
+            return
+        job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
+        self._watch_report(job)
+
+    def signal(self, id: str, signum: int) -> None:
+        job = self._jobs.get(id)
+        if job:
+            signal_group(job.child.pid, signum, leader_reaped=job.status is not None)
+
+    def signal_all(self, signum: int) -> None:
+        for id in self._jobs:
+            self.signal(id, signum)
+
+    def release(self, id: str) -> None:
+        job = self._jobs.get(id)
+        if job and job.status is not None:
+            job.child.close()
+            del self._jobs[id]
+
+    def tell_all(self) -> None:
+        """Tell a new server what there is."""
+        for job in self._jobs.values():
+            if job.executed:
+                self._tell_job(job, "job")
+
+    def _tell_job(self, job: _Job, op: str) -> None:
+        fds = [os.dup(job.child.out), os.dup(job.child.err)]
+        if job.status is None:
+            fds.append(os.pidfd_open(job.child.pid))  # it is our child and not reaped: the pid is its own
+        self._tell(job.facts(op), fds)
+
+    # ---- what the children do
+
+    def _watch_report(self, job: _Job) -> None:
+        self._selector.register(job.child.report, selectors.EVENT_READ, lambda: self._reported(job))
+
+    def _reported(self, job: _Job) -> None:
+        if job.executed or self._jobs.get(job.id) is not job:
+            return  # its death, in the same round, was faster
+        self._selector.unregister(job.child.report)
+        failure = job.child.failure()
+        if failure is None:
+            job.executed = True
+            self._tell_job(job, "launched")
+            return
+        job.child.close()
+        del self._jobs[job.id]
+        self._tell({"op": "failed", "id": job.id, "stage": failure[0], "errno": failure[1]}, [])
+
+    def reaped(self, pid: int, status: int) -> None:
+        """A child has ended; one that is no job's (an orphan that we were given) is nobody's."""
+        job = self._by_pid.pop(pid, None)
+        if job is None:
+            return
+        job.status = status
+        if not job.executed and job.id in self._jobs and _readable(job.child.report):
+            self._reported(job)  # what it said before it died comes first
+        if job.executed:
+            self._tell({"op": "exited", "id": job.id, "status": status}, [])
+
+    # ---- over an execve(2)
+
+    def fds(self) -> list[int]:
+        """The descriptors that are held."""
+        return [fd for job in self._jobs.values() for fd in job.child.fds(job.executed)]
+
+    def state(self) -> list[protocol.Message]:
+        """All that :meth:`take_over` needs."""
+        return [{**vars(job), "child": vars(job.child)} for job in self._jobs.values()]
+
+    def take_over(self, state: list[protocol.Message]) -> None:
+        """Go on with what this process had before it executed itself anew."""
+        for facts in state:
+            child = children.Child(**facts.pop("child"))
+            job = self._jobs[facts["id"]] = _Job(child=child, **facts)
+            if job.status is None:
+                self._by_pid[child.pid] = job
+            if not job.executed:
+                self._watch_report(job)
+        for fd in self.fds():
+            os.set_inheritable(fd, False)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

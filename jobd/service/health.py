@@ -1,0 +1,58 @@
+"""``grpc.health.v1.Health``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from api import messages as m
+from api import methods
+from api.errors import NotFoundError, UnavailableError
+from api.rpc.server import Handler, ServerCall, server_stream, unary
+
+SERVICES: Final = frozenset({"", methods.JOB_WORKER, methods.HEALTH})
+
+
+class HealthService:
+    """The methods."""
+
+    def __init__(self, ends: Sequence[trio.Event]) -> None:
+        """
+        Args:
+            ends: any of them, once set, means that this server takes no more work.
+        """
+        self._ends = ends
+
+    def handlers(self) -> dict[str, Handler]:
+        """The handler for each path."""
+        return {methods.CHECK.path: unary(self.check), methods.WATCH.path: server_stream(self.watch)}
+
+    def _present(self) -> m.HealthCheckResponse:
+        return _response("NOT_SERVING" if any(end.is_set() for end in self._ends) else "SERVING")
+
+    async def check(self, call: ServerCall, request: m.HealthCheckRequest) -> m.HealthCheckResponse:
+        await trio.lowlevel.checkpoint()
+        if request.service not in SERVICES:
+            raise NotFoundError(f"this server has no service {request.service[:128]!a}", reason="UNKNOWN_SERVICE")
+        return self._present()
+
+    async def watch(self, call: ServerCall, request: m.HealthCheckRequest) -> None:
+        known = request.service in SERVICES
+        await call.send(self._present() if known else _response("SERVICE_UNKNOWN"))
+        async with trio.open_nursery() as nursery:  # the first that is set ends the wait
+
+            async def wait(end: trio.Event) -> None:
+                await end.wait()
+                nursery.cancel_scope.cancel()
+
+            for end in self._ends:
+                nursery.start_soon(wait, end)
+        if known:
+            await call.send(_response("NOT_SERVING"))
+        raise UnavailableError("this server is leaving; ask again", reason="SERVER_LEAVING")
+
+
+def _response(status: str) -> m.HealthCheckResponse:
+    return m.HealthCheckResponse(m.HealthCheckResponseServingStatus[status])
