@@ -27,9 +27,11 @@ def load(text: str) -> Job:
     try:
         fields = json.loads(text)
         spec = fields.pop("spec")
+        signals = tuple((number, by) for number, by in fields.pop("signals", ()))
         return Job(
             spec=JobSpec(tuple(spec["argv"]), spec["name"], spec["env"], spec["cwd"]),
             state=State(fields.pop("state")),
+            signals=signals,
             **fields,
         )
     except (KeyError, TypeError, AttributeError) as exc:

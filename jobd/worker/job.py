@@ -92,6 +92,9 @@ class Job:
 
     Attributes:
         launcher: which launcher made, or was to make, the process.
+        stop_asked_at, stop_grace: when the end was asked for (the sooner one, if more than once), and the seconds
+            from then to SIGKILL.
+        signals: those that were sent on request, each once, with the last one who asked.
         wait_status: as waitpid(2) gave it, kept verbatim; None while the process runs, or if it never did.
         created_at, started_at, ended_at: nanoseconds since the epoch.
         output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
@@ -108,6 +111,9 @@ class Job:
     launcher: str = ""
     stopping: bool = False
     stopped_by: str = ""
+    stop_asked_at: int | None = None
+    stop_grace: float = 0.0
+    signals: tuple[tuple[int, str], ...] = ()
     reason: str = ""
     message: str = ""
     pid: int = 0

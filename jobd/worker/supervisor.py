@@ -73,9 +73,7 @@ class Supervisor:
         self._clock = clock
         self._end_wanted = trio.Event()
         self._until_kill = trio.CancelScope()
-        self._stop_reason = Reason.STOPPED_BY_REQUEST
         self._process: Process | None = None
-        self._sent: dict[int, str] = {}  # signals sent on request, and the last one who asked
         self._incomplete = ""  # why the output may lack its end
         self.survived = False  # processes of the group were still there when we gave up
 
@@ -83,11 +81,15 @@ class Supervisor:
 
     def stop(self, *, by: str, grace: float | None, reason: Reason = Reason.STOPPED_BY_REQUEST) -> None:
         """Ask for the end of the job. Asked again, it can only come sooner."""
-        job = self.cell.job
-        if not job.stopping and not job.state.terminal:
-            self._stop_reason = reason
-            self._note(replace(job, stopping=True, stopped_by=by))
-        self._end_group(self._timings.grace if grace is None else grace)
+        job, grace = self.cell.job, self._timings.grace if grace is None else grace
+        now = self._clock()
+        if not job.state.terminal:  # recorded, for a supervisor that comes after this one
+            if not job.stopping:
+                job = replace(job, stopping=True, stopped_by=by, reason=reason, stop_asked_at=now, stop_grace=grace)
+            elif grace < _remaining_grace(job, now):
+                job = replace(job, stop_asked_at=now, stop_grace=grace)
+            self._note(job)
+        self._end_group(grace)
 
     def signal(self, signum: int, *, by: str) -> None:
         """Send a signal to the process group.
@@ -98,7 +100,8 @@ class Supervisor:
         job = self.cell.job
         if self._process is None or job.state.terminal:
             raise JobNotRunningError(job.id, job.state)
-        self._sent[signum] = by
+        others = [each for each in job.signals if each[0] != signum]
+        self._note(replace(job, signals=(*others, (signum, by))))
         self._process.signal_group(signum)
 
     def _end_group(self, grace: float) -> None:
@@ -150,8 +153,8 @@ class Supervisor:
             started_at = process.started_at or self._clock()
             self._note(self.cell.job.moved(Event.LAUNCHED, pid=process.pid, started_at=started_at))
         launched()
-        if self.cell.job.stopping:  # it was asked for before this process
-            self._end_group(self._timings.grace)
+        if self.cell.job.stopping:  # it was asked for before this process, and time has gone on meanwhile
+            self._end_group(_remaining_grace(self.cell.job, self._clock()))
         status = await self._supervise(process)
         await self.output.finish()
         await self._end_with(status)
@@ -219,11 +222,11 @@ class Supervisor:
             await self._end(Event.UNTRACEABLE, reason=Reason.LAUNCHER_LOST, message=why)
             return
         by_signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        stopped_by = job.stopped_by
+        stopped_by, sent = job.stopped_by, dict(job.signals)
         if job.stopping:
-            event, reason = Event.ENDED_ON_REQUEST, self._stop_reason
-        elif by_signal in self._sent:
-            event, reason, stopped_by = Event.ENDED_ON_REQUEST, Reason.STOPPED_BY_REQUEST, self._sent[by_signal]
+            event, reason = Event.ENDED_ON_REQUEST, Reason(job.reason or Reason.STOPPED_BY_REQUEST)
+        elif by_signal in sent:
+            event, reason, stopped_by = Event.ENDED_ON_REQUEST, Reason.STOPPED_BY_REQUEST, sent[by_signal]
         elif by_signal is not None:
             event, reason = Event.SIGNALLED, Reason.SIGNALLED
         else:
@@ -307,6 +310,13 @@ def readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _remaining_grace(job: Job, now: int) -> float:
+    """Seconds until SIGKILL for a job whose end was asked for, whatever the clock has done since."""
+    if job.stop_asked_at is None:
+        return 0.0
+    return min(max(0.0, job.stop_grace - (now - job.stop_asked_at) / 1e9), job.stop_grace)
 
 
 def _message(status: int, event: Event, reason: Reason, stopped_by: str) -> str:

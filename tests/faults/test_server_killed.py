@@ -169,6 +169,45 @@ async def test_a_stop_goes_on_after_a_kill(pki: TestPki, tmp_path: Path) -> None
     assert processes_with("stop-goes-on") == []
 
 
+async def test_a_stop_keeps_its_grace_over_a_kill(pki: TestPki, tmp_path: Path) -> None:
+    """What was asked for holds, not the default; and a second, sooner stop still counts."""
+    with jobd_program(pki, tmp_path / "state", "--grace", "0") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            job = await client.start(
+                ["sh", "-c", "exec 2>/dev/null; trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"]
+            )
+            async with client.stream(job.id) as output, trio.open_nursery() as nursery:
+                assert (await anext(output)).data == b"ready\n"
+                nursery.start_soon(partial(client.stop, job.id, grace=1000))
+                assert (await anext(output)).data == b"asked\n"
+                await trio.to_thread.run_sync(jobd.kill_server)
+                assert (await anext(output)).data == b"asked\n"  # the next server asks again
+                still = await client.query(job.id)
+                assert (still.state, still.stopping) == (JobState.RUNNING, True)
+                stopped = await client.stop(job.id, grace=0)
+    assert (stopped.state, stopped.signal, stopped.stopped_by) == (JobState.STOPPED, 9, "alice")
+
+
+async def test_a_sent_signal_is_remembered_over_a_kill(pki: TestPki, tmp_path: Path) -> None:
+    """When it ends the job later, the job counts as stopped by whoever sent it."""
+    script = (
+        "import signal, pathlib, time; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); print(flush=True)\n"
+        f"while not pathlib.Path({str(tmp_path / 'gate')!r}).exists(): time.sleep(0.01)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1]); time.sleep(1000)"
+    )
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            job = await client.start([sys.executable, "-c", script])
+            async with client.stream(job.id) as output:
+                await anext(output)
+            await client.signal(job.id, signal.SIGUSR1)
+            await client.start(["true"])  # recorded after the signal was noted
+            await trio.to_thread.run_sync(jobd.kill_server)
+            (tmp_path / "gate").touch()
+            [ended] = await client.wait(job.id)
+    assert (ended.state, ended.stopped_by, ended.signal) == (JobState.STOPPED, "alice", signal.SIGUSR1)
+
+
 async def test_a_job_has_no_descriptor_of_ours(pki: TestPki, tmp_path: Path) -> None:
     """Only its own three (and ls's): not the port, the lock or a pipe that the launcher keeps; after a restart too."""
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
