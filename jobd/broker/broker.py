@@ -82,8 +82,6 @@ class Broker:
             WorkerError: no new jobs are taken (:meth:`refuse_new`).
         """
         spec.check()
-        if self._refusal:
-            raise self._refusal
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
             entry = await self._accept(spec, by, request_id)
@@ -91,11 +89,11 @@ class Broker:
 
     async def _accept(self, spec: JobSpec, by: str, request_id: str) -> Entry:
         job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=by, request_id=request_id)
-        worker = None if self._queue else self._reserve(job.id)
+        worker = None if self._refusal or self._queue else self._reserve(job.id)
         if worker:
             job = job.moved(Event.ASSIGNED, worker=worker.name, launcher=worker.launcher)
-        elif len(self._queue) >= self._max_pending:
-            raise QueueFullError(self._max_pending)
+        elif refusal := self._refusal_of_now():
+            return await self._resent(job, refusal)
         else:
             job = replace(job, reason=Reason.NO_FREE_WORKER, message=WAITING)
         entry = self._registry.add(Entry(JobCell(job), worker))
@@ -113,6 +111,19 @@ class Broker:
             self._queue.append(entry)
             self._place()
         return entry
+
+    def _refusal_of_now(self) -> WorkerError | None:
+        """Why no job can be added to those that wait, if it cannot."""
+        if len(self._queue) >= self._max_pending:
+            return self._refusal or QueueFullError(self._max_pending)
+        return self._refusal
+
+    async def _resent(self, job: Job, refusal: WorkerError) -> Entry:
+        """What is refused to a new job is no reason to deny one that is there already."""
+        recorded = await self._store.requested(job.request_id) if job.request_id else None
+        if recorded is None:
+            raise refusal
+        return self._again(recorded, job)
 
     def _again(self, recorded: Job, job: Job) -> Entry:
         """A request that came before: the same job, if it is the same request."""

@@ -53,6 +53,9 @@ class Store(Journal, Protocol):
     async def insert(self, job: Job) -> Job:
         """Record a new job durably. When its request_id was used before, the job of then is returned."""
 
+    async def requested(self, request_id: str) -> Job | None:
+        """The job that a request_id stands for, if it does."""
+
     async def starting_with(self, prefix: str) -> list[Job]:
         """At most two of the jobs whose ids begin like this."""
 

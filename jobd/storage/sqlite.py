@@ -74,6 +74,10 @@ class SqliteStore:
         found = await self.starting_with(job_id)
         return found[0] if found else None
 
+    async def requested(self, request_id: str) -> Job | None:
+        """The job that a request_id stands for, if it does."""
+        return await self._ask(lambda db: _requested(db, request_id))
+
     async def starting_with(self, prefix: str) -> list[Job]:
         """At most two of the jobs whose ids begin like this."""
         query = "SELECT record FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 2"
@@ -183,10 +187,8 @@ def _tell(group: list[_Operation[Any]]) -> None:
 
 
 def _insert(db: sqlite3.Connection, job: Job) -> Job:
-    if job.request_id:
-        found = _jobs(db, "SELECT record FROM jobs WHERE request_id = ?", (job.request_id,))
-        if found:
-            return found[0]
+    if job.request_id and (found := _requested(db, job.request_id)):
+        return found
     db.execute(
         "INSERT INTO jobs (id, state, principal, request_id, ended_at, output_bytes, record)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -201,6 +203,11 @@ def _insert(db: sqlite3.Connection, job: Job) -> Job:
         ),
     )
     return job
+
+
+def _requested(db: sqlite3.Connection, request_id: str) -> Job | None:
+    found = _jobs(db, "SELECT record FROM jobs WHERE request_id = ?", (request_id,))
+    return found[0] if found else None
 
 
 def _update(db: sqlite3.Connection, job: Job) -> None:

@@ -21,6 +21,7 @@ from jobd.worker.errors import (
     AmbiguousIdError,
     JobNotFoundError,
     JobNotRunningError,
+    LauncherGoneError,
     OffsetBeyondEndError,
     QueueFullError,
     RequestIdReusedError,
@@ -147,6 +148,24 @@ async def test_a_resent_start_is_the_same_job(make: Make) -> None:
         again = await broker.start(shell("echo once"), by="alice", request_id="r1")
         assert {job.id for job in [*got, again]} == {got[0].id}
         assert len(await broker.page(before=0, states=(), size=10)) == 1
+
+
+async def test_a_resent_start_is_answered_when_a_new_one_would_be_refused(make: Make) -> None:
+    """Neither a full queue nor a launcher that has ended denies a job that is there; another request still is an
+    error that names the difference, and a new one is refused."""
+    async with make(slots=1, max_pending=1) as broker:
+        running = await broker.start(SLEEP, by="alice", request_id="r1")
+        waiting = await broker.start(SLEEP, by="alice", request_id="r2")
+        for refusal in (QueueFullError, LauncherGoneError):
+            assert (await broker.start(SLEEP, by="alice", request_id="r1")).id == running.id
+            assert (await broker.start(SLEEP, by="alice", request_id="r2")).id == waiting.id
+            with pytest.raises(RequestIdReusedError, match="principal"):
+                await broker.start(SLEEP, by="bob", request_id="r2")
+            for request_id in ("r3", ""):
+                with pytest.raises(refusal):
+                    await broker.start(SLEEP, by="alice", request_id=request_id)
+            broker.refuse_new(LauncherGoneError())
+        assert len(await broker.page(before=0, states=(), size=10)) == 2
 
 
 @pytest.mark.parametrize(
