@@ -97,18 +97,20 @@ class Broker:
         else:
             job = replace(job, reason=Reason.NO_FREE_WORKER, message=WAITING)
         entry = self._registry.add(Entry(JobCell(job), worker))
+        if not worker:
+            self._queue.append(entry)  # now, in the order of coming; it is handed out when it is recorded
         try:
             recorded = await self._store.insert(job)
-        except BaseException:  # whatever went wrong, the slot and the id go back
-            self._drop(job.id, worker)
+        except BaseException:  # whatever went wrong, the slot, the place and the id go back
+            self._drop(entry)
             raise
         if recorded.id != job.id:
-            self._drop(job.id, worker)
+            self._drop(entry)
             return self._again(recorded, job)
+        entry.recorded = True
         if worker:
             self._nursery.start_soon(self._run, entry, worker)
         else:
-            self._queue.append(entry)
             self._place()
         return entry
 
@@ -143,15 +145,21 @@ class Broker:
         self._taken[name].add(job_id)
         return self._workers[name]
 
-    def _drop(self, job_id: str, worker: Worker | None) -> None:
+    def _drop(self, entry: Entry) -> None:
+        job_id = entry.cell.job.id
         self._registry.remove(job_id)
-        if worker:
-            self._taken[worker.name].discard(job_id)
-            self._place()
+        if entry.worker:
+            self._taken[entry.worker.name].discard(job_id)
+        else:
+            self._queue.remove(entry)
+        self._place()
 
     def _place(self) -> None:
         """Hand out queued jobs, first come first served, as long as a worker is free."""
-        while not self._refusal and self._queue and (worker := self._reserve(self._queue[0].cell.job.id)):
+        while not self._refusal and self._queue and self._queue[0].recorded:
+            worker = self._reserve(self._queue[0].cell.job.id)
+            if worker is None:
+                return
             entry = self._queue.popleft()
             entry.worker = worker
             entry.cell.set(
@@ -175,7 +183,7 @@ class Broker:
         entry.begun.set()
         await entry.cell.ended()
         worker.forget(job_id)
-        self._drop(job_id, worker)
+        self._drop(entry)
 
     # ---- look
 
@@ -315,7 +323,7 @@ class Broker:
         launcher and never reached it waits again too. What nobody can trace any more is lost, and says why.
         """
         for job in await self._store.live():
-            entry = Entry(JobCell(job))
+            entry = Entry(JobCell(job), recorded=True)
             worker = self._workers.get(job.worker) or next(iter(self._workers.values()))
             if job.state is State.PENDING:
                 self._registry.add(entry)

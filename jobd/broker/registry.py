@@ -19,11 +19,13 @@ class Entry:
     """A job, and the worker that has it, if one does.
 
     Attributes:
+        recorded: the job is in the store.
         begun: the worker has taken the job.
     """
 
     cell: JobCell
     worker: Worker | None = None
+    recorded: bool = False
     begun: trio.Event = field(default_factory=trio.Event)
 
     def present(self) -> Job:

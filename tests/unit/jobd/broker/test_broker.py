@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jobd.broker.journal import PatientJournal
 from jobd.launcher.local import LocalLauncher
 from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
-from jobd.storage.sqlite import open_store
+from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.worker.errors import (
     AmbiguousIdError,
     JobNotFoundError,
@@ -51,6 +52,24 @@ def make(tmp_path: Path) -> Make:
                 yield broker
 
     return make
+
+
+class SlowStore:
+    """A store in which a new record takes as long as the test wants."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.held: trio.Event | None = None
+        self.waiting = trio.Event()
+
+    async def insert(self, job: Job) -> Job:
+        if self.held is not None:
+            self.waiting.set()
+            await self.held.wait()
+        return await self._store.insert(job)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 async def end_of(broker: Broker, job: Job) -> Job:
@@ -128,6 +147,45 @@ async def test_too_many_waiting_jobs_are_refused(make: Make) -> None:
         with pytest.raises(QueueFullError):
             await broker.start(SLEEP, by="alice")
         assert len(await broker.page(before=0, states=(), size=10)) == 2
+
+
+async def test_so_many_jobs_may_wait_and_no_more_whoever_comes_at_the_same_time(make: Make) -> None:
+    """Those whose record is still on its way to the disk count too."""
+    async with make(slots=1, max_pending=3) as broker:
+        await broker.start(SLEEP, by="alice")
+        refused: list[QueueFullError] = []
+
+        async def start() -> None:
+            try:
+                await broker.start(SLEEP, by="alice")
+            except QueueFullError as exc:
+                refused.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(start)
+        assert (broker.pending, len(refused)) == (3, 5)
+        assert len(await broker.page(before=0, states=(), size=10)) == 4
+
+
+async def test_a_job_whose_record_is_on_its_way_is_not_overtaken(tmp_path: Path) -> None:
+    """A slot that becomes free meanwhile is for it, not for one that comes later."""
+    async with open_store(tmp_path / "jobs") as store:
+        slow = SlowStore(store)
+        journal, logs = PatientJournal(store), LogStore(tmp_path / "output")
+        pool = open_local_pool(LocalLauncher(), logs, journal, count=1, slots=1, timings=Timings(2.0, 0.3, 5.0))
+        async with pool as made, open_broker(made, slow, journal, logs) as broker:
+            first = await broker.start(SLEEP, by="alice")
+            slow.held = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(broker.start, SLEEP, by="alice", request_id="second"))
+                await slow.waiting.wait()
+                await broker.stop(first.id, by="alice", grace=0)
+                nursery.start_soon(partial(broker.start, SLEEP, by="alice", request_id="third"))
+                await trio.testing.wait_all_tasks_blocked()
+                slow.held.set()
+            states = {job.request_id: job.state for _, job in await broker.page(before=0, states=(), size=10)}
+            assert (states["second"], states["third"]) == (State.RUNNING, State.PENDING)
 
 
 async def test_a_resent_start_is_the_same_job(make: Make) -> None:
