@@ -74,6 +74,7 @@ class Supervisor:
         self._end_wanted = trio.Event()
         self._until_kill = trio.CancelScope()
         self._process: Process | None = None
+        self._ending = False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
         self._incomplete = ""  # why the output may lack its end
         self.survived = False  # processes of the group were still there when we gave up
 
@@ -83,7 +84,7 @@ class Supervisor:
         """Ask for the end of the job. Asked again, it can only come sooner."""
         job, grace = self.cell.job, self._timings.grace if grace is None else grace
         now = self._clock()
-        if not job.state.terminal:  # recorded, for a supervisor that comes after this one
+        if not self._ending:  # recorded, for a supervisor that comes after this one
             if not job.stopping:
                 job = replace(job, stopping=True, stopped_by=by, reason=reason, stop_asked_at=now, stop_grace=grace)
             elif grace < _remaining_grace(job, now):
@@ -100,8 +101,9 @@ class Supervisor:
         job = self.cell.job
         if self._process is None or job.state.terminal:
             raise JobNotRunningError(job.id, job.state)
-        others = [each for each in job.signals if each[0] != signum]
-        self._note(replace(job, signals=(*others, (signum, by))))
+        if not self._ending:
+            others = [each for each in job.signals if each[0] != signum]
+            self._note(replace(job, signals=(*others, (signum, by))))
         self._process.signal_group(signum)
 
     def _end_group(self, grace: float) -> None:
@@ -238,6 +240,7 @@ class Supervisor:
         await self._end(event, reason=reason, message=message, wait_status=status, stopped_by=stopped_by)
 
     async def _end(self, event: Event, **changes: object) -> None:
+        self._ending = True
         ended = self.cell.job.moved(
             event,
             stopping=False,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import uuid
+from pathlib import Path
 
 import pytest
 import trio
 
+from jobd.launcher.local import LocalLauncher
+from jobd.output.log import LogStore
 from jobd.worker.errors import JobNotRunningError
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source
-from jobd.worker.worker import Worker
+from jobd.worker.worker import NoJournal, Worker
 from tests.support.jobs import collect, processes_with, shell, until_output
 
 
@@ -91,6 +94,44 @@ async def test_stop_says_so_again(worker: Worker) -> None:
     done = await worker.start(JobSpec(("true",)))
     await worker.wait(done.id)
     assert (await worker.stop(done.id)).state is State.SUCCEEDED
+
+
+class SlowJournal(NoJournal):
+    """Remembers what it is told, and takes its time for the end of a job."""
+
+    def __init__(self) -> None:
+        self.told: list[Job] = []
+        self.writing = trio.Event()
+        self.written = trio.Event()
+
+    def note(self, job: Job) -> None:
+        self.told.append(job)
+
+    async def commit(self, job: Job) -> None:
+        self.told.append(job)
+        self.writing.set()
+        await self.written.wait()
+
+
+async def test_a_stop_or_signal_that_comes_while_the_end_is_recorded_changes_nothing(tmp_path: Path) -> None:
+    """The end is the last thing that is recorded of a job, and whoever asked is told of it."""
+    journal = SlowJournal()
+    async with trio.open_nursery() as nursery:
+        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
+        job = await worker.start(shell("exit 3"))
+        await journal.writing.wait()
+        ends: list[Job] = []
+
+        async def stop() -> None:
+            ends.append(await worker.stop(job.id, by="alice"))
+
+        async with trio.open_nursery() as stopping:
+            stopping.start_soon(stop)
+            worker.signal(job.id, signal.SIGUSR1, by="alice")
+            await trio.testing.wait_all_tasks_blocked()
+            journal.written.set()
+        nursery.cancel_scope.cancel()
+    assert [(ended.state, ended.exit_code) for ended in (ends[0], journal.told[-1])] == [(State.FAILED, 3)] * 2
 
 
 async def test_a_second_stop_makes_the_end_come_sooner(worker: Worker) -> None:
