@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import secrets
 import sys
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no network: logic, real children, the record log, the store."""
     install(session, "test")
-    session.run("pytest", "tests/unit", "tests/contract", "tests/compatibility", *session.posargs)
+    folders = ("tests/unit", "tests/contract", "tests/compatibility", "tests/properties")
+    session.run("pytest", *folders, *session.posargs)
 
 
 @nox.session
@@ -92,6 +94,21 @@ def chaos(session: nox.Session) -> None:
     """A longer run of kills at random moments, with a seed printed; minutes."""
     install(session, "test")
     session.run("python", "-m", "tests.faults.chaos", *session.posargs)
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """A longer run of the model of the broker's records, with a seed printed; minutes. Argument: how many sequences."""
+    install(session, "test")
+    examples, seed = (session.posargs or ["5000"])[0], secrets.randbelow(2**32)
+    session.log(f"seed {seed}")
+    session.run(
+        "pytest",
+        "tests/properties",
+        f"--hypothesis-seed={seed}",
+        *session.posargs[1:],
+        env={"JOBD_MODEL_EXAMPLES": examples},
+    )
 
 
 if __name__ == "__main__":
