@@ -8,7 +8,6 @@ whoever remembered the process for us may forget it.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable
@@ -21,7 +20,8 @@ import trio
 from jobd.worker.errors import JobNotRunningError, LaunchError, StopFailedError
 from jobd.worker.job import Job, JobCell, Reason
 from jobd.worker.lifecycle import Event, State
-from jobd.worker.ports import Journal, Launcher, OutputLog, Pipe, Process, Source
+from jobd.worker.ports import Journal, Launcher, OutputLog, Process, Source
+from jobd.worker.reader import Reader
 
 log = structlog.get_logger(__name__)
 
@@ -164,7 +164,7 @@ class Supervisor:
 
     async def _supervise(self, process: Process) -> int | None:
         """The nursery that owns the process and its reader tasks. Returns the wait status, if anybody knows it."""
-        readers = [_Reader(self.output, source, process.pipe(source)) for source in Source]
+        readers = [Reader(self.output, source, process.pipe(source)) for source in Source]
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ender, process)
@@ -173,6 +173,8 @@ class Supervisor:
                 status = await process.exited()
                 await self._drain(readers)
                 await self._clear_group(process)
+                for reader in readers:
+                    await reader.halt()
                 for reader in readers:
                     # With the group gone, only a process that left it can still hold a pipe: that is not waited for.
                     if not await reader.finish():
@@ -193,7 +195,7 @@ class Supervisor:
                 await trio.sleep_forever()
         process.signal_group(signal.SIGKILL)
 
-    async def _drain(self, readers: list[_Reader]) -> None:
+    async def _drain(self, readers: list[Reader]) -> None:
         """Wait for the end of both streams; whoever holds them open after a while is told to end as well."""
         with trio.move_on_after(self._timings.drain):
             for reader in readers:
@@ -266,53 +268,6 @@ class Supervisor:
         if self.survived:
             raise StopFailedError(f"processes of job {job.id} did not exit after SIGKILL; see process group {job.pid}")
         return job
-
-
-class _Reader:
-    """Carries one stream of the job into its log."""
-
-    def __init__(self, output: OutputLog, source: Source, pipe: Pipe) -> None:
-        self._output = output
-        self._source = source
-        self._pipe = pipe
-        self._waiting = trio.CancelScope()
-        self._done = trio.Event()
-        self.at_end = trio.Event()
-
-    async def run(self) -> None:
-        try:
-            with self._waiting:
-                await self._carry()
-                self.at_end.set()
-        finally:
-            self._done.set()
-
-    async def _carry(self) -> None:
-        while True:
-            await self._pipe.wait_readable()
-            with trio.CancelScope(shield=True):
-                if not await self._output.take(self._source, self._pipe.fileno()):
-                    return
-
-    async def finish(self) -> bool:
-        """Take what is there, without waiting for more. False: the stream had not ended."""
-        self._waiting.cancel()
-        await self._done.wait()
-        while not self.at_end.is_set() and readable(self._pipe.fileno()):
-            if not await self._output.take(self._source, self._pipe.fileno()):
-                self.at_end.set()
-        return self.at_end.is_set()
-
-    def close(self) -> None:
-        """Let go of the pipe."""
-        self._pipe.close()
-
-
-def readable(fd: int) -> bool:
-    """There are bytes in the pipe, or it has ended."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _remaining_grace(job: Job, now: int) -> float:
