@@ -6,6 +6,7 @@ Nothing here decides anything about a job: it carries wishes to the launcher, an
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -234,22 +235,29 @@ class LaunchedProcess:
     """A child of the launcher, as a :class:`jobd.worker.ports.Process`."""
 
     def __init__(self, link: LauncherLink, facts: dict[str, Any], fds: list[int]) -> None:
-        out, err, *pidfd = fds
         self._link = link
         self._id: str = facts["id"]
         self.pid: int = facts["pid"]
         self.started_at: int | None = facts["started_at"]
         self._status: int | None = facts["status"]
-        self._pidfd = pidfd[0] if pidfd else -1
-        self._pipes = {Source.STDOUT: FdPipe(out), Source.STDERR: FdPipe(err)}
-        self._taken = False
+        out, err, self._pidfd = (*fds, -1, -1, -1)[:3]
+        # With no descriptor left for this process, the kernel cuts off those that come with a message.
+        self._pipes = {source: FdPipe(fd) for source, fd in ((Source.STDOUT, out), (Source.STDERR, err)) if fd >= 0}
+        self._taken: set[Source] = set()
         self._ended = trio.Event()
         self._orphaned = trio.Event()
         if self._status is not None:
             self._ended.set()
 
     def pipe(self, source: Source) -> Pipe:
-        self._taken = True
+        """Its pipe.
+
+        Raises:
+            OSError: it did not arrive here.
+        """
+        if source not in self._pipes:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._taken.add(source)
         return self._pipes[source]
 
     def take_status(self, status: int) -> None:
@@ -295,9 +303,8 @@ class LaunchedProcess:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        if not self._taken:
-            for pipe in self._pipes.values():
-                os.close(pipe.fileno())
+        for source in self._pipes.keys() - self._taken:
+            os.close(self._pipes[source].fileno())
 
 
 async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:

@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     DAEMON_LOST = "DAEMON_LOST"
     LAUNCHER_LOST = "LAUNCHER_LOST"
     REBOOTED = "REBOOTED"
+    SUPERVISOR_FAILED = "SUPERVISOR_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +161,15 @@ class Ended:
 
 
 class JobCell:
-    """The place where a live job's present state is seen and waited for."""
+    """The place where a live job's present state is seen and waited for.
+
+    Attributes:
+        recorded: False when the job has ended, and its end could not be recorded.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self.recorded = True
         self._changed = trio.Event()
 
     @property

@@ -185,4 +185,8 @@ class Journal(Protocol):
         """Record this soon."""
 
     async def commit(self, job: Job) -> None:
-        """Record this durably; returns when it is."""
+        """Record this durably; returns when it is.
+
+        Raises:
+            StoreError: it cannot be; nothing was changed.
+        """

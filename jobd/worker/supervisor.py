@@ -22,6 +22,7 @@ from jobd.worker.job import Job, JobCell, Reason
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Journal, Launcher, OutputLog, Process, Source
 from jobd.worker.reader import Reader
+from jobd.worker.unsupervised import close_pipes, contained, end_processes, how_it_was_left
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +76,7 @@ class Supervisor:
         self._until_kill = trio.CancelScope()
         self._process: Process | None = None
         self._ending = False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
+        self._reading = False  # the pipes have their readers, which close them
         self._incomplete = ""  # why the output may lack its end
         self.survived = False  # processes of the group were still there when we gave up
 
@@ -115,7 +117,8 @@ class Supervisor:
     async def run(self, *, launched: Callable[[], None], adopted: Process | None = None) -> None:
         """Launch (or adopt), supervise, and publish the end.
 
-        When cancelled, the job is told to end and its end is waited for; or it is left to run, if it can be.
+        When cancelled, the job is told to end and its end is waited for; or it is left to run, if it can be. An error
+        that nobody expected is not raised: it costs this job, and no other.
 
         Args:
             launched: called once, when the process runs or could not be started.
@@ -124,7 +127,11 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope(shield=True) as shielded:
                 nursery.start_soon(self._when_cancelled, shielded)
-                await self._run(launched, adopted)
+                try:
+                    await self._run(launched, adopted)
+                except Exception as exc:  # noqa: BLE001 # whatever it is, the other jobs and the server go on
+                    await self._fail(exc)
+                    launched()
             if shielded.cancelled_caught:
                 with trio.CancelScope(shield=True):
                     await self.output.leave()
@@ -160,11 +167,11 @@ class Supervisor:
         status = await self._supervise(process)
         await self.output.finish()
         await self._end_with(status)
-        process.release()
 
     async def _supervise(self, process: Process) -> int | None:
         """The nursery that owns the process and its reader tasks. Returns the wait status, if anybody knows it."""
         readers = [Reader(self.output, source, process.pipe(source)) for source in Source]
+        self._reading = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ender, process)
@@ -251,12 +258,37 @@ class Supervisor:
             dropped_bytes=self.output.dropped,
             **changes,
         )
-        await self._journal.commit(ended)
+        self.cell.recorded = False
+        with contained("the end of a job could not be recorded", ended.id):
+            await self._journal.commit(ended)
+            self.cell.recorded = True
         self.cell.set(ended)
+        if self._process and self.cell.recorded:  # else it is remembered for the server that comes after this one
+            with contained("a process that has ended cannot be released", ended.id):
+                self._process.release()
 
     def _note(self, job: Job) -> None:
-        self._journal.note(job)
+        with contained("a change of a job could not be noted", job.id):
+            self._journal.note(job)
         self.cell.set(job)
+
+    async def _fail(self, exc: Exception) -> None:
+        """End the job without the help of what failed: its processes, its log and its record, as far as can be."""
+        job, process = self.cell.job, self._process
+        log.error("the supervision of a job failed", job=job.id, pid=job.pid, state=job.state, exc_info=exc)
+        if job.state.terminal:
+            return
+        status, gone = None, True
+        if process:
+            if not self._reading:
+                close_pipes(job.id, process)
+            status, gone = await end_processes(job.id, process, grace=self._timings.grace, kill=self._timings.kill)
+            self.survived = not gone
+        with contained("the output of a job cannot be finished", job.id):
+            await self.output.finish()
+        left = how_it_was_left(process, status, gone=gone)
+        why = f"jobd failed while it supervised the job, as its log says; {left}; the output may lack its end"
+        await self._end(Event.UNTRACEABLE, reason=Reason.SUPERVISOR_FAILED, message=why, wait_status=status)
 
     async def ended(self) -> Job:
         """Wait for the end.

@@ -1,0 +1,33 @@
+"""What is said of a job that ran before this server, and that nobody can trace any more: a pure function."""
+
+from __future__ import annotations
+
+from jobd.worker.job import Job, Reason
+from jobd.worker.lifecycle import Event
+
+
+def lost_job(job: Job, launcher: str, *, output: int, dropped: int, now: int) -> Job:
+    """The job after its end that nobody saw.
+
+    Args:
+        launcher: the one that there is now.
+        output, dropped: bytes of its output that were recorded, and that are known to be missing.
+    """
+    reason, why = _why(job, launcher)
+    return job.moved(
+        Event.UNTRACEABLE,
+        stopping=False,
+        ended_at=now,
+        output_bytes=output,
+        dropped_bytes=dropped,
+        reason=reason,
+        message=why,
+    )
+
+
+def _why(job: Job, launcher: str) -> tuple[Reason, str]:
+    if not job.launcher or not launcher:
+        return Reason.DAEMON_LOST, f"jobd was killed while the job ran: pid {job.pid} may run on, unwatched"
+    if job.launcher.split("/")[0] != launcher.split("/")[0]:
+        return Reason.REBOOTED, "the machine was restarted while the job ran"
+    return Reason.LAUNCHER_LOST, f"the launcher and the server ended: pid {job.pid} may run on, unwatched"

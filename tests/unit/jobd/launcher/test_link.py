@@ -1,0 +1,98 @@
+"""The server's side of the socket to the launcher, with a launcher that the test plays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import trio
+from structlog.typing import EventDict
+
+from jobd.launcher import protocol
+from jobd.launcher.link import LauncherLink, open_link
+from jobd.output.log import LogStore
+from jobd.worker.job import Job, JobCell, JobSpec, Reason
+from jobd.worker.lifecycle import Event, State
+from jobd.worker.supervisor import Timings
+from jobd.worker.worker import Worker
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process can open nothing more; what is sent to it with a message is cut off."""
+    free = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class PlayedLauncher:
+    """The launcher's end of the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setblocking(False)
+
+    def tell(self, op: str, fds: list[int] | None = None, **fields: Any) -> None:
+        protocol.send(self._sock, {"op": op, **fields}, fds)
+
+    async def hear(self) -> dict[str, Any]:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                heard = protocol.receive(self._sock)
+                assert heard is not None
+                for fd in heard[1]:
+                    os.close(fd)
+                return heard[0]
+            await trio.lowlevel.wait_readable(self._sock)
+
+
+async def test_descriptors_that_do_not_arrive_cost_one_job(
+    tmp_path: Path, errors_expected: object, log_guard: list[EventDict]
+) -> None:
+    """Near the limit of descriptors the kernel cuts off those that come with a message: the process cannot be
+    supervised, so it is ended, and its exit is acknowledged. The server goes on."""
+    ours, theirs = protocol.pair()
+    launcher = PlayedLauncher(theirs)
+    job = Job(str(uuid.uuid4()), JobSpec(("true",)), State.PENDING, 1).moved(Event.ASSIGNED, worker="local")
+    pipes = [*os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)]
+    launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
+    launcher.tell("known")
+    async with open_link(ours.detach()) as link, trio.open_nursery() as nursery:
+        worker = Worker(nursery, link, LogStore(tmp_path), timings=Timings(5.0, 0.3, 5.0))
+        cell = JobCell(job)
+        worker.begin(cell)
+        assert (await launcher.hear())["op"] == "launch"
+        with no_descriptors_left():
+            facts = {"id": job.id, "pid": 4_000_000, "started_at": 2, "status": None}
+            launcher.tell("launched", [pipes[0], pipes[2]], **facts)
+            assert await launcher.hear() == {"op": "signal", "id": job.id, "signal": signal.SIGTERM}
+        assert await launcher.hear() == {"op": "signal", "id": job.id, "signal": signal.SIGCONT}
+        launcher.tell("exited", id=job.id, status=signal.SIGTERM)
+        ended = await cell.ended()
+        assert (ended.state, ended.reason, ended.signal) == (State.LOST, Reason.SUPERVISOR_FAILED, signal.SIGTERM)
+        assert await launcher.hear() == {"op": "release", "id": job.id}
+        await is_alive(link)
+        nursery.cancel_scope.cancel()
+    for fd in pipes:
+        os.close(fd)
+    theirs.close()
+    errors = [entry["event"] for entry in log_guard if entry["log_level"] == "error"]
+    assert errors == ["the supervision of a job failed"]
+
+
+async def is_alive(link: LauncherLink) -> None:
+    """The link still carries what is said."""
+    await trio.testing.wait_all_tasks_blocked()
+    assert not link.gone.is_set()
