@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 import trio
 
+from jobd.broker.lost import lost_job
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry
@@ -21,6 +22,7 @@ from jobd.worker.errors import (
     JobNotRunningError,
     QueueFullError,
     RequestIdReusedError,
+    StoreError,
     WorkerError,
 )
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
@@ -147,9 +149,11 @@ class Broker:
 
     def _drop(self, entry: Entry) -> None:
         job_id = entry.cell.job.id
-        self._registry.remove(job_id)
+        if entry.cell.recorded:
+            self._registry.remove(job_id)
         if entry.worker:
             self._taken[entry.worker.name].discard(job_id)
+            entry.worker = None
         else:
             self._queue.remove(entry)
         self._place()
@@ -170,9 +174,25 @@ class Broker:
             self._nursery.start_soon(self._run_queued, entry, worker)
 
     async def _run_queued(self, entry: Entry, worker: Worker) -> None:
-        with trio.CancelScope(shield=True):
-            await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
+        try:
+            with trio.CancelScope(shield=True):
+                await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
+        except StoreError:
+            self._taken[worker.name].discard(entry.cell.job.id)
+            entry.worker = None
+            entry.cell.set(self._unassigned(entry.cell.job))
+            self._wait_again(entry)
+            return
         await self._run(entry, worker)
+
+    @staticmethod
+    def _unassigned(job: Job) -> Job:
+        return job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING)
+
+    def _wait_again(self, entry: Entry) -> None:
+        """Back to its place among those that wait."""
+        self._queue.insert(sum(each.number < entry.number for each in self._queue), entry)
+        self._place()
 
     async def _run(self, entry: Entry, worker: Worker) -> None:
         await self._see_out(entry, worker, worker.begin(entry.cell))
@@ -255,6 +275,7 @@ class Broker:
 
         Raises:
             StopFailedError: processes are still there after SIGKILL.
+            StoreError: it waits, and that it is to end could not be recorded: it waits on.
         """
         entry = await self._registry.find(reference)
         if entry in self._queue:
@@ -288,6 +309,7 @@ class Broker:
             raise JobNotEndedError(job.id, job.state)
         with trio.CancelScope(shield=True):  # both or, after a crash, the record alone
             await self._store.delete(job.id)
+            self._registry.remove(job.id)
             await self._archive.delete(job.id)
 
     async def _end_pending(self, entry: Entry, by: str) -> None:
@@ -298,7 +320,11 @@ class Broker:
             reason=Reason.STOPPED_BY_REQUEST,
             message=f"stopped by {by} before it ran",
         )
-        await self._journal.commit(ended)
+        try:
+            await self._journal.commit(ended)
+        except StoreError:
+            self._wait_again(entry)
+            raise
         entry.cell.set(ended)
         self._registry.remove(ended.id)
 
@@ -334,7 +360,7 @@ class Broker:
                 self._taken[worker.name].add(job.id)
                 self._nursery.start_soon(self._see_out, entry, worker, adopted)
             elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
-                entry.cell.set(job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING))
+                entry.cell.set(self._unassigned(job))
                 self._registry.add(entry)
                 self._queue.append(entry)
             else:
@@ -343,26 +369,13 @@ class Broker:
 
     async def _lose(self, job: Job, worker: Worker) -> None:
         recorded, dropped = await self._archive.recover(job.id)
-        reason, why = _why_lost(job, worker)
-        lost = job.moved(
-            Event.UNTRACEABLE,
-            stopping=False,
-            ended_at=self._clock(),
-            output_bytes=recorded,
-            dropped_bytes=dropped,
-            reason=reason,
-            message=why,
-        )
-        log.warning("a job was lost", job=job.id, pid=job.pid, reason=reason)
-        await self._journal.commit(lost)
-
-
-def _why_lost(job: Job, worker: Worker) -> tuple[Reason, str]:
-    if not job.launcher or not worker.launcher:
-        return Reason.DAEMON_LOST, f"jobd was killed while the job ran: pid {job.pid} may run on, unwatched"
-    if job.launcher.split("/")[0] != worker.launcher.split("/")[0]:
-        return Reason.REBOOTED, "the machine was restarted while the job ran"
-    return Reason.LAUNCHER_LOST, f"the launcher and the server ended: pid {job.pid} may run on, unwatched"
+        lost = lost_job(job, worker.launcher, output=recorded, dropped=dropped, now=self._clock())
+        log.warning("a job was lost", job=job.id, pid=job.pid, reason=lost.reason)
+        try:
+            await self._journal.commit(lost)
+        except StoreError as exc:
+            log.error("the end of a job could not be recorded", job=job.id, state=lost.state, error=str(exc))
+            self._registry.add(Entry(JobCell(lost), recorded=True))
 
 
 @asynccontextmanager

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-import structlog
 import trio
 
 from jobd.broker.ports import Store
 from jobd.worker.errors import StoreError
 from jobd.worker.job import Job
 
-log = structlog.get_logger(__name__)
-
 PATIENCE: Final = 60.0
-"""Seconds for which the end of a job is held back because the store cannot be written."""
+"""Seconds for which a change of a job is held back because the store cannot be written."""
 PAUSE: Final = 0.5
 
 
@@ -22,7 +19,7 @@ class PatientJournal:
     """A :class:`jobd.worker.ports.Journal` that outlives a full disk.
 
     The end of a job that cannot be recorded is tried again; it is not published meanwhile, since a crash would
-    take it back. When patience ends it is published all the same, and the log says so.
+    take it back. When patience ends, that is an error for those who wait.
     """
 
     def __init__(self, store: Store) -> None:
@@ -36,8 +33,7 @@ class PatientJournal:
         while True:
             try:
                 return await self._store.commit(job)
-            except StoreError as exc:
+            except StoreError:
                 if trio.current_time() >= until:
-                    log.error("the end of a job could not be recorded", job=job.id, state=job.state, error=str(exc))
-                    return None
+                    raise
             await trio.sleep(PAUSE)

@@ -1,9 +1,12 @@
-"""The jobs that the broker knows: those that have not ended in memory, all others in the store."""
+"""The jobs that the broker knows: in memory those that have not ended, or whose end could not be recorded; all others
+in the store."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import trio
 
@@ -13,12 +16,15 @@ from jobd.worker.errors import AmbiguousIdError, JobNotFoundError
 from jobd.worker.job import Job, JobCell
 from jobd.worker.lifecycle import State
 
+_NUMBERS: Final = itertools.count()
+
 
 @dataclass(eq=False)
 class Entry:
     """A job, and the worker that has it, if one does.
 
     Attributes:
+        number: in the order of coming.
         recorded: the job is in the store.
         begun: the worker has taken the job.
     """
@@ -26,6 +32,7 @@ class Entry:
     cell: JobCell
     worker: Worker | None = None
     recorded: bool = False
+    number: int = field(default_factory=_NUMBERS.__next__)
     begun: trio.Event = field(default_factory=trio.Event)
 
     def present(self) -> Job:
@@ -53,7 +60,7 @@ class Registry:
 
     @property
     def live(self) -> list[Entry]:
-        """The jobs that have not ended."""
+        """The jobs that have not ended, and those whose end could not be recorded."""
         return list(self._live.values())
 
     def add(self, entry: Entry) -> Entry:
