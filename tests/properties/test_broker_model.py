@@ -20,7 +20,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.properties.launcher import Script
 from tests.properties.machine import ALL, Machine
@@ -257,15 +257,19 @@ async def play(
     workers, slots, max_pending = settings_
     async with trio.open_nursery() as nursery:
         machine = Machine(nursery, clock, directory, workers=workers, slots=slots, max_pending=max_pending)
-        await machine.begin()
-        for step, then in steps:
-            await step.do(machine)
-            if then is None:
-                await machine.quiet()
-            else:
-                await machine.let_run(then)
-        await come_to_an_end(machine)
-        nursery.cancel_scope.cancel()
+        try:
+            await machine.begin()
+            for step, then in steps:
+                await step.do(machine)
+                if then is None:
+                    await machine.quiet()
+                else:
+                    await machine.let_run(then)
+            await come_to_an_end(machine)
+        finally:
+            machine.server.crash(0)  # where a failure leaves it, nobody would answer it any more
+            await wait_all_tasks_blocked()
+            machine.world.launcher.close()
 
 
 async def come_to_an_end(machine: Machine) -> None:
