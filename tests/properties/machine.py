@@ -16,6 +16,7 @@ from tests.properties.model import Model, Request
 from tests.properties.server import Call, Server
 
 ALL: Final = 1_000_000
+PATIENCE: Final = 500
 
 
 class Machine:
@@ -39,10 +40,13 @@ class Machine:
     async def let_run(self, committed: int) -> None:
         """Let everything go on as far as it can, with so many operations of the store done meanwhile."""
         await wait_all_tasks_blocked()
+        rounds = 0
         while committed and self.server.intake.waiting and not self.server.ended:
             now = min(committed, len(self.server.intake.waiting))
             self.server.commit(now)
             committed -= now
+            rounds += 1
+            assert rounds < PATIENCE, "something asks the store again and again"
             await wait_all_tasks_blocked()
         self._hear_answers()
         self.model.see_rows()

@@ -64,6 +64,9 @@ class Model:
         self._slots = slots
         self._max_pending = max_pending
         self._bound = max_pending
+        self._connection: sqlite3.Connection | None = None
+        self._version: object = None
+        self._read: list[Job] = []
         self.requests: list[Request] = []
         self.rows: dict[str, Job] = {}
         self.gone: set[str] = set()
@@ -76,14 +79,21 @@ class Model:
     # ---- what is durable
 
     def read(self) -> list[Job]:
-        """All records on the disk, in the order of the store; those that somebody else may read, now."""
-        if not self._store.exists():
-            return []
-        connection = sqlite3.connect(self._store)
-        try:
-            return [records.load(text) for (text,) in connection.execute("SELECT record FROM jobs ORDER BY seq")]
-        finally:
-            connection.close()
+        """All records on the disk, in the order of the store."""
+        if self._connection is None:
+            if not self._store.exists():
+                return []
+            self._connection = sqlite3.connect(self._store)
+        version = self._connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            found = self._connection.execute("SELECT record FROM jobs ORDER BY seq")
+            self._version, self._read = version, [records.load(text) for (text,) in found]
+        return self._read
+
+    def close(self) -> None:
+        """Let go of the store."""
+        if self._connection is not None:
+            self._connection.close()
 
     def see_rows(self) -> list[Job]:
         """Jobs are neither lost nor doubled; they move along the lifecycle; what has ended never changes."""
@@ -107,6 +117,8 @@ class Model:
             assert self._world.executions[job.id] <= 1, "a job ran twice"
         running = {child.id for child in self._world.running}
         assert running <= present, "a process runs that has no record"
+        begun = {job.id for job in rows if job.state is not State.PENDING}
+        assert running <= begun, "a process runs, and a crash would start it again"
         assert len(running) <= self._slots, "more processes than slots"
         return rows
 

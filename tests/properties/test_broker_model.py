@@ -62,6 +62,19 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Burst:
+    """Several new requests come together, with so many operations of the store done after each."""
+
+    count: int
+    committed: int
+
+    async def do(self, machine: Machine) -> None:
+        for _ in range(self.count):
+            await Start(named=True, launch="prompt", ignores=(), alone=False).do(machine)
+            await machine.let_run(self.committed)
+
+
+@dataclass(frozen=True)
 class Resend:
     """A request comes again, as it was or not."""
 
@@ -226,6 +239,7 @@ BEGINNINGS: Final = st.one_of(
         alone=st.booleans(),
     ),
     st.builds(Resend, WHICH, st.sampled_from(["", "", "principal", "body"]), st.booleans()),
+    st.builds(Burst, st.integers(2, 5), st.integers(0, 1)),
 )
 ENDINGS: Final = st.one_of(
     st.builds(Exit, WHICH, st.sampled_from([0, 3 << 8, 255 << 8, signal.SIGKILL, signal.SIGSEGV])),
@@ -270,6 +284,7 @@ async def play(
             machine.server.crash(0)  # where a failure leaves it, nobody would answer it any more
             await wait_all_tasks_blocked()
             machine.world.launcher.close()
+            machine.model.close()
 
 
 async def come_to_an_end(machine: Machine) -> None:
@@ -292,7 +307,7 @@ async def come_to_an_end(machine: Machine) -> None:
 
 
 @settings(
-    max_examples=EXAMPLES or 150,
+    max_examples=EXAMPLES or 250,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
