@@ -69,8 +69,20 @@ async def test_descriptors_that_do_not_arrive_cost_one_job(
     pipes = [*os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)]
     launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
     launcher.tell("known")
+    with trio.fail_after(30):
+        await supervise_without_descriptors(launcher, ours, job, pipes, tmp_path)
+    for fd in pipes:
+        os.close(fd)
+    theirs.close()
+    errors = [entry["event"] for entry in log_guard if entry["log_level"] == "error"]
+    assert errors == ["the supervision of a job failed"]
+
+
+async def supervise_without_descriptors(
+    launcher: PlayedLauncher, ours: socket.socket, job: Job, pipes: list[int], output: Path
+) -> None:
     async with open_link(ours.detach()) as link, trio.open_nursery() as nursery:
-        worker = Worker(nursery, link, LogStore(tmp_path), timings=Timings(5.0, 0.3, 5.0))
+        worker = Worker(nursery, link, LogStore(output), timings=Timings(5.0, 0.3, 5.0))
         cell = JobCell(job)
         worker.begin(cell)
         assert (await launcher.hear())["op"] == "launch"
@@ -85,11 +97,6 @@ async def test_descriptors_that_do_not_arrive_cost_one_job(
         assert await launcher.hear() == {"op": "release", "id": job.id}
         await is_alive(link)
         nursery.cancel_scope.cancel()
-    for fd in pipes:
-        os.close(fd)
-    theirs.close()
-    errors = [entry["event"] for entry in log_guard if entry["log_level"] == "error"]
-    assert errors == ["the supervision of a job failed"]
 
 
 async def is_alive(link: LauncherLink) -> None:

@@ -111,9 +111,11 @@ class Bench:
 
 @asynccontextmanager
 async def bench(root: Path) -> AsyncIterator[Bench]:
-    async with trio.open_nursery() as nursery:
-        yield Bench(nursery, root)
-        nursery.cancel_scope.cancel()
+    """Whoever is left waiting here fails."""
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            yield Bench(nursery, root)
+            nursery.cancel_scope.cancel()
 
 
 def starting() -> JobCell:
