@@ -250,6 +250,12 @@ class Link:
         for waiting in self._launching.values():
             waiting.answered.set()
 
+    def abandon(self) -> None:
+        """Let go of those who wait for processes, in a server that does not end when it should."""
+        for process in self._processes.values():
+            process.abandoned = True
+            process.ended.set()
+
     def close(self) -> None:
         """What the kernel does for a process that has ended."""
         for process in self._processes.values():
@@ -270,6 +276,7 @@ class LinkedProcess:
         self._child = child
         self._pipes = {source: FdPipe(os.dup(child.pipes[source][0])) for source in Source}
         self._taken = False
+        self.abandoned = False
         self.ended = trio.Event()
         if child.status is not None:
             self.ended.set()
@@ -288,6 +295,8 @@ class LinkedProcess:
 
     async def exited(self) -> int | None:
         await self.ended.wait()
+        if self.abandoned:
+            raise CrashedError
         return self._child.status
 
     def signal_group(self, signum: int) -> None:

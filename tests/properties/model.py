@@ -190,10 +190,14 @@ class Model:
     def _see_truth(self, job: Job) -> None:
         """A record says of the process what is true of it."""
         child = self._world.children.get(job.id)
-        alive = child is not None and child in self._world.running
-        assert alive == (job.state is State.RUNNING), f"a process that runs, and a job that does not: {job}, {child}"
+        alive = child if child in self._world.running else None
+        assert (alive is not None) == (job.state is State.RUNNING), (
+            f"a process that runs, and a job that does not: {job}, {child}"
+        )
         if job.state is State.STARTING:
             assert any(each.id == job.id for each in self._world.unlaunched), f"nothing is being started: {job}"
+        if alive and job.stopping:
+            assert signal.SIGTERM in alive.asked, "a job is to end, and nobody ends it"
         if not job.state.terminal:
             return
         if job.state is State.LOST:
