@@ -10,6 +10,7 @@ WorkerError                (a JobdError)
 ├── StopFailedError        processes of the job are still there after SIGKILL
 ├── InvalidTransitionError a job was asked to go where its lifecycle has no way (a bug)
 ├── OutputDamagedError     recorded output cannot be read back
+├── OutputUnavailableError recorded output cannot be read now
 ├── OffsetBeyondEndError   an offset after the last recorded byte
 ├── RequestIdReusedError   a request_id that already stands for another request
 └── QueueFullError         too many jobs wait
@@ -96,6 +97,13 @@ class OutputDamagedError(WorkerError):
 
     def __init__(self, job_id: str, offset: int) -> None:
         super().__init__(f"the recorded output of job {job_id} is damaged at offset {offset}")
+
+
+class OutputUnavailableError(WorkerError):
+    """Output that was recorded cannot be read now: the disk fails."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the recorded output of job {job_id} cannot be read now")
 
 
 class OffsetBeyondEndError(WorkerError):
