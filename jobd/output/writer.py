@@ -167,7 +167,7 @@ class LogWriter:
         except OSError as exc:
             return self._missed(size, exc.strerror or str(exc))
         if len(data) != size:
-            return self._missed(size, "somebody has cut the file")
+            return self._missed(size, "somebody cuts the file")
         assert self._run is not None
         record = Record(self.end, source, self._run.time, data)
         self._sum = zlib.crc32(data, self._sum)

@@ -29,7 +29,8 @@ PIECES = [(Source.STDOUT, b"first"), (Source.STDERR, b"er;"), (Source.STDOUT, b"
 SPLIT = {
     source: b"".join(data for kind, data in PIECES if kind is source) for source in Source
 }  # what the job wrote to each stream
-TOTAL = sum(len(data) for _, data in PIECES)
+ENDS = [sum(len(data) for _, data in PIECES[:count]) for count in range(len(PIECES) + 1)]
+TOTAL = ENDS[-1]
 
 
 def record(root: Path, pieces: list[tuple[Source, bytes]], *, finished: bool) -> None:
@@ -93,13 +94,12 @@ def test_a_log_cut_at_every_byte_of_its_last_records_is_cut_at_the_last_whole_on
     vouched for; every byte of the data that is not is counted."""
     record(tmp_path, PIECES, finished=finished)
     files = copy_of(tmp_path)
-    ends = [sum(len(data) for _, data in PIECES[:count]) for count in range(len(PIECES) + 1)]
-    for data_size in range(ends[1], TOTAL + 1):
+    for data_size in range(ENDS[1], TOTAL + 1):
         for index_size in range(ENTRY.size, len(files[INDEX]) + 1):
             restore(tmp_path, {DATA: files[DATA][:data_size], INDEX: files[INDEX][:index_size]})
             got, dropped, _ = resumed(tmp_path, power_cut=True)
             # n whole entries vouch for n-1 runs; of those the ones count whose bytes are all there
-            whole = max(end for end in ends[: index_size // ENTRY.size] if end <= data_size)
+            whole = max(end for end in ENDS[: index_size // ENTRY.size] if end <= data_size)
             assert sum(map(len, got.values())) == whole, (data_size, index_size)
             assert is_a_beginning(got)
             assert dropped >= data_size - whole
@@ -131,6 +131,53 @@ def test_after_a_kill_nothing_is_cut(tmp_path: Path) -> None:
     for torn in range(len(PIECES) * ENTRY.size, len(files[INDEX]) + 1):
         restore(tmp_path, {**files, INDEX: files[INDEX][:torn]})
         assert resumed(tmp_path, power_cut=False) == (SPLIT, 0, [])
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_a_last_run_that_is_not_what_its_sum_says_is_cut_after_a_power_cut(tmp_path: Path, power_cut: bool) -> None:
+    """After a kill it cannot be the writer's doing: then it stays, and reading it is an error."""
+    record(tmp_path, PIECES, finished=False)
+    files = copy_of(tmp_path)
+    restore(tmp_path, {DATA: files[DATA][:-1] + b"?"})
+    if power_cut:
+        got, dropped, gaps = resumed(tmp_path, power_cut=True)
+        assert (sum(map(len, got.values())), dropped, gaps) == (TOTAL - 1, 1, [])  # nothing after it: told at the end
+    else:
+        with pytest.raises(OutputDamagedError):
+            resumed(tmp_path, power_cut=False)
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_bytes_that_are_gone_are_counted(tmp_path: Path, power_cut: bool) -> None:
+    """The data is shorter than the index says, while nobody wrote: whole runs stay, and the rest is missing."""
+    record(tmp_path, PIECES, finished=False)
+    for size in range(TOTAL):
+        files = copy_of(tmp_path)
+        os.truncate(tmp_path / JOB[:2] / DATA, size)
+        got, dropped, _ = resumed(tmp_path, power_cut=power_cut)
+        kept = sum(map(len, got.values()))
+        assert is_a_beginning(got)
+        assert kept == max(end for end in ENDS if end <= size)
+        assert kept + dropped == TOTAL
+        restore(tmp_path, files)
+
+
+def test_a_data_file_that_somebody_cuts_meanwhile_loses_what_is_counted(tmp_path: Path) -> None:
+    """As with `> file`: what was recorded before is missed when it is read, what comes next is there or counted."""
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.write(writing, b"before")
+    writer.take(Source.STDOUT, reading, 1)
+    os.truncate(tmp_path / JOB[:2] / DATA, 0)
+    os.write(writing, b"after")
+    taken = writer.take(Source.STDERR, reading, 2)
+    assert taken.record
+    assert taken.record.data == b"after"
+    with pytest.raises(OutputDamagedError):
+        read(tmp_path, writer.end)
+    writer.leave()
+    os.close(reading)
+    os.close(writing)
 
 
 @given(data=st.data())
