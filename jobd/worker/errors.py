@@ -13,7 +13,9 @@ WorkerError                (a JobdError)
 ├── OutputUnavailableError recorded output cannot be read now
 ├── OffsetBeyondEndError   an offset after the last recorded byte
 ├── RequestIdReusedError   a request_id that already stands for another request
-└── QueueFullError         too many jobs wait
+├── QueueFullError         too many jobs wait
+├── RecordDamagedError     what the job store has of a job is not what was written
+└── StoreError             the job store cannot be written or read now
 """
 
 from __future__ import annotations
@@ -139,3 +141,10 @@ class QueueFullError(WorkerError):
 
 class StoreError(WorkerError):
     """The job store cannot be written or read now; nothing was changed."""
+
+
+class RecordDamagedError(WorkerError):
+    """What the job store has of a job is not what was written there."""
+
+    def __init__(self) -> None:
+        super().__init__("the record of a job is damaged; the server's log says which")
