@@ -25,20 +25,15 @@ log = structlog.get_logger(__name__)
 _ROWS: Final = f"SELECT seq, {COLUMNS} FROM jobs"  # noqa: S608 # names of our own
 
 
-def check(db: sqlite3.Connection, path: Path, schema: object, *, sums: bool) -> None:
-    """Look at every page, row and index entry of a store, and at its journal.
+def check(db: sqlite3.Connection, *, sums: bool) -> None:
+    """Look at every page, row and index entry of a store.
 
     Args:
-        db: a connection to it that has read from it.
-        schema: what :func:`schema_of` gives for a sound one.
         sums: its rows have sums.
 
     Raises:
         sqlite3.Error: it is damaged, or cannot be read.
     """
-    _check_journal(path)
-    if schema_of(db) != schema:
-        raise sqlite3.DatabaseError("damaged: its tables and indexes are not those that a store has")
     db.execute("PRAGMA cell_size_check = ON").close()
     (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
@@ -47,11 +42,6 @@ def check(db: sqlite3.Connection, path: Path, schema: object, *, sums: bool) -> 
         for number, *row in db.execute(_ROWS):
             if row.pop() != sum_of(*row):
                 raise sqlite3.DatabaseError(f"damaged: record number {number} is not what was written")
-
-
-def schema_of(db: sqlite3.Connection) -> object:
-    """The tables and indexes that a database has."""
-    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
 
 
 # ---- the journal (https://sqlite.org/fileformat2.html#the_write_ahead_log)
@@ -63,8 +53,8 @@ _LITTLE_ENDIAN_SUMS: Final = 0x377F0682
 Sums = tuple[int, int]
 
 
-def _check_journal(path: Path) -> None:
-    """See that SQLite read all of the journal.
+def check_journal(path: Path) -> None:
+    """See that SQLite, which has read the store by now, read all of its journal.
 
     It reads up to the first frame whose sum is wrong, which is right for the torn end that a power cut leaves: the
     transaction there was never answered for. But a transaction begins only when the one before it is durable. So when
@@ -106,11 +96,14 @@ def _check_tail(wal: BinaryIO, read: int, page: int, salts: list[int], before: S
         wal.seek(_HEADER.size + (read - 1) * (_FRAME.size + page))
         before = _FRAME.unpack(wal.read(_FRAME.size))[4:]
     wal.seek(_HEADER.size + read * (_FRAME.size + page))
-    wrong = _frame(wal, page)
+    number = read + 1
+    # SQLite has noted whole transactions: of the next one, some frames may be right.
+    while (wrong := _frame(wal, page)) and wrong.salts == salts and wrong.sums == _sums(wrong.summed, before, order):
+        before, number = wrong.sums, number + 1
     if wrong is None:
         return
-    if wrong.salts == salts:
-        log.warning("the end of the job store's journal is not whole, and is left out", frame=read + 1)
+    if number > read + 1 or wrong.salts == salts:
+        log.warning("the end of the job store's journal is not whole, and is left out", frame=number)
     # Those after the wrong frame go on from its sum: from the one that stands there, or the one that should.
     possible = [wrong.sums, _sums(wrong.summed, before, order)]
     committed = wrong.commit
@@ -119,7 +112,7 @@ def _check_tail(wal: BinaryIO, read: int, page: int, salts: list[int], before: S
         if not possible:
             return
         if committed:
-            raise sqlite3.DatabaseError(f"damaged: frame {read + 1} of its journal is not what was written")
+            raise sqlite3.DatabaseError(f"damaged: frame {number} of its journal is not what was written")
         committed = frame.commit
 
 
