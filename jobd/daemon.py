@@ -152,7 +152,10 @@ async def _run(
                         link.ready()
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
-                    await _serve(config, listener, context, handler, draining, task_status)
+                    try:
+                        await _serve(config, listener, context, handler, draining, task_status)
+                    finally:
+                        journal.hurry()
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError

@@ -21,6 +21,7 @@ from jobd.worker.errors import (
     JobNotRunningError,
     QueueFullError,
     RequestIdReusedError,
+    StoreError,
     WorkerError,
 )
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
@@ -151,8 +152,7 @@ class Broker:
             self._nursery.start_soon(self._run_queued, entry, worker)
 
     async def _run_queued(self, entry: Entry, worker: Worker) -> None:
-        with trio.CancelScope(shield=True):
-            await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
+        await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
         await self._run(entry, worker)
 
     async def _run(self, entry: Entry, worker: Worker) -> None:
@@ -236,10 +236,10 @@ class Broker:
 
         Raises:
             StopFailedError: processes are still there after SIGKILL.
+            StoreError: the job waits, and its end cannot be recorded now; it waits on.
         """
         entry = await self._registry.find(reference)
         if entry in self._queue:
-            self._queue.remove(entry)
             with trio.CancelScope(shield=True):
                 await self._end_pending(entry, by)
         elif (worker := await entry.active_worker()) is not None:
@@ -279,7 +279,14 @@ class Broker:
             reason=Reason.STOPPED_BY_REQUEST,
             message=f"stopped by {by} before it ran",
         )
-        await self._journal.commit(ended)
+        place = self._queue.index(entry)
+        self._queue.remove(entry)  # meanwhile it must not be handed out
+        try:
+            await self._store.commit(ended)
+        except StoreError:
+            self._queue.insert(place, entry)
+            self._place()
+            raise
         entry.cell.set(ended)
         self._registry.remove(ended.id)
 
@@ -335,7 +342,12 @@ class Broker:
             message=why,
         )
         log.warning("a job was lost", job=job.id, pid=job.pid, reason=reason)
-        await self._journal.commit(lost)
+        entry = self._registry.add(Entry(JobCell(lost)))
+        self._nursery.start_soon(self._record_lost, entry)  # a full disk must not keep us from serving
+
+    async def _record_lost(self, entry: Entry) -> None:
+        await self._journal.commit(entry.cell.job)
+        self._registry.remove(entry.cell.job.id)
 
 
 def _why_lost(job: Job, worker: Worker) -> tuple[Reason, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import structlog
@@ -13,31 +14,35 @@ from jobd.worker.job import Job
 
 log = structlog.get_logger(__name__)
 
-PATIENCE: Final = 60.0
-"""Seconds for which the end of a job is held back because the store cannot be written."""
+PATIENCE: Final = 10.0
+"""Seconds for which an orderly end waits for a store that cannot be written."""
 PAUSE: Final = 0.5
 
 
 class PatientJournal:
     """A :class:`jobd.worker.ports.Journal` that outlives a full disk.
 
-    The end of a job that cannot be recorded is tried again; it is not published meanwhile, since a crash would
-    take it back. When patience ends it is published all the same, and the log says so.
+    What cannot be recorded is tried again until it can; it is not published meanwhile, since a crash would take it
+    back, and whoever remembers the job for us goes on remembering it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._until = math.inf
 
     def note(self, job: Job) -> None:
         self._store.note(job)
 
+    def hurry(self) -> None:
+        """The daemon is to end: from now on, patience has an end too."""
+        self._until = min(self._until, trio.current_time() + PATIENCE)
+
     async def commit(self, job: Job) -> None:
-        until = trio.current_time() + PATIENCE
         while True:
             try:
                 return await self._store.commit(job)
             except StoreError as exc:
-                if trio.current_time() >= until:
+                if trio.current_time() >= self._until:
                     log.error("the end of a job could not be recorded", job=job.id, state=job.state, error=str(exc))
                     return None
             await trio.sleep(PAUSE)

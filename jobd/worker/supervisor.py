@@ -25,6 +25,8 @@ from jobd.worker.ports import Journal, Launcher, OutputLog, Pipe, Process, Sourc
 
 log = structlog.get_logger(__name__)
 
+HELD_BACK: Final = 2.0
+"""Seconds that the record of an end may take before the job says that it is waited for."""
 POLL_FIRST: Final = 0.001
 POLL_LONGEST: Final = 0.05
 """Seconds between two looks at a process group that should be empty; the kernel has no event for that."""
@@ -246,8 +248,15 @@ class Supervisor:
             dropped_bytes=self.output.dropped,
             **changes,
         )
-        await self._journal.commit(ended)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._say_that_it_is_held_back)
+            await self._journal.commit(ended)
+            nursery.cancel_scope.cancel()
         self.cell.set(ended)
+
+    async def _say_that_it_is_held_back(self) -> None:
+        await trio.sleep(HELD_BACK)
+        self.cell.set(replace(self.cell.job, message="it has ended, and how is told when that can be recorded"))
 
     def _note(self, job: Job) -> None:
         self._journal.note(job)
