@@ -178,7 +178,7 @@ class SqliteStore:
         writes = any(operation.writes for operation in group)
         if writes:
             self._see_that_it_is_there()
-        self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        self._connection.execute("BEGIN IMMEDIATE")
         for operation in group:
             operation.result = _in_savepoint(self._connection, operation.run)
         self._connection.execute("COMMIT")

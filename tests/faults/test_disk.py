@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -61,6 +62,16 @@ async def until_gone(pid: int) -> None:
         await trio.sleep(0.01)
 
 
+async def until_drained(client: JobClient, job: Job) -> Job:
+    """The process has ended, by itself, and all that it wrote was recorded or counted."""
+    await until_gone(job.pid)
+    while True:
+        seen = await client.query(job.id)
+        if seen.output_bytes + seen.dropped_bytes == BEFORE + AFTER:
+            return seen
+        await trio.sleep(0.01)
+
+
 async def until_refused(pki: TestPki, jobd: JobdProgram) -> UnavailableError:
     """Start jobs until one is refused: the store may have room for some more."""
     async with connect(pki, jobd, retry_for=0) as client:
@@ -110,7 +121,7 @@ async def test_a_disk_that_fills_up_costs_counted_bytes_and_refused_jobs(pki: Te
                 "the server cannot record jobs now; its log says why",
             )
             gate.touch()
-            await until_gone(job.pid)
+            await until_drained(client, job)
             while not (seen := await client.query(job.id)).message:
                 await trio.sleep(0.05)
             assert (seen.state, seen.message) == (
@@ -143,17 +154,20 @@ async def test_a_server_that_is_killed_on_a_full_disk_comes_back_and_goes_on(pki
             jobs = [await writer(client, gate) for gate in gates]
             filler = fill(disk)
             gates[0].touch()
-            await until_gone(jobs[0].pid)  # its end cannot be recorded before the kill
-            dropped = (await client.query(jobs[0].id)).dropped_bytes
+            dropped = (await until_drained(client, jobs[0])).dropped_bytes  # its end cannot be recorded
+            server = jobd.server_pid()
             jobd.process.send_signal(signal.SIGSTOP)
-            await trio.to_thread.run_sync(jobd.kill_server)
-            (disk / "jobs.sqlite3-shm").unlink()  # what the next one would make room with,
-            fill(disk)  # somebody else takes
+            os.kill(server, signal.SIGKILL)
+            await until_gone(server)
+            room = filler.stat().st_size + (disk / "jobs.sqlite3-shm").stat().st_size
+            (disk / "jobs.sqlite3-shm").unlink()  # what the next one would make room with, somebody else takes
+            while filler.stat().st_size < room:
+                fill(disk)
             jobd.process.send_signal(signal.SIGCONT)
             assert (await client.query(jobs[0].id)).dropped_bytes == dropped > AFTER / 2
             await until_refused(pki, jobd)
             gates[1].touch()
-            await until_gone(jobs[1].pid)
+            await until_drained(client, jobs[1])
             filler.unlink()
             ended = await client.wait(*[job.id for job in jobs])
             for job in ended:
@@ -200,15 +214,13 @@ async def test_a_disk_that_goes_read_only_is_read_and_drained(pki: TestPki, tmp_
             jobs = [await writer(client, gate) for gate in gates]
             fail(disk)
             gates[0].touch()
-            await until_gone(jobs[0].pid)
+            seen = await until_drained(client, jobs[0])
             await until_refused(pki, jobd)
-            seen = await client.query(jobs[0].id)
             assert (seen.output_bytes, seen.dropped_bytes) == (BEFORE, AFTER)
             await trio.to_thread.run_sync(jobd.kill_server)
             await until_refused(pki, jobd)
             gates[1].touch()
-            await until_gone(jobs[1].pid)
-            seen = await client.query(jobs[1].id)
+            seen = await until_drained(client, jobs[1])
             assert (seen.output_bytes, seen.dropped_bytes) == (BEFORE, AFTER)
             async with client.stream(old.id) as output:
                 assert b"".join([chunk.data async for chunk in output]) == b"kept\n"
@@ -226,9 +238,7 @@ async def test_a_disk_that_fails_for_a_while_costs_counted_bytes(pki: TestPki, t
             with system_calls_fail(server, *(f"{call}:error=EIO" for call in ("pwrite64", "splice", "fdatasync"))):
                 refusal = await until_refused(pki, jobd)
                 gate.touch()
-                await until_gone(job.pid)
-                while (seen := await client.query(job.id)).output_bytes + seen.dropped_bytes < BEFORE + AFTER:
-                    await trio.sleep(0.01)
+                await until_drained(client, job)
             assert refusal.reason == "STORE_UNAVAILABLE"
             [ended] = await client.wait(job.id)
             assert (ended.exit_code, ended.output_bytes, ended.dropped_bytes) == (CODE, BEFORE, AFTER)

@@ -21,10 +21,10 @@ needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs stra
 
 
 @contextmanager
-def small_disk(path: Path, size: str = "4m") -> Iterator[Path]:
+def small_disk(path: Path, size: str = "4m", options: str = "rw") -> Iterator[Path]:
     """A tmpfs of this size."""
     path.mkdir()
-    _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(path))
+    _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700,{options}", "none", str(path))
     with _mounted(path):
         yield path
 
