@@ -360,11 +360,17 @@ def _why_lost(job: Job, worker: Worker) -> tuple[Reason, str]:
 
 @asynccontextmanager
 async def open_broker(
-    workers: Sequence[Worker], store: Store, journal: Journal, archive: Archive, *, max_pending: int = MAX_PENDING
+    workers: Sequence[Worker],
+    store: Store,
+    journal: Journal,
+    archive: Archive,
+    *,
+    max_pending: int = MAX_PENDING,
+    clock: Callable[[], int] = time.time_ns,
 ) -> AsyncIterator[Broker]:
     """A broker that has taken up what the store had. What becomes of the jobs at the end is their workers' business."""
     async with trio.open_nursery() as nursery:
-        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending)
+        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending, clock=clock)
         await broker.recover()
         try:
             yield broker

@@ -96,8 +96,8 @@ def _is_still_there(path: Path, kept: int) -> bool:
 
 def _lock(path: Path, holder: int) -> int:
     try:
-        # Whatever stands there instead of our file is not waited for (a fifo), nor written into (a link).
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        # Whatever stands there instead of our file is not written into (a link), nor waited for (a fifo).
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
         if exc.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise ConfigError(_NOT_A_FILE.format(path)) from exc

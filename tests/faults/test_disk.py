@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 import trio
 
 from api.client import JobClient
-from api.errors import UnavailableError
+from api.errors import DataLossError, UnavailableError
 from api.messages import Job, JobState
-from tests.support.daemon import JobdProgram, is_alive, jobd_program
+from tests.support.daemon import JobdProgram, is_alive, jobd_program, until_dead
 from tests.support.disk import (
     fail,
     fill,
@@ -246,3 +247,30 @@ async def test_a_disk_that_fails_for_a_while_costs_counted_bytes(pki: TestPki, t
             [again] = await client.wait((await client.start(["false"])).id)
             assert again.exit_code == 1
         assert jobd.server_pid() == server
+
+
+async def test_a_state_directory_that_is_taken_away_is_not_made_again(pki: TestPki, tmp_path: Path) -> None:
+    """New jobs are refused, those that run are drained and exit; put back, all goes on. Deleted, it is said."""
+    gate, state, away = tmp_path / "gate", tmp_path / "state", tmp_path / "away"
+    with jobd_program(pki, state) as jobd, trio.fail_after(SECONDS):
+        pids = [jobd.launcher, jobd.server_pid()]
+        async with connect(pki, jobd) as client:
+            job = await writer(client, gate)
+            state.rename(away)
+            await until_refused(pki, jobd)
+            gate.touch()
+            await until_drained(client, job)
+            assert not state.exists()
+            away.rename(state)
+            [ended] = await client.wait(job.id)
+            assert (ended.exit_code, ended.output_bytes, ended.dropped_bytes) == (CODE, BEFORE + AFTER, 0)
+            assert await whole_story(client, job) == (BEFORE + AFTER, 0, 0)
+            shutil.rmtree(state)
+            await until_refused(pki, jobd)
+            with pytest.raises(DataLossError):
+                await whole_story(client, job)
+            assert not state.exists()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        until_dead(*pids)
+    assert "was deleted or replaced" in jobd.log.read_text()

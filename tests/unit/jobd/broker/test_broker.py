@@ -299,3 +299,20 @@ async def test_a_wait_that_races_the_stop_of_a_waiting_job_ends(make: Make) -> N
 async def end_of_prefix(broker: Broker, prefix: str) -> None:
     [job] = await broker.wait([prefix], any_of_them=False)
     assert job.state is State.STOPPED
+
+
+async def test_a_clock_that_jumps_back_changes_no_order(make: Make) -> None:
+    """Every job is from earlier than the one before it, by the clock; lists, queues and ends are as ever."""
+    times = iter(range(10**18, 0, -(10**12)))
+    async with make(slots=1, clock=lambda: next(times)) as broker:
+        first = await broker.start(SLEEP, by="alice")
+        jobs = [await broker.start(JobSpec(("true",)), by="alice") for _ in range(5)]
+        assert [job.id for _, job in await broker.page(before=0, states=(), size=10)] == [
+            job.id for job in reversed([first, *jobs])
+        ]
+        stopped = await broker.stop(jobs[0].id, by="alice", grace=None)
+        assert stopped.ended_at is not None
+        assert stopped.ended_at < stopped.created_at
+        await broker.stop(first.id, by="alice", grace=0)
+        ends = [await end_of(broker, job) for job in jobs[1:]]
+        assert [job.state for job in ends] == [State.SUCCEEDED] * 4
