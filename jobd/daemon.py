@@ -119,7 +119,8 @@ async def _run(
             link.keep("lock", held.lock)
             link.keep("listener", listener.fileno())
             _open_door(link, held.path)
-        async with open_store(held.path / "jobs.sqlite3") as store:
+        # A server that comes after another one goes on with what that one had looked at.
+        async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
             journal = PatientJournal(store)
             logs = LogStore(held.path / "output", config.max_output)
             timings = Timings(grace=config.grace, drain=config.drain)
@@ -151,7 +152,10 @@ async def _run(
                         link.ready()
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
-                    await _serve(config, listener, context, handler, draining, task_status)
+                    try:
+                        await _serve(config, listener, context, handler, draining, task_status)
+                    finally:
+                        journal.hurry()
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError

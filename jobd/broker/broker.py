@@ -175,8 +175,7 @@ class Broker:
 
     async def _run_queued(self, entry: Entry, worker: Worker) -> None:
         try:
-            with trio.CancelScope(shield=True):
-                await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
+            await self._journal.commit(entry.cell.job)  # the intent is durable before anything runs
         except StoreError:
             self._taken[worker.name].discard(entry.cell.job.id)
             entry.worker = None
@@ -279,7 +278,7 @@ class Broker:
         """
         entry = await self._registry.find(reference)
         if entry in self._queue:
-            self._queue.remove(entry)
+            self._queue.remove(entry)  # meanwhile it must not be handed out
             with trio.CancelScope(shield=True):
                 await self._end_pending(entry, by)
         elif (worker := await entry.active_worker()) is not None:
@@ -321,7 +320,7 @@ class Broker:
             message=f"stopped by {by} before it ran",
         )
         try:
-            await self._journal.commit(ended)
+            await self._store.commit(ended)  # not held back: nothing runs, and whoever asked can ask again
         except StoreError:
             self._wait_again(entry)
             raise
@@ -371,20 +370,32 @@ class Broker:
         recorded, dropped = await self._archive.recover(job.id)
         lost = lost_job(job, worker.launcher, output=recorded, dropped=dropped, now=self._clock())
         log.warning("a job was lost", job=job.id, pid=job.pid, reason=lost.reason)
+        entry = self._registry.add(Entry(JobCell(lost), recorded=True))
+        self._nursery.start_soon(self._record_lost, entry)  # a full disk must not keep us from serving
+
+    async def _record_lost(self, entry: Entry) -> None:
+        job = entry.cell.job
         try:
-            await self._journal.commit(lost)
+            await self._journal.commit(job)
         except StoreError as exc:
-            log.error("the end of a job could not be recorded", job=job.id, state=lost.state, error=str(exc))
-            self._registry.add(Entry(JobCell(lost), recorded=True))
+            log.error("the end of a job could not be recorded", job=job.id, state=job.state, error=str(exc))
+        else:
+            self._registry.remove(job.id)
 
 
 @asynccontextmanager
 async def open_broker(
-    workers: Sequence[Worker], store: Store, journal: Journal, archive: Archive, *, max_pending: int = MAX_PENDING
+    workers: Sequence[Worker],
+    store: Store,
+    journal: Journal,
+    archive: Archive,
+    *,
+    max_pending: int = MAX_PENDING,
+    clock: Callable[[], int] = time.time_ns,
 ) -> AsyncIterator[Broker]:
     """A broker that has taken up what the store had. What becomes of the jobs at the end is their workers' business."""
     async with trio.open_nursery() as nursery:
-        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending)
+        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending, clock=clock)
         await broker.recover()
         try:
             yield broker

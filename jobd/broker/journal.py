@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import trio
@@ -10,30 +11,34 @@ from jobd.broker.ports import Store
 from jobd.worker.errors import StoreError
 from jobd.worker.job import Job
 
-PATIENCE: Final = 60.0
-"""Seconds for which a change of a job is held back because the store cannot be written."""
+PATIENCE: Final = 10.0
+"""Seconds for which an orderly end waits for a store that cannot be written."""
 PAUSE: Final = 0.5
 
 
 class PatientJournal:
     """A :class:`jobd.worker.ports.Journal` that outlives a full disk.
 
-    The end of a job that cannot be recorded is tried again; it is not published meanwhile, since a crash would
-    take it back. When patience ends, that is an error for those who wait.
+    What cannot be recorded is tried again until it can; it is not published meanwhile, since a crash would take it
+    back, and whoever remembers the job for us goes on remembering it. When patience ends, that is an error.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._until = math.inf
 
     def note(self, job: Job) -> None:
         self._store.note(job)
 
+    def hurry(self) -> None:
+        """The daemon is to end: from now on, patience has an end too."""
+        self._until = min(self._until, trio.current_time() + PATIENCE)
+
     async def commit(self, job: Job) -> None:
-        until = trio.current_time() + PATIENCE
         while True:
             try:
                 return await self._store.commit(job)
             except StoreError:
-                if trio.current_time() >= until:
+                if trio.current_time() >= self._until:
                     raise
             await trio.sleep(PAUSE)

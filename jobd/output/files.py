@@ -7,6 +7,7 @@ writes nothing has none. Everything here blocks: it is called in threads.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from jobd.output.record import ENTRY, Entry, unpack_all
 
 SUFFIX: Final = ".index"
+_SEGMENT: Final = re.compile("[0-9a-f]{16}")
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 # The index is made first: one without its data file is what a kill in between left, and holds nothing.
 _NEW_INDEX: Final = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -40,7 +42,9 @@ class Segment:
         try:
             return cls._open(path, start, _NEW, _NEW_INDEX)
         except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Not what is above them: a state directory that was taken away is not made again.
+            for directory in (root, path.parent):
+                directory.mkdir(mode=0o700, exist_ok=True)
             return cls._open(path, start, _NEW, _NEW_INDEX)
 
     @classmethod
@@ -87,8 +91,12 @@ def _path(root: Path, job_id: str, start: int) -> Path:
 
 def starts_of(root: Path, job_id: str) -> list[int]:
     """Where the job's segments start, first to last."""
-    names = (path.name for path in (root / job_id[:2]).glob(f"{job_id}.*"))
-    return sorted(int(name.rpartition(".")[2], 16) for name in names if not name.endswith(SUFFIX))
+    try:
+        names = os.listdir(root / job_id[:2])  # noqa: PTH208 # names are enough; a path for each would cost more
+    except FileNotFoundError:
+        return []
+    found = (_SEGMENT.fullmatch(name.removeprefix(f"{job_id}.")) for name in names if name.startswith(f"{job_id}."))
+    return sorted(int(match[0], 16) for match in found if match)
 
 
 def delete(root: Path, job_id: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from jobd.output.broadcast import Broadcast, Subscription
 from jobd.output.files import delete
 from jobd.output.reader import LogReader
 from jobd.output.writer import LogWriter
-from jobd.worker.errors import OffsetBeyondEndError, OutputDamagedError
+from jobd.worker.errors import OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
 from jobd.worker.job import Job
 from jobd.worker.ports import Gap, Record, Source, Start
 
@@ -44,6 +45,7 @@ class Log:
         *,
         limit: int = NO_LIMIT,
         end: int = 0,
+        dropped: int = 0,
         complete: bool = False,
         on_complete: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
@@ -56,13 +58,30 @@ class Log:
         self._clock = clock
         self.broadcast = Broadcast()
         self.end = end
-        self.dropped = 0
+        self.dropped = dropped
         self.complete = complete
+        self._failing = False  # what is taken is being dropped
 
-    async def resume(self) -> None:
-        """Go on with what an earlier process recorded of the job."""
+    async def resume(self, *, power_cut: bool = False) -> None:
+        """Go on with what an earlier process recorded of the job. On a disk that does not allow that now, it is tried
+        again with each piece of output, and what cannot be recorded meanwhile is dropped.
+
+        Args:
+            power_cut: the machine, and not only a process, may have ended: believe only what is vouched for.
+        """
         async with self._write_lock:
-            await trio.to_thread.run_sync(self._writer.resume)
+            try:
+                place = await trio.to_thread.run_sync(partial(self._writer.resume, power_cut=power_cut))
+            except OSError as exc:
+                log.error("recorded output cannot be gone on with now", job=self.job_id, error=exc.strerror)
+            else:
+                if place is not None and (place.torn or place.cut):
+                    log.warning(
+                        "a torn log was cut at its last whole record",
+                        job=self.job_id,
+                        offset=place.end,
+                        bytes_cut=place.cut,
+                    )
             self.end, self.dropped = self._writer.end, self._writer.dropped
 
     async def take(self, source: Source, pipe: int) -> bool:
@@ -72,13 +91,16 @@ class Log:
         """
         async with self._write_lock:
             taken = await trio.to_thread.run_sync(self._writer.take, source, pipe, self._clock())
-            if taken.error and not self.dropped:
+            if taken.error and not self._failing:
                 log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
-            self.dropped += taken.dropped
+            elif taken.record and self._failing:
+                log.info("output is recorded again", job=self.job_id, dropped_bytes=self._writer.dropped)
+            if taken.error or taken.record:
+                self._failing = bool(taken.error)
+            self.end, self.dropped = self._writer.end, self._writer.dropped
             if taken.gap:
                 self.broadcast.publish(taken.gap)
             if taken.record:
-                self.end = taken.record.end
                 self.broadcast.publish(taken.record)
             return not taken.ended
 
@@ -93,6 +115,7 @@ class Log:
                 await trio.to_thread.run_sync(self._writer.finish, self._clock())
             except OSError as exc:
                 log.error("output may not survive a power cut", job=self.job_id, error=exc.strerror)
+            self.end, self.dropped = self._writer.end, self._writer.dropped
             if gap := self._writer.take_gap():
                 self.broadcast.publish(gap)
             self.complete = True
@@ -100,6 +123,8 @@ class Log:
             self._on_complete()
 
     async def follow(self, start: Start) -> LogFollower:
+        if not self._writer.found:
+            raise OutputUnavailableError(self.job_id)
         reader = LogReader(self._root, self.job_id)
         offset = await self._locate(reader, start)
         if offset > self.end:
@@ -126,8 +151,20 @@ class LogFollower:
         self._reader = reader
         self.offset = offset
         self._live: Subscription | None = None
+        # What a disk without room has no entry of is told at the end, to those who came for all of it.
+        self._all = offset == 0
+        self._told = 0
 
     async def receive(self) -> Sequence[Record | Gap]:
+        events = await self._receive() or self._untold()
+        self._told += sum(event.dropped for event in events if isinstance(event, Gap))
+        return events
+
+    def _untold(self) -> Sequence[Gap]:
+        missing = self._log.dropped - self._told
+        return [Gap(self.offset, missing)] if self._all and missing > 0 else ()
+
+    async def _receive(self) -> Sequence[Record | Gap]:
         while True:
             if self._live:
                 records = await self._live.receive()
@@ -183,13 +220,13 @@ class LogStore:
         self._open[job_id] = created = Log(self._root, job_id, limit=self._limit, on_complete=forget)
         return created
 
-    def get(self, job_id: str, end: int) -> Log:
-        """The log of a job: the live one, or that of a job that ended with ``end`` bytes recorded."""
-        return self._open.get(job_id) or Log(self._root, job_id, end=end, complete=True)
+    def get(self, job_id: str, end: int, dropped: int = 0) -> Log:
+        """The log of a job: the live one, or that of a job that ended with so many bytes recorded, and dropped."""
+        return self._open.get(job_id) or Log(self._root, job_id, end=end, dropped=dropped, complete=True)
 
     async def follow(self, job: Job, start: Start) -> LogFollower:
         """Read the output of a job that has ended."""
-        return await self.get(job.id, job.output_bytes).follow(start)
+        return await self.get(job.id, job.output_bytes, job.dropped_bytes).follow(start)
 
     async def delete(self, job_id: str) -> None:
         """Delete a job's output, whole."""
@@ -198,6 +235,6 @@ class LogStore:
     async def recover(self, job_id: str) -> tuple[int, int]:
         """End a log that nobody will write to any more; returns its end, and the bytes known to be missing."""
         log_ = Log(self._root, job_id)
-        await log_.resume()
+        await log_.resume(power_cut=True)
         await log_.finish()
         return log_.end, log_.dropped

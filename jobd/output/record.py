@@ -1,20 +1,21 @@
 """The form of the index: one entry of 40 bytes for each run of bytes of one stream.
 
 The bytes themselves stand in a file of their own, as the job wrote them and nothing else. An entry says where a run
-begins; it ends where the next one begins, or where the file does.
+begins; it ends where the next one begins. Behind the last run stands a mark, an entry of kind 4, which is written anew
+after each piece until the next entry takes its place.
 
     check     u32  CRC-32 (zlib) of the rest of the entry
-    kind      u8   1 stdout, 2 stderr, 3 gap (bytes that could not be recorded), 4 end of the log
+    kind      u8   1 stdout, 2 stderr, 3 gap (bytes that could not be recorded), 4 end of what is recorded
     3 bytes of zero
     offset    u64  of the run's first byte, over both streams together
     time      u64  nanoseconds since the epoch, when the run began
-    dropped   u64  of a gap: how many bytes are missing here
+    dropped   u64  of a gap: how many bytes are missing here; of an end: how many, that no gap tells of yet
     sum       u32  CRC-32 of the run *before* this entry
     4 bytes of zero
 
 All little-endian. An entry is written *before* the bytes it stands for, and those are moved from the job's pipe into
 the file by one splice(2). Whenever the process is killed, a byte is thus either in the file or still in the pipe, and
-the file's length says which.
+the file's length says which. What a power cut leaves counts as far as an entry after it vouches for it (place.py).
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from jobd.output.files import Segment, starts_of
+from jobd.output.place import Place, find
 from jobd.output.record import END, ENTRY, GAP, Entry
 from jobd.worker.ports import Gap, Record, Source
 
@@ -42,12 +43,21 @@ class Taken:
     ended: bool = False
 
 
+class _LostError(Exception):
+    """Bytes were read from the pipe, and could not be written."""
+
+    def __init__(self, count: int, why: str) -> None:
+        super().__init__(why)
+        self.count = count
+
+
 class LogWriter:
     """One for each job; used by one thread at a time.
 
     Attributes:
         end: the offset after the last recorded byte.
         dropped: bytes that could not be recorded, those of an earlier process included as far as they were noted.
+        found: both are known: not yet, when what an earlier process recorded cannot be read.
     """
 
     def __init__(self, root: Path, job_id: str, *, limit: int, segment_size: int = SEGMENT_SIZE) -> None:
@@ -65,34 +75,65 @@ class LogWriter:
         self._sum = 0  # the CRC of the run so far
         self._gap = 0  # dropped bytes that no entry tells of yet
         self._told: Gap | None = None  # of which an entry tells, and nobody was told yet
+        self._latest = 0  # the time of the last entry
+        self._resuming = False  # there is something to go on from, and that has not succeeded yet
+        self._place: Place | None = None
         self.end = 0
         self.dropped = 0
+        self.found = True
 
     # ---- going on after a crash
 
-    def resume(self) -> None:
-        """Find where an earlier process was when it ended, however it ended.
+    def resume(self, *, power_cut: bool = False) -> Place | None:
+        """Find where an earlier process was when it ended, however it ended, and go on from there.
+
+        Until this has succeeded, :meth:`take` tries it again, and drops what it is given.
+
+        Returns:
+            What was found in the last segment; None when there is none.
 
         Raises:
-            OSError: the files cannot be read.
+            OSError: the files cannot be read, or (``end`` and ``dropped`` are known then) not be written.
         """
-        for start in starts_of(self._root, self._job_id):
-            self.leave()
-            self._segment = Segment.reopen(self._root, self._job_id, start)
-            self._resume_segment(self._segment)
+        if not self._resuming:
+            self._resuming, self.found = True, False
+        starts = starts_of(self._root, self._job_id)
+        if not starts:
+            self._resuming, self.found = False, True
+            return None
+        if not self.found:
+            place, dropped = self._find(starts, power_cut=power_cut)
+            self._place, self.found = place, True
+            self.end, self.dropped, self._gap = place.end, self.dropped + dropped, self._gap + place.gap
+        assert self._place is not None
+        self._go_on(Segment.reopen(self._root, self._job_id, starts[-1]), self._place)
+        return self._place
 
-    def _resume_segment(self, segment: Segment) -> None:
-        entries = segment.entries(0, segment.entry_count)
-        self.end = segment.start + segment.size
-        # An entry whose bytes never came, and one for the end, is written over.
-        while entries and (entries[-1].kind == END or (entries[-1].kind != GAP and entries[-1].offset >= self.end)):
-            entries.pop()
-        os.ftruncate(segment.index, len(entries) * ENTRY.size)
-        self._entries = len(entries)
-        self.dropped += sum(entry.dropped for entry in entries)
-        self._run, self._sum = None, 0
-        if entries and entries[-1].kind != GAP:
-            self._sum = _checksum(segment, entries[-1].offset, self.end)
+    def _find(self, starts: list[int], *, power_cut: bool) -> tuple[Place, int]:
+        dropped = 0
+        for start in starts:
+            segment = Segment.read(self._root, self._job_id, start)
+            try:
+                if start == starts[-1]:
+                    place = find(segment, power_cut=power_cut)
+                    return place, dropped + place.dropped
+                dropped += sum(entry.dropped for entry in segment.entries(0, segment.entry_count))
+            finally:
+                segment.close()
+        raise AssertionError
+
+    def _go_on(self, segment: Segment, place: Place) -> None:
+        self._entries, self._run, self._sum, self._latest = place.entries, place.run, place.sum, place.time
+        try:
+            if segment.size > place.end - segment.start:
+                os.ftruncate(segment.data, place.end - segment.start)
+            self._mark(segment)
+            if segment.entry_count > place.entries:
+                os.ftruncate(segment.index, (place.entries + 1) * ENTRY.size)
+        except OSError:
+            segment.close()
+            raise
+        self._segment, self._resuming = segment, False
 
     # ---- taking
 
@@ -105,59 +146,80 @@ class LogWriter:
         if self.end >= self._limit:
             return self._drop(pipe, f"the limit of {self._limit} bytes on the output of a job is reached")
         try:
+            if self._resuming:
+                self.resume()
             segment = self._prepare(source, time)
             size = self._move(pipe, segment)
         except BlockingIOError:
             return Taken()
+        except _LostError as exc:
+            return self._missed(exc.count, str(exc))
         except OSError as exc:
             return self._drop(pipe, exc.strerror or str(exc))
         if not size:
             return Taken(ended=True)
-        data = os.pread(segment.data, size, self.end - segment.start)
+        return self._recorded(segment, source, size)
+
+    def _recorded(self, segment: Segment, source: Source, size: int) -> Taken:
+        """Bytes were moved into the file: see what they are, and note their end and their sum."""
+        try:
+            data = os.pread(segment.data, size, self.end - segment.start)
+        except OSError as exc:
+            return self._missed(size, exc.strerror or str(exc))
+        if len(data) != size:
+            return self._missed(size, "somebody cuts the file")
         assert self._run is not None
         record = Record(self.end, source, self._run.time, data)
         self._sum = zlib.crc32(data, self._sum)
         self.end = record.end
+        self._mark(segment)
         return Taken(record=record, gap=self.take_gap())
 
     def _prepare(self, source: Source, time: int) -> Segment:
         """See that the last entry of the index is one for bytes of this stream."""
+        time = self._latest = max(time, self._latest)  # entries are searched by time: a clock may jump back
         segment = self._segment
         if segment is None or self.end - segment.start >= self._segment_size:
             segment = self._roll(time)
-        if self._gap:
-            self._note_gap(segment, time)
         run = self._run
         fits = (
             run is not None and run.kind == source and time - run.time < RUN_TIME and self.end - run.offset < RUN_SIZE
         )
-        if not fits:
-            self._begin(segment, Entry(source, self.end, time, 0, self._sum))
+        if not fits or self._gap:
+            self._add(segment, Entry(source, self.end, time))
         return segment
 
-    def _note_gap(self, segment: Segment, time: int) -> None:
-        if self._run is not None and self._run.offset == self.end:
-            self._entries -= 1  # as in _begin
-            self._sum = self._run.sum
-        self._add(segment, Entry(GAP, self.end, time, self._gap, self._sum))
-        self._told = Gap(self.end, self._gap)
-        self._run, self._sum, self._gap = None, 0, 0
+    def _add(self, segment: Segment, entry: Entry) -> None:
+        """Write an entry, with one for a gap before it if there is one. In one call: a kill leaves both or none."""
+        empty = self._run if self._run is not None and self._run.offset == self.end else None
+        number = self._entries - bool(empty)  # the entry of a run without bytes is written over
+        sum_ = empty.sum if empty else self._sum
+        fresh = [replace(entry, sum=sum_)]
+        if self._gap:
+            fresh = [Entry(GAP, self.end, entry.time, self._gap, sum_), entry]
+        _write_all(segment.index, b"".join(each.pack() for each in fresh), number * ENTRY.size)
+        self._entries, self._run, self._sum = number + len(fresh), fresh[-1], 0
+        if self._gap:
+            # One that nobody was told of yet stands at the same offset.
+            self._told = Gap(self.end, self._gap + (self._told.dropped if self._told else 0))
+            self._gap = 0
+
+    def _mark(self, segment: Segment) -> None:
+        """Note how far the last run goes and its sum, and what was dropped after it, where the next entry will stand.
+
+        This is what vouches for the last bytes, should there be no next entry.
+        """
+        mark = Entry(END, self.end, self._latest, self._gap, self._sum)
+        try:
+            _write_all(segment.index, mark.pack(), self._entries * ENTRY.size)
+        except OSError:
+            with contextlib.suppress(OSError):  # an old one must not stand there
+                os.ftruncate(segment.index, self._entries * ENTRY.size)
 
     def take_gap(self) -> Gap | None:
         """The gap that was noted since this was asked before, if one was."""
         told, self._told = self._told, None
         return told
-
-    def _begin(self, segment: Segment, entry: Entry) -> None:
-        if self._run is not None and self._run.offset == self.end:
-            self._entries -= 1  # the last run has no bytes: its entry is written over
-            entry = Entry(entry.kind, entry.offset, entry.time, 0, self._run.sum)
-        self._add(segment, entry)
-        self._run, self._sum = entry, 0
-
-    def _add(self, segment: Segment, entry: Entry) -> None:
-        _write_all(segment.index, entry.pack(), self._entries * ENTRY.size)
-        self._entries += 1
 
     def _move(self, pipe: int, segment: Segment) -> int:
         where, room = self.end - segment.start, min(TAKE, self._limit - self.end)
@@ -168,7 +230,10 @@ class LogWriter:
                 raise
         # A file system (or a terminal) that cannot splice: a kill between these two calls loses one piece.
         data = os.read(pipe, room)
-        _write_all(segment.data, data, where)
+        try:
+            _write_all(segment.data, data, where)
+        except OSError as exc:
+            raise _LostError(len(data), exc.strerror or str(exc)) from exc
         return len(data)
 
     def _drop(self, pipe: int, why: str) -> Taken:
@@ -176,9 +241,18 @@ class LogWriter:
             count = len(os.read(pipe, TAKE))
         except BlockingIOError:
             return Taken()
+        return self._missed(count, why) if count else Taken(ended=True)
+
+    def _missed(self, count: int, why: str) -> Taken:
         self._gap += count
         self.dropped += count
-        return Taken(dropped=count, error=why if count else "", ended=not count)
+        segment = self._segment
+        if segment is not None:
+            with contextlib.suppress(OSError):  # what was written in vain; the next bytes are written over it
+                if segment.size > self.end - segment.start:
+                    os.ftruncate(segment.data, self.end - segment.start)
+            self._mark(segment)
+        return Taken(dropped=count, error=why)
 
     # ---- segments
 
@@ -195,9 +269,7 @@ class LogWriter:
         if segment is None:
             return
         try:
-            if self._gap:
-                self._note_gap(segment, time)
-            self._add(segment, Entry(END, self.end, time, 0, self._sum))
+            self._add(segment, Entry(END, self.end, max(time, self._latest)))
             os.fdatasync(segment.data)
             os.fdatasync(segment.index)
         finally:
@@ -209,6 +281,8 @@ class LogWriter:
         Raises:
             OSError: the disk failed; what was recorded may not survive a power cut.
         """
+        if self._resuming:
+            self.resume()
         if self._segment is None and self._gap:
             self._segment = Segment.create(self._root, self._job_id, self.end)
             self._entries = 0
@@ -219,17 +293,6 @@ class LogWriter:
         if self._segment is not None:
             self._segment.close()
         self._segment = self._run = None
-
-
-def _checksum(segment: Segment, start: int, end: int) -> int:
-    sum_, position = 0, start
-    while position < end:
-        data = os.pread(segment.data, min(TAKE, end - position), position - segment.start)
-        if not data:
-            break
-        sum_ = zlib.crc32(data, sum_)
-        position += len(data)
-    return sum_
 
 
 def _write_all(fd: int, data: bytes, position: int) -> None:

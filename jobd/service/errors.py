@@ -36,6 +36,8 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),
     e.OffsetBeyondEndError: (OutOfRangeError, "OFFSET_BEYOND_END"),
     e.OutputDamagedError: (DataLossError, "OUTPUT_DAMAGED"),
+    e.OutputUnavailableError: (UnavailableError, "OUTPUT_UNAVAILABLE"),
+    e.RecordDamagedError: (DataLossError, "RECORD_DAMAGED"),
     e.StoreError: (UnavailableError, "STORE_UNAVAILABLE"),
 }
 

@@ -6,11 +6,13 @@ is shared by all who wait for it.
 
 from __future__ import annotations
 
+import os
 import queue
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,7 +22,7 @@ import trio
 
 from jobd.storage import records
 from jobd.storage.schema import open_database
-from jobd.worker.errors import StoreError
+from jobd.worker.errors import RecordDamagedError, StoreError
 from jobd.worker.job import Ended, Job
 from jobd.worker.lifecycle import State
 
@@ -29,12 +31,17 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 GROUP: Final = 256
 """The most operations in one commit."""
+# Only names of our own and question marks are put into these.
+_SELECT: Final = f"SELECT {records.COLUMNS} FROM jobs"  # noqa: S608 # the same
+_INSERT: Final = f"INSERT INTO jobs ({records.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 # the same
+_UPDATE: Final = "UPDATE jobs SET state = ?, ended_at = ?, output_bytes = ?, record = ?, sum = ? WHERE id = ?"
 _LIVE: Final = (State.PENDING, State.STARTING, State.RUNNING)
 
 
 @dataclass(eq=False)
 class _Operation(Generic[T]):
     run: Callable[[sqlite3.Connection], T]
+    writes: bool
     result: outcome.Outcome[T] | None = None
     done: trio.Event = field(default_factory=trio.Event)
 
@@ -42,8 +49,11 @@ class _Operation(Generic[T]):
 class SqliteStore:
     """Made by :func:`open_store`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
+        self._file = path.stat()
+        self._failing = False
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
 
@@ -55,11 +65,11 @@ class SqliteStore:
         Raises:
             StoreError: it could not be recorded.
         """
-        return await self._ask(lambda db: _insert(db, job))
+        return await self._ask(lambda db: _insert(db, job), writes=True)
 
     def note(self, job: Job) -> None:
         """Record a change with the next commit."""
-        self._queue.put(_Operation(lambda db: _update(db, job)))
+        self._queue.put(_Operation(lambda db: _update(db, job), writes=True))
 
     async def commit(self, job: Job) -> None:
         """Record a change durably.
@@ -67,7 +77,7 @@ class SqliteStore:
         Raises:
             StoreError: it could not be recorded.
         """
-        await self._ask(lambda db: _update(db, job))
+        await self._ask(lambda db: _update(db, job), writes=True)
 
     async def get(self, job_id: str) -> Job | None:
         """The job with this id."""
@@ -80,20 +90,20 @@ class SqliteStore:
 
     async def starting_with(self, prefix: str) -> list[Job]:
         """At most two of the jobs whose ids begin like this."""
-        query = "SELECT record FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 2"
+        query = f"{_SELECT} WHERE id >= ? AND id < ? ORDER BY id LIMIT 2"
         return await self._ask(lambda db: _jobs(db, query, (prefix, prefix + "\x7f")))
 
     async def live(self) -> list[Job]:
         """Every job that has not ended, oldest first."""
-        query = f"SELECT record FROM jobs WHERE state IN {_marks(_LIVE)} ORDER BY seq"  # noqa: S608 # only question marks are put in
+        query = f"{_SELECT} WHERE state IN {_marks(_LIVE)} ORDER BY seq"
         return await self._ask(lambda db: _jobs(db, query, _LIVE))
 
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """Up to ``size`` jobs with their sequence numbers, newest first, from below ``before`` (0: from the newest)."""
         where = f"AND state IN {_marks(states)}" if states else ""
-        query = f"SELECT seq, record FROM jobs WHERE (? = 0 OR seq < ?) {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 # the same
+        query = f"SELECT seq, {records.COLUMNS} FROM jobs WHERE (? = 0 OR seq < ?) {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 # the same
         values = (before, before, *states, size)
-        return await self._ask(lambda db: [(seq, records.load(r)) for seq, r in db.execute(query, values)])
+        return await self._ask(lambda db: [(seq, records.from_row(r)) for seq, *r in db.execute(query, values)])
 
     async def delete(self, job_id: str) -> None:
         """Forget a job, and its request_id with it.
@@ -101,7 +111,7 @@ class SqliteStore:
         Raises:
             StoreError: it could not be.
         """
-        await self._ask(lambda db: db.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).close())
+        await self._ask(lambda db: db.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).close(), writes=True)
 
     async def ended(self, limit: int) -> list[Ended]:
         """Jobs that have ended, the one that ended first foremost."""
@@ -114,8 +124,8 @@ class SqliteStore:
         count, size = await self._ask(lambda db: db.execute(query).fetchone())
         return count, size
 
-    async def _ask(self, run: Callable[[sqlite3.Connection], T]) -> T:
-        operation = _Operation(run)
+    async def _ask(self, run: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
+        operation = _Operation(run, writes)
         self._queue.put(operation)
         await operation.done.wait()
         assert operation.result is not None
@@ -123,6 +133,9 @@ class SqliteStore:
             return operation.result.unwrap()
         except sqlite3.Error as exc:
             raise StoreError(f"the job store cannot be used: {exc}") from exc
+        except ValueError as exc:
+            log.error("a job's record is damaged", error=str(exc))
+            raise RecordDamagedError from exc
 
     # ---- the thread
 
@@ -151,18 +164,40 @@ class SqliteStore:
         return group, False
 
     def _commit(self, group: list[_Operation[Any]]) -> None:
-        db = self._connection
         try:
-            db.execute("BEGIN IMMEDIATE")
-            for operation in group:
-                operation.result = _in_savepoint(db, operation.run)
-            db.execute("COMMIT")
+            self._transact(group)
         except sqlite3.Error as exc:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            log.error("the job store cannot be written", error=str(exc), operations=len(group))
-            for operation in group:
-                operation.result = outcome.Error(exc)
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if len(group) > 1:  # on a full disk one may work where many do not, and reading does
+                for operation in group:
+                    self._commit([operation])
+                return
+            if not self._failing:
+                log.error("the job store cannot be written", error=str(exc))
+            self._failing = True
+            group[0].result = outcome.Error(exc)
+
+    def _transact(self, group: list[_Operation[Any]]) -> None:
+        writes = any(operation.writes for operation in group)
+        if writes:
+            self._see_that_it_is_there()
+        self._connection.execute("BEGIN IMMEDIATE")
+        for operation in group:
+            operation.result = _in_savepoint(self._connection, operation.run)
+        self._connection.execute("COMMIT")
+        if writes and self._failing:
+            log.info("the job store can be written again")
+            self._failing = False
+
+    def _see_that_it_is_there(self) -> None:
+        """One whose file was deleted or replaced can still be written, and nobody would ever read that."""
+        try:
+            there = os.path.samestat(self._file, self._path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise sqlite3.OperationalError(f"the file {self._path} was deleted or replaced")
 
     def close(self) -> None:
         """Let the thread end when it has done what was asked before."""
@@ -189,36 +224,22 @@ def _tell(group: list[_Operation[Any]]) -> None:
 def _insert(db: sqlite3.Connection, job: Job) -> Job:
     if job.request_id and (found := _requested(db, job.request_id)):
         return found
-    db.execute(
-        "INSERT INTO jobs (id, state, principal, request_id, ended_at, output_bytes, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            job.id,
-            job.state,
-            job.started_by,
-            job.request_id or None,
-            job.ended_at,
-            job.output_bytes,
-            records.dump(job),
-        ),
-    )
+    db.execute(_INSERT, records.row_of(job))
     return job
 
 
 def _requested(db: sqlite3.Connection, request_id: str) -> Job | None:
-    found = _jobs(db, "SELECT record FROM jobs WHERE request_id = ?", (request_id,))
+    found = _jobs(db, f"{_SELECT} WHERE request_id = ?", (request_id,))
     return found[0] if found else None
 
 
 def _update(db: sqlite3.Connection, job: Job) -> None:
-    db.execute(
-        "UPDATE jobs SET state = ?, ended_at = ?, output_bytes = ?, record = ? WHERE id = ?",
-        (job.state, job.ended_at, job.output_bytes, records.dump(job), job.id),
-    )
+    job_id, state, _, _, *rest = records.row_of(job)
+    db.execute(_UPDATE, [state, *rest, job_id])
 
 
 def _jobs(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Job]:
-    return [records.load(record) for (record,) in db.execute(query, values)]
+    return [records.from_row(row) for row in db.execute(query, values)]
 
 
 def _marks(values: Sequence[object]) -> str:
@@ -226,15 +247,18 @@ def _marks(values: Sequence[object]) -> str:
 
 
 @asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[SqliteStore]:
+async def open_store(path: Path, *, trusted: bool = False) -> AsyncIterator[SqliteStore]:
     """Open the store; the block is the life of its thread. On the way out, what was asked before is done first.
+
+    Args:
+        trusted: as for :func:`jobd.storage.schema.open_database`.
 
     Raises:
         ConfigError: as :func:`jobd.storage.schema.open_database`.
     """
-    connection = await trio.to_thread.run_sync(open_database, path)
-    store = SqliteStore(connection)
+    connection = await trio.to_thread.run_sync(partial(open_database, path, trusted=trusted))
     try:
+        store = SqliteStore(connection, path)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, store.serve)
             try:

@@ -10,9 +10,12 @@ WorkerError                (a JobdError)
 ├── StopFailedError        processes of the job are still there after SIGKILL
 ├── InvalidTransitionError a job was asked to go where its lifecycle has no way (a bug)
 ├── OutputDamagedError     recorded output cannot be read back
+├── OutputUnavailableError recorded output cannot be read now
 ├── OffsetBeyondEndError   an offset after the last recorded byte
 ├── RequestIdReusedError   a request_id that already stands for another request
-└── QueueFullError         too many jobs wait
+├── QueueFullError         too many jobs wait
+├── RecordDamagedError     what the job store has of a job is not what was written
+└── StoreError             the job store cannot be written or read now
 """
 
 from __future__ import annotations
@@ -98,6 +101,13 @@ class OutputDamagedError(WorkerError):
         super().__init__(f"the recorded output of job {job_id} is damaged at offset {offset}")
 
 
+class OutputUnavailableError(WorkerError):
+    """Output that was recorded cannot be read now: the disk fails."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the recorded output of job {job_id} cannot be read now")
+
+
 class OffsetBeyondEndError(WorkerError):
     """The offset asked for lies after the last recorded byte."""
 
@@ -131,3 +141,10 @@ class QueueFullError(WorkerError):
 
 class StoreError(WorkerError):
     """The job store cannot be written or read now; nothing was changed."""
+
+
+class RecordDamagedError(WorkerError):
+    """What the job store has of a job is not what was written there."""
+
+    def __init__(self) -> None:
+        super().__init__("the record of a job is damaged; the server's log says which")

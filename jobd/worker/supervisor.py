@@ -26,6 +26,8 @@ from jobd.worker.unsupervised import close_pipes, contained, end_processes, how_
 
 log = structlog.get_logger(__name__)
 
+HELD_BACK: Final = 2.0
+"""Seconds that the record of an end may take before the job says that it is waited for."""
 POLL_FIRST: Final = 0.001
 POLL_LONGEST: Final = 0.05
 """Seconds between two looks at a process group that should be empty; the kernel has no event for that."""
@@ -260,12 +262,20 @@ class Supervisor:
         )
         self.cell.recorded = False
         with contained("the end of a job could not be recorded", ended.id):
-            await self._journal.commit(ended)
+            await self._record(ended)
             self.cell.recorded = True
         self.cell.set(ended)
         if self._process and self.cell.recorded:  # else it is remembered for the server that comes after this one
             with contained("a process that has ended cannot be released", ended.id):
                 self._process.release()
+
+    async def _record(self, ended: Job) -> None:
+        """Raises what the journal raises, as it is."""
+        with trio.move_on_after(HELD_BACK):
+            await self._journal.commit(ended)
+            return
+        self.cell.set(replace(self.cell.job, message="it has ended, and how is told when that can be recorded"))
+        await self._journal.commit(ended)
 
     def _note(self, job: Job) -> None:
         with contained("a change of a job could not be noted", job.id):

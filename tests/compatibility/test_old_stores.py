@@ -32,7 +32,7 @@ FIRST = Job(
 )
 
 
-@pytest.mark.parametrize("version", [1])
+@pytest.mark.parametrize("version", [1, 2])
 async def test_a_store_of_an_earlier_version_loads(tmp_path: Path, version: int) -> None:
     """With every job, its request_id, and what later versions ask of it."""
     path = tmp_path / "jobs"

@@ -124,8 +124,9 @@ class Server:
 
     async def run(self) -> None:
         workers, slots, pending = self._settings
-        connection = open_database(self._directory / "jobs.sqlite3")
-        store = SqliteStore(connection)
+        path = self._directory / "jobs.sqlite3"
+        connection = open_database(path)
+        store = SqliteStore(connection, path)
         store._queue = cast("queue.SimpleQueue[Any]", self.intake)
         self.store = store
         journal, logs = PatientJournal(store), LogStore(self._directory / "output")

@@ -396,6 +396,7 @@ async def on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asy
     async with open_store(tmp_path / "jobs") as store:
         slow = SlowStore(store)
         journal, logs = PatientJournal(slow), LogStore(tmp_path / "output")  # type: ignore[arg-type] # what it lacks is the store's
+        journal.hurry()
         pool = open_local_pool(LocalLauncher(), logs, journal, count=1, slots=1, timings=Timings(2.0, 0.3, 5.0))
         async with pool as made, open_broker(made, slow, journal, logs) as broker:  # type: ignore[arg-type] # the same
             yield broker, slow
@@ -463,3 +464,20 @@ async def test_a_job_runs_only_when_it_is_recorded_that_it_will(
         assert (await end_of(broker, waiting)).state is State.SUCCEEDED
     assert len(tries) == 4
     assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_a_clock_that_jumps_back_changes_no_order(make: Make) -> None:
+    """Every job is from earlier than the one before it, by the clock; lists, queues and ends are as ever."""
+    times = iter(range(10**18, 0, -(10**12)))
+    async with make(slots=1, clock=lambda: next(times)) as broker:
+        first = await broker.start(SLEEP, by="alice")
+        jobs = [await broker.start(JobSpec(("true",)), by="alice") for _ in range(5)]
+        assert [job.id for _, job in await broker.page(before=0, states=(), size=10)] == [
+            job.id for job in reversed([first, *jobs])
+        ]
+        stopped = await broker.stop(jobs[0].id, by="alice", grace=None)
+        assert stopped.ended_at is not None
+        assert stopped.ended_at < stopped.created_at
+        await broker.stop(first.id, by="alice", grace=0)
+        ends = [await end_of(broker, job) for job in jobs[1:]]
+        assert [job.state for job in ends] == [State.SUCCEEDED] * 4

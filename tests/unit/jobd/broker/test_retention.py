@@ -71,3 +71,12 @@ async def test_a_job_is_deleted_whole(tmp_path: Path) -> None:
         assert [job.state for _, job in await store.page(before=0, states=(), size=9)] == [State.FAILED, State.RUNNING]
         files = {path.name.split(".")[0][:8] for path in (tmp_path / "output").rglob("*.*")}
         assert files == {"00000000", "00000002"}
+
+
+@given(st.lists(st.integers(-(10**19), 10**19)), st.integers(-(10**19), 10**19))
+def test_a_clock_that_jumps_back_deletes_nothing_early(ends: list[int], now: int) -> None:
+    """A job that ended, by the clock, after now is kept for longer."""
+    all_ = [Ended(str(number), at, 1) for number, at in enumerate(sorted(ends))]
+    keep = replace(ALL, seconds=7)
+    going = to_delete(all_, len(all_), len(all_), keep, now)
+    assert all(now - job.ended_at > 7 * SECOND for job in going)

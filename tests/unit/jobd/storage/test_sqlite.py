@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.typing import EventDict
 
 from api.errors import ConfigError
 from jobd.storage.directory import hold_directory
@@ -92,6 +93,37 @@ async def test_one_bad_operation_does_not_spoil_the_group(tmp_path: Path) -> Non
                 nursery.start_soon(insert, number)
         assert sorted(outcomes) == ["recorded", "recorded", "recorded", "refused"]
         assert len(await store.live()) == 3
+
+
+async def test_a_full_disk_costs_what_needs_room(
+    tmp_path: Path, errors_expected: list[EventDict], log_guard: list[EventDict]
+) -> None:
+    """A read in the same group gives its answer, and a small write may work where a large one does not. The log says
+    once that it began, and once that it is over."""
+    async with open_store(tmp_path / "jobs") as store:
+        await store.insert(a_job(1))
+        (pages,) = await store._ask(lambda db: db.execute("PRAGMA page_count").fetchone())
+        await store._ask(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        outcomes: list[object] = []
+
+        async def large(number: int) -> None:
+            spec = JobSpec(("x" * 100_000,))
+            with pytest.raises(StoreError, match="full"):
+                await store.insert(a_job(number, spec=spec))
+            outcomes.append("refused")
+
+        async def read() -> None:
+            outcomes.append(await store.get(a_job(1).id))
+
+        async with trio.open_nursery() as nursery:
+            for number in (2, 3):
+                nursery.start_soon(large, number)
+            nursery.start_soon(read)
+        assert sorted(map(str, outcomes)) == sorted(["refused", "refused", str(a_job(1))])
+        await store._ask(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
+        await store.commit(a_job(1, pid=7))
+    said = [entry["event"] for entry in log_guard]
+    assert said == ["the job store cannot be written", "the job store can be written again"]
 
 
 async def test_ids_are_found_by_prefix(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from jobd.worker.errors import InvalidSpecError, JobNotFoundError
 from jobd.worker.job import JobSpec, Reason
@@ -54,6 +55,18 @@ async def test_bytes_arrive_as_written(worker: Worker) -> None:
     """NUL, invalid UTF-8, an unterminated last line; stdout and stderr apart."""
     job = await worker.start(shell(r"printf '\0\377\200x\ny'; printf '\001' >&2"))
     assert await collect(await worker.stream(job.id)) == {Source.STDOUT: b"\0\xff\x80x\ny", Source.STDERR: b"\x01"}
+
+
+async def test_a_job_that_closes_its_output_goes_on(worker: Worker, tmp_path: Path) -> None:
+    """Its streams have ended, it has not; its end and its code are awaited."""
+    gate = tmp_path / "gate"
+    job = await worker.start(shell(f"echo early; exec >&- 2>&-; until test -e {gate}; do sleep 0.01; done; exit 4"))
+    await until_output(worker, job.id, b"early\n")
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert worker.query(job.id).state is State.RUNNING
+    gate.touch()
+    ended = await worker.wait(job.id)
+    assert (ended.exit_code, ended.output_bytes) == (4, 6)
 
 
 async def test_a_stream_is_live(worker: Worker, tmp_path: Path) -> None:
