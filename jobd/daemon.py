@@ -119,7 +119,7 @@ async def _run(
             link.keep("lock", held.lock)
             link.keep("listener", listener.fileno())
             _open_door(link, held.path)
-        async with open_store(held.path / "jobs.sqlite3") as store:
+        async with open_store(held.path / "jobs.sqlite3", check=not held.continued) as store:
             journal = PatientJournal(store)
             logs = LogStore(held.path / "output", config.max_output)
             timings = Timings(grace=config.grace, drain=config.drain)

@@ -35,10 +35,12 @@ class Held:
 
     Attributes:
         lock: the descriptor that holds it; whoever has a duplicate holds it too.
+        continued: it has been held without a break since a server before this one.
     """
 
     path: Path
     lock: int
+    continued: bool = False
 
     def name_holder(self, pid: int) -> None:
         """Tell others another pid than before."""
@@ -69,19 +71,26 @@ def hold_directory(path: Path, kept: int | None = None, holder: int | None = Non
         )
     if status.st_mode & 0o077:
         raise ConfigError(f"others can enter the state directory {path}; make it private with: chmod 700 {path}")
-    fd = _lock(path / "lock", kept, holder or os.getpid())
+    if kept is not None and _is_lock_of(path / "lock", kept):
+        fd, continued = kept, True
+    else:
+        fd, continued = _lock(path / "lock", holder or os.getpid()), False
     try:
-        yield Held(path, fd)
+        yield Held(path, fd, continued)
     finally:
         os.close(fd)
 
 
-def _lock(path: Path, kept: int | None, holder: int) -> int:
-    if kept is not None:
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(kept), path.stat()):
-                return kept
-        os.close(kept)
+def _is_lock_of(path: Path, kept: int) -> bool:
+    """The descriptor is that of this very file; if not, it is closed."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(kept), path.stat()):
+            return True
+    os.close(kept)
+    return False
+
+
+def _lock(path: Path, holder: int) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:

@@ -36,10 +36,14 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 )
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, *, check: bool = True) -> sqlite3.Connection:
     """Open the store, making it or bringing it to the present version if need be.
 
     The connection is to be used by one thread at a time.
+
+    Args:
+        check: read all of it, to see that it is not damaged. A kill cannot damage it, and the more jobs there are the
+            longer this takes: a server that takes over from one before need not do it again.
 
     Raises:
         ConfigError: the file is not a store of ours, is damaged, or was written by a newer version. It is never
@@ -53,7 +57,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection, path)
+            _prepare(connection, path, check=check)
         except BaseException:
             connection.close()
             raise
@@ -65,7 +69,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -82,6 +86,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(
             f"BEGIN; {script} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
         )
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(f"damaged: {verdict}")
+    if check:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"damaged: {verdict}")

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -226,13 +227,16 @@ def _marks(values: Sequence[object]) -> str:
 
 
 @asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[SqliteStore]:
+async def open_store(path: Path, *, check: bool = True) -> AsyncIterator[SqliteStore]:
     """Open the store; the block is the life of its thread. On the way out, what was asked before is done first.
+
+    Args:
+        check: as for :func:`jobd.storage.schema.open_database`.
 
     Raises:
         ConfigError: as :func:`jobd.storage.schema.open_database`.
     """
-    connection = await trio.to_thread.run_sync(open_database, path)
+    connection = await trio.to_thread.run_sync(partial(open_database, path, check=check))
     store = SqliteStore(connection)
     try:
         async with trio.open_nursery() as nursery:

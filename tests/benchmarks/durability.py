@@ -25,10 +25,10 @@ from api.client import JobClient
 from api.messages import JobState, ListRequest
 from tests.benchmarks import servers
 from tests.benchmarks.measurements import AT_ONCE, CLOCK, check
-from tests.benchmarks.records import make_store
 from tests.interop.stubs import ROOT
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.pki import TestPki
+from tests.support.records import make_store
 
 SECONDS: Final = 120.0
 INTERVAL: Final = 0.002

@@ -21,8 +21,8 @@ SERVER: Final = "--as-server"
 def _unsynced() -> None:
     from jobd.storage import schema, sqlite
 
-    def opened(path: Path) -> sqlite3.Connection:
-        connection = schema.open_database(path)
+    def opened(path: Path, *, check: bool) -> sqlite3.Connection:
+        connection = schema.open_database(path, check=check)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
@@ -33,9 +33,9 @@ def _unsynced() -> None:
 def _in_memory() -> None:
     from jobd.storage import schema, sqlite
 
-    def opened(path: Path) -> sqlite3.Connection:
+    def opened(path: Path, *, check: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        schema._prepare(connection, path)
+        schema._prepare(connection, path, check=check)
         return connection
 
     sqlite.open_database = opened

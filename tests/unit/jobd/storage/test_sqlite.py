@@ -134,6 +134,23 @@ async def test_an_unreadable_store_is_refused_and_left_as_it_is(tmp_path: Path) 
     assert path.read_bytes() == b"this is no database" * 100
 
 
+async def test_a_damaged_store_is_found_at_the_start_and_not_looked_for_again(tmp_path: Path) -> None:
+    """Whoever opens it first reads all of it; whoever takes over from one before need not."""
+    path = tmp_path / "jobs"
+    async with open_store(path) as store:
+        for number in range(200):
+            await store.insert(a_job(number))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(ConfigError, match="left as it is"):
+        async with open_store(path):
+            pass
+    async with open_store(path, check=False):
+        pass
+
+
 async def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     """It says which version it has, and which is known here."""
     path = tmp_path / "jobs"
@@ -168,6 +185,17 @@ def test_a_state_directory_is_held_by_one(tmp_path: Path) -> None:
         pass
     with hold_directory(tmp_path / "state"):
         pass
+
+
+def test_a_lock_that_was_kept_is_continued(tmp_path: Path) -> None:
+    """If it is the lock of this very directory; else it is let go, and the directory is locked anew."""
+    with hold_directory(tmp_path / "state") as held:
+        kept = [os.dup(held.lock) for _ in range(2)]
+        assert not held.continued
+    with hold_directory(tmp_path / "state", kept[0]) as again:
+        assert again.continued
+    with hold_directory(tmp_path / "other", kept[1]) as other:
+        assert not other.continued
 
 
 def test_a_state_directory_is_private(tmp_path: Path) -> None:
