@@ -310,8 +310,9 @@ def launcher_memory(pki: TestPki, scratch: Path, plan: Plan, results: Results) -
 
 
 async def _fill(pki: TestPki, jobd: JobdProgram, plan: Plan, results: Results) -> None:
-    launcher = _parent(jobd.server_pid())
+    launcher = jobd.launcher
     running, empty = 0, {}
+    results.add("front, RSS, MiB", _memory(jobd.process.pid)["RSS"] / 1024)
     with trio.fail_after(SECONDS):
         async with _client(pki, jobd.server) as client:
             for count in plan.running:
@@ -339,10 +340,6 @@ def _memory(pid: int) -> dict[str, int]:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     values = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
     return {"RSS": values["Rss"], "PSS": values["Pss"], "private": values["Private_Clean"] + values["Private_Dirty"]}
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 # ---- all of them

@@ -27,7 +27,7 @@ def undurable(mode: str, pki: TestPki, scratch: Path) -> Iterator[str]:
     """The daemon in a mode of ``undurable``, with a new state directory on disk; gives its address."""
     scratch.mkdir()
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
-    state = ["--listen", "127.0.0.1:0", "--state", str(scratch / "state")]
+    state = ["--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state")]
     with _serving(["tests.benchmarks.undurable", mode, *state, *flags], scratch / "jobd.log") as address:
         yield address
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from jobd.launcher import launcher
+from jobd.launcher import front
 
 SERVER: Final = "--as-server"
 
@@ -50,14 +50,13 @@ MODES: Final[dict[str, Callable[[], None]]] = {
 
 
 def main() -> int:
-    """The launcher, or the server that it starts."""
-    mode, *arguments = sys.argv[1:]
-    if arguments[0] != SERVER:
-        return launcher.main([sys.executable, "-m", "tests.benchmarks.undurable", mode, SERVER, *arguments])
+    """The front, or the server that comes of it."""
+    if sys.argv[1] != SERVER:
+        return front.main([SERVER, *sys.argv[1:]], "tests.benchmarks.undurable")
     from jobd import server
 
-    MODES[mode]()
-    return server.main(arguments[1:])
+    MODES[sys.argv[2]]()
+    return server.main(sys.argv[3:])
 
 
 if __name__ == "__main__":
