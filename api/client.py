@@ -27,8 +27,9 @@ import betterproto
 import trio
 
 from api import methods
+from api.address import parse_address
 from api.background import background_nursery
-from api.errors import ConfigError, FieldViolation, InvalidArgumentError, StreamCutError, UnavailableError
+from api.errors import FieldViolation, InvalidArgumentError, StreamCutError, UnavailableError
 from api.messages import (
     DeleteRequest,
     Gap,
@@ -350,16 +351,3 @@ class Retry:
         await trio.sleep(min(self._pause * random.uniform(0.5, 1.0), self._until - now))  # noqa: S311 # jitter, not a secret
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return True
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """``HOST:PORT`` (an IPv6 host in brackets) as a pair.
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ConfigError(f"{address!r} is not an address; write HOST:PORT, like localhost:50051 or [::1]:50051")
-    return host, int(port)

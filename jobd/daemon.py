@@ -19,7 +19,7 @@ from typing import Self
 
 import trio
 
-from api.client import parse_address
+from api.address import parse_address
 from api.errors import ConfigError
 from api.rpc.server import Handler, router, serve_connection, stack
 from api.rpc.stream import TLSStream

@@ -5,6 +5,11 @@ It takes the command line of ``jobd``: parse, make a Config, run the daemon.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported: there is no garbage yet, and to look for it is a twelfth of the start
+
 import argparse
 import os
 import signal
@@ -122,4 +127,6 @@ async def run_until_signalled(config: Config, ready: Callable[[Daemon], None], l
 
 
 if __name__ == "__main__":
+    gc.freeze()  # modules stay: no later look for garbage need go through them
+    gc.enable()
     sys.exit(main())

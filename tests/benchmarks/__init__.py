@@ -1,1 +1,1 @@
-"""Benchmarks: ``python -m tests.benchmarks [--quick]``."""
+"""Benchmarks: ``python -m tests.benchmarks [--quick] [--only comparison|durability]``."""

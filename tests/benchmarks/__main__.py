@@ -1,147 +1,56 @@
-"""``python -m tests.benchmarks [--quick]``: jobd next to a reference, in one run, as medians of interleaved rounds.
+"""``python -m tests.benchmarks [--quick] [--rounds N] [--only PART]``: each number with a reference of the same run.
 
-Exit code 1 when any run was not correct.
+``comparison``: jobd next to a small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and
+durable records cost. Exit code 1 when any run was not correct.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
-from tests.benchmarks import servers
-from tests.benchmarks.measurements import MEASUREMENTS, QUICK, Plan
-from tests.interop.stubs import ROOT, generate
-from tests.support.pki import TestPki
+from tests.benchmarks import comparison, durability
+from tests.benchmarks.measurements import IncorrectRunError
 
+PARTS: Final = {"comparison": comparison.run, "durability": durability.run}
 PACKAGES: Final = ("trio", "purerpc", "h2", "betterproto", "grpcio", "protobuf")
-Results = dict[str, dict[str, list[float]]]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A server with a client."""
-
-    name: str
-    server: Callable[[TestPki, Path, Path], AbstractContextManager[str]]
-    peer: str
-
-
-CONTENDERS: Final = (
-    Contender("jobd + JobClient", servers.jobd, "job_client_peer"),
-    Contender("jobd + grpc.aio", servers.jobd, "grpc_aio_peer"),
-    Contender("reference + grpc.aio", servers.reference, "grpc_aio_peer"),
-)
-REFERENCE: Final = CONTENDERS[-1].name
-
-
-class FailedRunError(Exception):
-    """A client ended with an error: something was not correct."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run everything and print the table."""
+    """Run everything that was asked for, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="little of everything: is it correct?")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--only", choices=tuple(PARTS), help="this part alone")
     arguments = parser.parse_args(argv)
-    plan = QUICK if arguments.quick else Plan()
-    if arguments.rounds:
-        plan = dataclasses.replace(plan, rounds=arguments.rounds)
-    print_facts(plan)
+    print_facts()
     begin = time.monotonic()
     try:
-        results = measure(plan)
-    except FailedRunError as exc:
+        for name, part in PARTS.items():
+            if arguments.only in (None, name):
+                part(quick=arguments.quick, rounds=arguments.rounds)
+    except IncorrectRunError as exc:
         print(f"NOT CORRECT: {exc}", file=sys.stderr)
         return 1
-    print_table(results)
     print(f"\nevery run was correct; {time.monotonic() - begin:.0f} s")
     return 0
 
 
-def measure(plan: Plan) -> Results:
-    """All rounds. Within a round every contender has its turn, in another order each time, with a new server.
-
-    Raises:
-        FailedRunError: a run was not correct.
-    """
-    results: Results = defaultdict(lambda: defaultdict(list))
-    with tempfile.TemporaryDirectory(prefix="jobd-bench-") as name:
-        scratch = Path(name)
-        pki, stubs = TestPki.make(scratch / "pki"), generate(scratch / "stubs")
-        for number in range(plan.rounds):
-            turn = number % len(CONTENDERS)
-            for contender in CONTENDERS[turn:] + CONTENDERS[:turn]:
-                with tempfile.TemporaryDirectory(dir=scratch) as own:
-                    for label, value in run_contender(contender, plan, pki, stubs, Path(own)).items():
-                        results[label][contender.name].append(value)
-    return results
-
-
-def run_contender(contender: Contender, plan: Plan, pki: TestPki, stubs: Path, scratch: Path) -> dict[str, float]:
-    """One server, and a client process for each measurement."""
-    found: dict[str, float] = {}
-    files = [str(path) for path in pki.credentials("alice").values()]
-    with contender.server(pki, stubs, scratch) as address:
-        for measurement in MEASUREMENTS:
-            what = [contender.peer, measurement, json.dumps(dataclasses.asdict(plan)), str(stubs), address, *files]
-            found |= run_client(f"{contender.name}, {measurement}", what)
-    return found
-
-
-def run_client(title: str, arguments: list[str]) -> dict[str, float]:
-    """What the client measured.
-
-    Raises:
-        FailedRunError: it ended with an error, or not at all.
-    """
-    command = [sys.executable, "-m", "tests.benchmarks.client", *arguments]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    except subprocess.TimeoutExpired as exc:
-        raise FailedRunError(f"{title}: no end within {exc.timeout:g} s") from exc
-    if done.returncode:
-        raise FailedRunError(f"{title}: {done.stderr}")
-    values: dict[str, float] = json.loads(done.stdout)
-    return values
-
-
-def print_facts(plan: Plan) -> None:
+def print_facts() -> None:
     """What the numbers depend on."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     cores = len(os.sched_getaffinity(0))
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    print(f"{cores} cores of {platform.machine()}, {system}")
+    print(f"{cores} cores of {platform.machine()}, {system}, {datetime.now(UTC):%Y-%m-%d}")
     print(versions)
-    print(f"{plan}; TLS 1.3 over loopback; servers and clients are processes of their own")
-    print("jobd records jobs and output on disk and logs every call; the reference keeps output in memory only\n")
-
-
-def print_table(results: Results) -> None:
-    """Medians, their spread, and the ratio to the reference."""
-    names = [contender.name for contender in CONTENDERS]
-    print(" | ".join([f"{'median (min to max)':24}", *(f"{name:27}" for name in names), "jobd / reference"]))
-    for label, by_name in results.items():
-        medians = {name: statistics.median(by_name[name]) for name in names}
-        cells = [f"{medians[n]:9.2f} ({min(by_name[n]):.2f} to {max(by_name[n]):.2f})" for n in names]
-        ratios = ", ".join(f"{medians[name] / medians[REFERENCE]:.2f}" for name in names if name != REFERENCE)
-        print(" | ".join([f"{label:24}", *(f"{cell:27}" for cell in cells), ratios]))
-    print("\nlatency: less is better; all else: more is better. Two ratios: with JobClient, with grpc.aio")
+    print("TLS 1.3 over loopback; servers and clients are processes of their own")
 
 
 if __name__ == "__main__":

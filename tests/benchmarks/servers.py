@@ -23,6 +23,16 @@ def jobd(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[str]:
 
 
 @contextmanager
+def undurable(mode: str, pki: TestPki, scratch: Path) -> Iterator[str]:
+    """The daemon in a mode of ``undurable``, with a new state directory on disk; gives its address."""
+    scratch.mkdir()
+    flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
+    state = ["--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state")]
+    with _serving(["tests.benchmarks.undurable", mode, *state, *flags], scratch / "jobd.log") as address:
+        yield address
+
+
+@contextmanager
 def reference(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[str]:
     """``grpc_aio_runner``; gives its address."""
     files = [str(path) for path in pki.server().values()]

@@ -20,6 +20,7 @@ from api.messages import Job, JobState, OutputSource, Verdict
 from tests.support.daemon import JobdProgram, is_alive, jobd_program
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
+from tests.support.records import make_store
 
 SECONDS: Final = 60
 WRITER: Final = """
@@ -106,6 +107,22 @@ async def test_an_exit_while_no_server_runs_is_known(pki: TestPki, tmp_path: Pat
             sums, _ = await read(client, job.id)
     assert (ended.state, ended.exit_code, ended.pid) == (JobState.FAILED, 5, job.pid)
     assert sums[OutputSource.STDOUT] == hashlib.sha256(b"late\n").hexdigest()
+
+
+async def test_damage_to_old_records_keeps_no_server_from_taking_over(pki: TestPki, tmp_path: Path) -> None:
+    """The store is read as a whole by the first server of a launcher; the next ones have running jobs to go on with."""
+    path = make_store(tmp_path / "state", 500) / "jobs.sqlite3"
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            job = await client.start(["sleep", "1000"])
+            with path.open("r+b") as file:
+                file.seek(file.read().index(b"target-100") // 4096 * 4096)
+                file.write(b"\xff" * 4096)
+            await trio.to_thread.run_sync(jobd.kill_server)
+            assert (await client.query(job.id)).pid == job.pid
+            assert (await client.query(job.id)).state == JobState.RUNNING
+    with pytest.raises(AssertionError, match="left as it is"), jobd_program(pki, tmp_path / "state"):
+        pass
 
 
 async def test_a_start_that_is_sent_again_runs_once(pki: TestPki, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from api.client import parse_address
+from api.address import parse_address
 from api.errors import NotFoundError, UnavailableError
 from api.messages import HealthCheckRequest, HealthCheckResponse
 from api.methods import CHECK, HEALTH, JOB_WORKER, WATCH

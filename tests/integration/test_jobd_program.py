@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from api.client import JobClient, parse_address
+from api.address import parse_address
+from api.client import JobClient
 from api.messages import Job, JobState, OutputSource
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.pki import TestPki

@@ -13,7 +13,7 @@ import pytest
 import trio
 from structlog.typing import EventDict
 
-from api.client import parse_address
+from api.address import parse_address
 from api.errors import Code, NotFoundError, PermissionDeniedError, RpcError, UnimplementedError
 from api.identity import Role
 from api.messages import JobSpec, JobState, StartRequest

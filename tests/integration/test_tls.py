@@ -15,7 +15,8 @@ import pytest
 import trio
 from structlog.typing import EventDict
 
-from api.client import JobClient, parse_address
+from api.address import parse_address
+from api.client import JobClient
 from api.errors import CredentialsError, RpcError, UnauthenticatedError, UnavailableError
 from api.identity import Role
 from api.tls import ALPN

@@ -105,6 +105,13 @@ def test_only_the_rpc_room_knows_purerpc_and_h2(path: Path) -> None:
     assert not users or path.relative_to(ROOT).parts[:2] == ("api", "rpc"), f"{name_of(path)} imports {users}"
 
 
+def test_a_server_does_not_load_the_client() -> None:
+    """How soon it serves after a kill is, for the most part, how long its modules take to load."""
+    code = "import sys, jobd.server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not {"api.client", "api.rpc.channel", "jobd.launcher.launcher"} & set(loaded.stdout.split())
+
+
 def test_the_launcher_needs_the_standard_library_alone() -> None:
     """What is the parent of every job imports nothing that could fail, grow, or speak to a network."""
     code = "import sys, jobd.cli, jobd.launcher.launcher; print(*sys.modules)"

@@ -166,6 +166,23 @@ async def test_an_unreadable_store_is_refused_and_left_as_it_is(tmp_path: Path) 
     assert path.read_bytes() == b"this is no database" * 100
 
 
+async def test_a_damaged_store_is_found_at_the_start_and_not_looked_for_again(tmp_path: Path) -> None:
+    """Whoever opens it first reads all of it; whoever takes over from one before need not."""
+    path = tmp_path / "jobs"
+    async with open_store(path) as store:
+        for number in range(200):
+            await store.insert(a_job(number))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(ConfigError, match="left as it is"):
+        async with open_store(path):
+            pass
+    async with open_store(path, trusted=True):
+        pass
+
+
 async def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     """It says which version it has, and which is known here."""
     path = tmp_path / "jobs"
