@@ -272,6 +272,14 @@ NEW: Final = Start(named=True, launch="prompt", ignores=(), alone=False)
 STOPPED_WHILE_IT_ENDS: Final[list[tuple[Step, int | None]]] = [(NEW, None), (Exit(0, 3 << 8), 0), (Stop(0, None), None)]
 OVERTAKEN: Final[list[tuple[Step, int | None]]] = [(NEW, None), (Exit(0, 0), 0), (NEW, 1), (NEW, None)]
 
+SLOW: Final = Start(named=True, launch="slow", ignores=(), alone=False)
+STOPPED_BEFORE_A_CRASH: Final[list[tuple[Step, int | None]]] = [
+    (SLOW, None),
+    (Stop(0, None), None),
+    (Crash("server", 6), None),
+    (Proceed(0), None),
+]
+
 
 async def play(
     directory: Path, clock: MockClock, settings_: tuple[int, int, int], steps: list[tuple[Step, int | None]]
@@ -332,6 +340,7 @@ async def come_to_an_end(machine: Machine) -> None:
 )
 @example(settings_=(1, 1, 3), steps=STOPPED_WHILE_IT_ENDS, order=None)
 @example(settings_=(1, 1, 3), steps=OVERTAKEN, order=None)
+@example(settings_=(1, 1, 3), steps=STOPPED_BEFORE_A_CRASH, order=None)
 @example(settings_=(1, 1, 1), steps=[(Burst(5, 0), None)], order=None)
 def test_records_are_true_whatever_happens(
     settings_: tuple[int, int, int], steps: list[tuple[Step, int | None]], order: object
