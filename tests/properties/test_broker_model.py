@@ -28,6 +28,7 @@ from tests.properties.model import Request
 from tests.properties.server import KEPT, in_this_thread, temporary_root
 
 EXAMPLES: Final = int(os.environ.get("JOBD_MODEL_EXAMPLES", "0"))
+LONGEST_GRACE: Final = 100.0
 IGNORABLE: Final = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -246,7 +247,7 @@ BEGINNINGS: Final = st.one_of(
 )
 ENDINGS: Final = st.one_of(
     st.builds(Exit, WHICH, st.sampled_from([0, 3 << 8, 255 << 8, signal.SIGKILL, signal.SIGSEGV])),
-    st.builds(Stop, WHICH, st.sampled_from([None, 0, 2.0, 100.0])),
+    st.builds(Stop, WHICH, st.sampled_from([None, 0, 2.0, LONGEST_GRACE])),
     st.builds(Signal, WHICH),
 )
 OTHERS: Final = st.one_of(
@@ -271,6 +272,13 @@ THEN: Final = st.sampled_from([None, None, None, 0, 0, 1, 2])
 NEW: Final = Start(named=True, launch="prompt", ignores=(), alone=False)
 STOPPED_WHILE_IT_ENDS: Final[list[tuple[Step, int | None]]] = [(NEW, None), (Exit(0, 3 << 8), 0), (Stop(0, None), None)]
 OVERTAKEN: Final[list[tuple[Step, int | None]]] = [(NEW, None), (Exit(0, 0), 0), (NEW, 1), (NEW, None)]
+
+STUBBORN: Final = Start(named=True, launch="prompt", ignores=IGNORABLE, alone=False)
+STOPPED_BEFORE_A_CRASH: Final[list[tuple[Step, int | None]]] = [
+    (STUBBORN, None),
+    (Stop(0, 2.0), None),
+    (Crash("server", 6), None),
+]
 
 
 async def play(
@@ -298,7 +306,10 @@ async def play(
 
 
 async def come_to_an_end(machine: Machine) -> None:
-    """Every process ends in its time: then every job has, no call waits, and a restart changes nothing."""
+    """Each stop is carried out. Each process ends in its time: then each job has ended, no call waits, and a restart
+    changes nothing."""
+    await machine.pass_time(LONGEST_GRACE)
+    assert not any(job.stopping for job in machine.model.see_rows()), "a job outlives its grace period"
     await machine.quiet()
     while children := [*machine.world.unlaunched, *machine.world.running]:
         if children[0].executed:
@@ -332,6 +343,7 @@ async def come_to_an_end(machine: Machine) -> None:
 )
 @example(settings_=(1, 1, 3), steps=STOPPED_WHILE_IT_ENDS, order=None)
 @example(settings_=(1, 1, 3), steps=OVERTAKEN, order=None)
+@example(settings_=(1, 1, 3), steps=STOPPED_BEFORE_A_CRASH, order=None)
 @example(settings_=(1, 1, 1), steps=[(Burst(5, 0), None)], order=None)
 def test_records_are_true_whatever_happens(
     settings_: tuple[int, int, int], steps: list[tuple[Step, int | None]], order: object
