@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -16,7 +16,7 @@ import trio
 from jobd.broker.lost import lost_job
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
-from jobd.broker.registry import Entry, Registry
+from jobd.broker.registry import Entry, Registry, WorkerView
 from jobd.worker.errors import (
     JobNotEndedError,
     JobNotRunningError,
@@ -33,15 +33,6 @@ log = structlog.get_logger(__name__)
 
 MAX_PENDING: Final = 10_000
 WAITING: Final = "every slot of every worker is taken"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """A worker and the jobs it has."""
-
-    name: str
-    slots: int
-    jobs: list[Job]
 
 
 class Broker:

@@ -51,6 +51,15 @@ class Entry:
         return None if self.cell.job.state.terminal else self.worker
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker and the jobs it has."""
+
+    name: str
+    slots: int
+    jobs: list[Job]
+
+
 class Registry:
     """Finds jobs by id."""
 

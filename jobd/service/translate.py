@@ -12,7 +12,7 @@ import betterproto
 
 from api import messages as m
 from api.errors import FieldViolation, InvalidArgumentError
-from jobd.broker.broker import WorkerView
+from jobd.broker.registry import WorkerView
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Gap, Record, Source, Start
