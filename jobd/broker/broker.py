@@ -284,7 +284,7 @@ class Broker:
         """
         entry = await self._registry.find(reference)
         if (worker := await entry.active_worker()) is not None:
-            return worker.signal(entry.cell.job.id, signum, by=by)
+            return await worker.signal(entry.cell.job.id, signum, by=by)
         job = entry.present()
         raise JobNotRunningError(job.id, job.state)
 

@@ -34,7 +34,7 @@ class Worker(Protocol):
     async def stop(self, job_id: str, *, by: str, grace: float | None) -> Job:
         """End a job; returns when no process is left."""
 
-    def signal(self, job_id: str, signum: int, *, by: str) -> Job:
+    async def signal(self, job_id: str, signum: int, *, by: str) -> Job:
         """Send a signal to a job's process group."""
 
     async def stream(self, job_id: str, start: Start) -> Follower:

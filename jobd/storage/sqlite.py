@@ -71,6 +71,14 @@ class SqliteStore:
         """Record a change with the next commit."""
         self._queue.put(_Operation(lambda db: _update(db, job), writes=True))
 
+    async def settle(self) -> None:
+        """Wait until what was noted before is durable.
+
+        Raises:
+            StoreError: it may not be.
+        """
+        await self._ask(lambda _: None)
+
     async def commit(self, job: Job) -> None:
         """Record a change durably.
 
