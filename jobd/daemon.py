@@ -197,10 +197,13 @@ def _open_door(link: LauncherLink, path: Path) -> None:
 
 
 async def _acknowledge(link: LauncherLink, store: SqliteStore) -> None:
-    """Let the launcher forget the jobs whose end an earlier server had recorded, and did not live to acknowledge."""
+    """Let the launcher forget the jobs whose end an earlier server had recorded, and did not live to acknowledge.
+
+    One that the store does not know any more had ended too, or it could not have been deleted.
+    """
     for job_id in list(link.adopted):
         job = await store.get(job_id)
-        if job is not None and job.state.terminal:
+        if job is None or job.state.terminal:
             link.release_adopted(job_id)
 
 

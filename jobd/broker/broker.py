@@ -284,7 +284,7 @@ class Broker:
         """
         entry = await self._registry.find(reference)
         if (worker := await entry.active_worker()) is not None:
-            return worker.signal(entry.cell.job.id, signum, by=by)
+            return await worker.signal(entry.cell.job.id, signum, by=by)
         job = entry.present()
         raise JobNotRunningError(job.id, job.state)
 
@@ -297,10 +297,11 @@ class Broker:
         job = (await self._registry.find(reference)).present()
         if not job.state.terminal:
             raise JobNotEndedError(job.id, job.state)
-        with trio.CancelScope(shield=True):  # both or, after a crash, the record alone
+        with trio.CancelScope(shield=True):  # both; after a crash the store knows which output is still to go
             await self._store.delete(job.id)
             self._registry.remove(job.id)
             await self._archive.delete(job.id)
+        self._store.deleted(job.id)
 
     async def _end_pending(self, entry: Entry, by: str) -> None:
         ended = entry.cell.job.moved(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Final
 
@@ -33,6 +34,10 @@ class PatientJournal:
     def hurry(self) -> None:
         """The daemon is to end: from now on, patience has an end too."""
         self._until = min(self._until, trio.current_time() + PATIENCE)
+
+    async def settle(self) -> None:
+        with contextlib.suppress(StoreError):
+            await self._store.settle()
 
     async def commit(self, job: Job) -> None:
         while True:

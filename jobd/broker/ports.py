@@ -34,7 +34,7 @@ class Worker(Protocol):
     async def stop(self, job_id: str, *, by: str, grace: float | None) -> Job:
         """End a job; returns when no process is left."""
 
-    def signal(self, job_id: str, signum: int, *, by: str) -> Job:
+    async def signal(self, job_id: str, signum: int, *, by: str) -> Job:
         """Send a signal to a job's process group."""
 
     async def stream(self, job_id: str, start: Start) -> Follower:
@@ -66,7 +66,13 @@ class Store(Journal, Protocol):
         """A page of the list of jobs, newest first, each with its sequence number."""
 
     async def delete(self, job_id: str) -> None:
-        """Forget a job, and its request_id with it."""
+        """Forget a job, and its request_id with it; remember that its output is to go too (:meth:`deletions`)."""
+
+    async def deletions(self) -> list[str]:
+        """Jobs that were forgotten, and whose output may still be there."""
+
+    def deleted(self, job_id: str) -> None:
+        """The output of a forgotten job is gone: nothing needs to be remembered of it."""
 
     async def ended(self, limit: int) -> list[Ended]:
         """Jobs that have ended, the one that ended first foremost."""

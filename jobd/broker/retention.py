@@ -1,4 +1,8 @@
-"""What is kept of jobs that have ended, and for how long. A job is deleted whole: its record, then its output."""
+"""What is kept of jobs that have ended, and for how long.
+
+A job is deleted whole: its record, then its output. With the record goes a note into the store that the output is to
+go; so what a crash, or a disk that failed, left in between is deleted later.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +71,10 @@ class Retention:
         """Until cancelled."""
         while True:
             try:
+                await self.finish_deletions()
                 while await self.enforce() == BATCH:
                     pass
-            except (StoreError, OSError) as exc:
+            except StoreError as exc:
                 log.error("old jobs could not be deleted", error=str(exc))
             await trio.sleep(INTERVAL)
 
@@ -79,7 +84,20 @@ class Retention:
         going = to_delete(ended, *await self._store.totals(), self._keep, self._clock())
         for job in going:
             await self._store.delete(job.id)
-            await self._archive.delete(job.id)
+            await self._delete_output(job.id)
         if going:
             log.info("old jobs deleted", jobs=len(going), output_bytes=sum(job.output_bytes for job in going))
         return len(going)
+
+    async def finish_deletions(self) -> None:
+        """Delete what is left of jobs whose record is gone."""
+        for job_id in await self._store.deletions():
+            await self._delete_output(job_id)
+
+    async def _delete_output(self, job_id: str) -> None:
+        try:
+            await self._archive.delete(job_id)
+        except OSError as exc:
+            log.error("output of a deleted job is still there", job=job_id, error=exc.strerror)
+        else:
+            self._store.deleted(job_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,28 +41,32 @@ class Segment:
         """Make a new segment, 0600."""
         path = _path(root, job_id, start)
         try:
-            return cls._open(path, start, _NEW, _NEW_INDEX)
+            index = _make_index(path)
         except FileNotFoundError:
             # Not what is above them: a state directory that was taken away is not made again.
             for directory in (root, path.parent):
                 directory.mkdir(mode=0o700, exist_ok=True)
-            return cls._open(path, start, _NEW, _NEW_INDEX)
+            index = _make_index(path)
+        return cls._beside(index, start, lambda: _make_data(path))
 
     @classmethod
     def reopen(cls, root: Path, job_id: str, start: int) -> Segment:
         """Open a segment to write on."""
-        return cls._open(_path(root, job_id, start), start, _OLD, _OLD)
+        return cls._open(_path(root, job_id, start), start, _OLD)
 
     @classmethod
     def read(cls, root: Path, job_id: str, start: int) -> Segment:
         """Open a segment to read."""
-        return cls._open(_path(root, job_id, start), start, _READ, _READ)
+        return cls._open(_path(root, job_id, start), start, _READ)
 
     @classmethod
-    def _open(cls, path: Path, start: int, flags: int, index_flags: int) -> Segment:
-        index = os.open(path.with_name(path.name + SUFFIX), index_flags, 0o600)
+    def _open(cls, path: Path, start: int, flags: int) -> Segment:
+        return cls._beside(os.open(_index_of(path), flags), start, lambda: os.open(path, flags))
+
+    @classmethod
+    def _beside(cls, index: int, start: int, open_data: Callable[[], int]) -> Segment:
         try:
-            return cls(start, os.open(path, flags, 0o600), index)
+            return cls(start, open_data(), index)
         except OSError:
             os.close(index)
             raise
@@ -89,6 +94,18 @@ def _path(root: Path, job_id: str, start: int) -> Path:
     return root / job_id[:2] / f"{job_id}.{start:016x}"
 
 
+def _index_of(path: Path) -> Path:
+    return path.with_name(path.name + SUFFIX)
+
+
+def _make_index(path: Path) -> int:
+    return os.open(_index_of(path), _NEW_INDEX, 0o600)
+
+
+def _make_data(path: Path) -> int:
+    return os.open(path, _NEW, 0o600)
+
+
 def starts_of(root: Path, job_id: str) -> list[int]:
     """Where the job's segments start, first to last."""
     try:
@@ -102,4 +119,8 @@ def starts_of(root: Path, job_id: str) -> list[int]:
 def delete(root: Path, job_id: str) -> None:
     """Delete all files of a job; what is gone already is no error."""
     for path in (root / job_id[:2]).glob(f"{job_id}.*"):
-        path.unlink(missing_ok=True)
+        _delete_file(path)
+
+
+def _delete_file(path: Path) -> None:
+    path.unlink(missing_ok=True)

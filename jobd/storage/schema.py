@@ -45,6 +45,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE jobs ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
     UPDATE jobs SET sum = {SUM_FUNCTION}({SUMMED});
     """,  # noqa: S608 # names of our own
+    # version 4: jobs whose record is gone and whose output is to go too
+    """
+    CREATE TABLE deletions (id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
+    """,
 )
 
 # What SQLite says when the disk does not do what it should, and nothing is known to be wrong with the file.

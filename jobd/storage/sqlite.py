@@ -71,6 +71,14 @@ class SqliteStore:
         """Record a change with the next commit."""
         self._queue.put(_Operation(lambda db: _update(db, job), writes=True))
 
+    async def settle(self) -> None:
+        """Wait until what was noted before is durable, or could not be made so.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        await self._ask(lambda _: None)
+
     async def commit(self, job: Job) -> None:
         """Record a change durably.
 
@@ -106,12 +114,21 @@ class SqliteStore:
         return await self._ask(lambda db: [(seq, records.from_row(r)) for seq, *r in db.execute(query, values)])
 
     async def delete(self, job_id: str) -> None:
-        """Forget a job, and its request_id with it.
+        """Forget a job, and its request_id with it; remember that its output is to go too (:meth:`deletions`).
 
         Raises:
             StoreError: it could not be.
         """
-        await self._ask(lambda db: db.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).close(), writes=True)
+        await self._ask(lambda db: _delete(db, job_id), writes=True)
+
+    async def deletions(self) -> list[str]:
+        """Jobs that were forgotten, and whose output may still be there."""
+        return await self._ask(lambda db: [job_id for (job_id,) in db.execute("SELECT id FROM deletions")])
+
+    def deleted(self, job_id: str) -> None:
+        """The output of a forgotten job is gone: nothing needs to be remembered of it."""
+        query = "DELETE FROM deletions WHERE id = ?"
+        self._queue.put(_Operation(lambda db: db.execute(query, (job_id,)).close(), writes=True))
 
     async def ended(self, limit: int) -> list[Ended]:
         """Jobs that have ended, the one that ended first foremost."""
@@ -236,6 +253,11 @@ def _requested(db: sqlite3.Connection, request_id: str) -> Job | None:
 def _update(db: sqlite3.Connection, job: Job) -> None:
     job_id, state, _, _, *rest = records.row_of(job)
     db.execute(_UPDATE, [state, *rest, job_id])
+
+
+def _delete(db: sqlite3.Connection, job_id: str) -> None:
+    db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+    db.execute("INSERT OR IGNORE INTO deletions (id) VALUES (?)", (job_id,))
 
 
 def _jobs(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Job]:

@@ -184,6 +184,9 @@ class Journal(Protocol):
     def note(self, job: Job) -> None:
         """Record this soon."""
 
+    async def settle(self) -> None:
+        """Wait until what was noted before is durable, or cannot be made so now."""
+
     async def commit(self, job: Job) -> None:
         """Record this durably; returns when it is.
 

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 HELD_BACK: Final = 2.0
 """Seconds that the record of an end may take before the job says that it is waited for."""
+RECORDING: Final = 1.0
+"""Seconds that a stop or a signal waits for its record: a disk that fails must not keep a job alive."""
 POLL_FIRST: Final = 0.001
 POLL_LONGEST: Final = 0.05
 """Seconds between two looks at a process group that should be empty; the kernel has no event for that."""
@@ -96,7 +98,7 @@ class Supervisor:
             self._note(job)
         self._end_group(grace)
 
-    def signal(self, signum: int, *, by: str) -> None:
+    async def signal(self, signum: int, *, by: str) -> None:
         """Send a signal to the process group.
 
         Raises:
@@ -108,7 +110,17 @@ class Supervisor:
         if not self._ending:
             others = [each for each in job.signals if each[0] != signum]
             self._note(replace(job, signals=(*others, (signum, by))))
+            with trio.CancelScope(shield=True):  # what is noted is sent, though whoever asked gives up
+                await self._settle()
+        if self.cell.job.state.terminal:
+            raise JobNotRunningError(job.id, self.cell.job.state)
         self._process.signal_group(signum)
+
+    async def _settle(self) -> None:
+        """A wish is durable before its signal is sent: after a crash in between, the end would else look like one that
+        nobody asked for."""
+        with contained("a change of a job could not be made durable", self.cell.job.id), trio.move_on_after(RECORDING):
+            await self._journal.settle()
 
     def _end_group(self, grace: float) -> None:
         self._until_kill.deadline = min(self._until_kill.deadline, trio.current_time() + grace)
@@ -197,6 +209,9 @@ class Supervisor:
     async def _ender(self, process: Process) -> None:
         """When the end is wanted: SIGTERM, SIGCONT (a stopped process cannot react), and in time SIGKILL."""
         await self._end_wanted.wait()
+        begun = trio.current_time()
+        await self._settle()
+        self._until_kill.deadline += trio.current_time() - begun  # the grace period begins with SIGTERM
         if self._until_kill.deadline > trio.current_time():
             process.signal_group(signal.SIGTERM)
             process.signal_group(signal.SIGCONT)

@@ -24,6 +24,10 @@ class NoJournal:
     def note(self, job: Job) -> None:
         """Record nothing."""
 
+    async def settle(self) -> None:
+        """Nothing is awaited."""
+        await trio.lowlevel.checkpoint()
+
     async def commit(self, job: Job) -> None:
         """Record nothing."""
         await trio.lowlevel.checkpoint()
@@ -135,14 +139,14 @@ class Worker:
             supervisor.stop(by=by, grace=grace)
         return await supervisor.ended()
 
-    def signal(self, job_id: str, signum: int, *, by: str = "") -> Job:
+    async def signal(self, job_id: str, signum: int, *, by: str = "") -> Job:
         """Send a signal to a job's process group. If it is what ends the job, the job counts as stopped.
 
         Raises:
             JobNotRunningError: there is no process to send it to.
         """
         supervisor = self._supervisor(job_id)
-        supervisor.signal(signum, by=by)
+        await supervisor.signal(signum, by=by)
         return supervisor.cell.job
 
     async def wait(self, job_id: str) -> Job:

@@ -34,7 +34,8 @@ def _in_memory() -> None:
     from jobd.storage import schema, sqlite
 
     def opened(path: Path, *, trusted: bool) -> sqlite3.Connection:
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        path.touch()  # the store looks whether its file is still there
+        connection = schema._connection(Path(":memory:"))
         schema._prepare(connection)
         return connection
 

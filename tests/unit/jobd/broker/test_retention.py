@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.typing import EventDict
 
 from jobd.broker.retention import Keep, Retention, to_delete
 from jobd.output.log import LogStore
@@ -17,6 +19,8 @@ from jobd.worker.ports import Source
 from tests.support.jobs import put
 
 SECOND = 10**9
+DELETED = "00000001-0000-4000-8000-000000000000"
+UNKNOWN = "00000002-0000-4000-8000-000000000000"
 ALL = Keep(seconds=10**6, jobs=10**6, output=10**12)
 
 
@@ -71,6 +75,7 @@ async def test_a_job_is_deleted_whole(tmp_path: Path) -> None:
         assert [job.state for _, job in await store.page(before=0, states=(), size=9)] == [State.FAILED, State.RUNNING]
         files = {path.name.split(".")[0][:8] for path in (tmp_path / "output").rglob("*.*")}
         assert files == {"00000000", "00000002"}
+        assert await store.deletions() == []
 
 
 @given(st.lists(st.integers(-(10**19), 10**19)), st.integers(-(10**19), 10**19))
@@ -80,3 +85,50 @@ def test_a_clock_that_jumps_back_deletes_nothing_early(ends: list[int], now: int
     keep = replace(ALL, seconds=7)
     going = to_delete(all_, len(all_), len(all_), keep, now)
     assert all(now - job.ended_at > 7 * SECOND for job in going)
+
+
+async def test_output_that_a_crash_left_behind_is_deleted_later(tmp_path: Path) -> None:
+    """The store knows of it; what it does not know of, because it is not the store of then, is not touched."""
+    logs = LogStore(tmp_path / "output")
+    async with open_store(tmp_path / "jobs") as store:
+        for job in (DELETED, UNKNOWN):
+            log = logs.create(job)
+            await put(log, Source.STDOUT, b"x")
+            await log.finish()
+        await store.delete(DELETED)  # and then came a crash
+    async with open_store(tmp_path / "jobs") as store:
+        assert await store.deletions() == [DELETED]
+        await Retention(store, logs, ALL).finish_deletions()
+        assert await store.deletions() == []
+    assert {path.name[:36] for path in (tmp_path / "output").rglob("*.*")} == {UNKNOWN}
+
+
+async def test_output_that_cannot_be_deleted_is_tried_again(tmp_path: Path, errors_expected: list[EventDict]) -> None:
+    """It holds up nothing else, and the log says so."""
+    logs = Stubborn(tmp_path / "output", refuses=1)
+    async with open_store(tmp_path / "jobs") as store:
+        for number in (1, 2):
+            job_id = f"0000000{number}-0000-4000-8000-000000000000"
+            await store.insert(Job(job_id, JobSpec(("true",)), State.SUCCEEDED, 1, ended_at=number))
+        retention = Retention(store, logs, replace(ALL, jobs=0), clock=lambda: 5)
+        assert await retention.enforce() == 2
+        assert logs.deleted == ["00000002-0000-4000-8000-000000000000"]
+        assert await store.deletions() == ["00000001-0000-4000-8000-000000000000"]
+        await retention.finish_deletions()
+        assert len(logs.deleted) == 2
+        assert await store.deletions() == []
+
+
+class Stubborn(LogStore):
+    """On a disk that refuses some deletions before it deletes."""
+
+    def __init__(self, root: Path, refuses: int) -> None:
+        super().__init__(root)
+        self._refuses = refuses
+        self.deleted: list[str] = []
+
+    async def delete(self, job_id: str) -> None:
+        if self._refuses:
+            self._refuses -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        self.deleted.append(job_id)

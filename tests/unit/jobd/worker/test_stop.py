@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from jobd.launcher.local import LocalLauncher
 from jobd.output.log import LogStore
@@ -17,6 +18,7 @@ from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source
 from jobd.worker.worker import NoJournal, Worker
+from tests.support.daemon import is_alive
 from tests.support.jobs import collect, processes_with, shell, until_output
 
 
@@ -127,7 +129,7 @@ async def test_a_stop_or_signal_that_comes_while_the_end_is_recorded_changes_not
 
         async with trio.open_nursery() as stopping:
             stopping.start_soon(stop)
-            worker.signal(job.id, signal.SIGUSR1, by="alice")
+            await worker.signal(job.id, signal.SIGUSR1, by="alice")
             await trio.testing.wait_all_tasks_blocked()
             journal.written.set()
         nursery.cancel_scope.cancel()
@@ -183,7 +185,7 @@ async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker) ->
 async def test_a_signal_goes_to_the_group(worker: Worker) -> None:
     """The job's own handler decides what it means."""
     job, _ = await started(worker, "trap 'echo caught; exit 4' HUP; echo ready; while :; do sleep 0.01; done")
-    worker.signal(job.id, signal.SIGHUP, by="alice")
+    await worker.signal(job.id, signal.SIGHUP, by="alice")
     ended = await worker.wait(job.id)
     assert (ended.state, ended.exit_code, ended.stopped_by) == (State.FAILED, 4, "")
 
@@ -191,7 +193,7 @@ async def test_a_signal_goes_to_the_group(worker: Worker) -> None:
 async def test_a_job_that_a_sent_signal_ends_counts_as_stopped(worker: Worker) -> None:
     """Killed is for signals that nobody sent through us."""
     job, _ = await started(worker, "echo ready; sleep 60")
-    worker.signal(job.id, signal.SIGUSR1, by="alice")
+    await worker.signal(job.id, signal.SIGUSR1, by="alice")
     ended = await worker.wait(job.id)
     assert (ended.state, ended.signal, ended.stopped_by) == (State.STOPPED, signal.SIGUSR1, "alice")
 
@@ -201,4 +203,51 @@ async def test_a_job_without_a_process_takes_no_signal(worker: Worker) -> None:
     job = await worker.start(JobSpec(("true",)))
     await worker.wait(job.id)
     with pytest.raises(JobNotRunningError, match="succeeded"):
-        worker.signal(job.id, signal.SIGHUP)
+        await worker.signal(job.id, signal.SIGHUP)
+
+
+class Witness(NoJournal):
+    """A journal that sees whether a process is alive when what was noted of it is made durable; it may never answer."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self._answers = answers
+        self._noted: list[Job] = []
+        self.seen: list[tuple[Job, bool]] = []
+
+    def note(self, job: Job) -> None:
+        self._noted.append(job)
+
+    async def settle(self) -> None:
+        await trio.sleep(0.1)  # a signal that was sent before would have arrived
+        self.seen.append((self._noted[-1], is_alive(self._noted[-1].pid)))
+        if not self._answers:
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_stop_is_durable_before_its_signal_is_sent(tmp_path: Path, answers: bool) -> None:
+    """Else, after a crash in between, the end would look like one that nobody asked for. A store that does not answer
+    does not keep the job alive."""
+    journal = Witness(answers=answers)
+    async with trio.open_nursery() as nursery:
+        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
+        job = await worker.start(JobSpec(("sleep", "60")))
+        ended = await worker.stop(job.id, by="alice", grace=0.05)
+        nursery.cancel_scope.cancel()
+    assert [(noted.stopped_by, alive) for noted, alive in journal.seen] == [("alice", True)]
+    # The grace period begins when the signal is sent, however long that took.
+    assert (ended.state, ended.signal) == (State.STOPPED, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_signal_is_durable_before_it_is_sent(tmp_path: Path, answers: bool) -> None:
+    """As a stop is."""
+    journal = Witness(answers=answers)
+    async with trio.open_nursery() as nursery:
+        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
+        job = await worker.start(JobSpec(("sleep", "60")))
+        await worker.signal(job.id, signal.SIGINT, by="alice")
+        ended = await worker.wait(job.id)
+        nursery.cancel_scope.cancel()
+    assert [(noted.signals, alive) for noted, alive in journal.seen] == [(((signal.SIGINT, "alice"),), True)]
+    assert (ended.state, ended.stopped_by) == (State.STOPPED, "alice")

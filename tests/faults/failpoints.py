@@ -1,0 +1,354 @@
+"""The named steps at which a test can have the server killed, and where each of them is in the code.
+
+A step is a function of the product, and the product knows nothing of this. A test *arms* a point (a step, before or
+after it), which is a file; the server of :mod:`tests.faults.killed_jobd` that passes it moves that file away, which
+only one can do, and sends itself SIGKILL. So a point that was reached has killed once, and can be told from one that
+never was.
+
+:func:`steps_of_code` finds the steps in the code. Each is in ``STEPS``, or in ``EXEMPT`` with the reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Literal, Protocol
+
+from jobd.broker import ports as broker_ports
+from jobd.broker.journal import PatientJournal
+from jobd.launcher import link, protocol
+from jobd.launcher.link import LaunchedProcess, LauncherLink
+from jobd.launcher.pipe import FdPipe
+from jobd.output import files, writer
+from jobd.output.log import Log, LogFollower, LogStore
+from jobd.storage import schema, sqlite
+from jobd.storage.sqlite import SqliteStore
+from jobd.worker import ports as worker_ports
+from jobd.worker.worker import Worker
+
+When = Literal["before", "after"]
+PORTS: Final[dict[type, type]] = {
+    worker_ports.Pipe: FdPipe,
+    worker_ports.Process: LaunchedProcess,
+    worker_ports.Launcher: LauncherLink,
+    worker_ports.Follower: LogFollower,
+    worker_ports.OutputLog: Log,
+    worker_ports.OutputStore: LogStore,
+    worker_ports.Journal: PatientJournal,
+    broker_ports.Worker: Worker,
+    broker_ports.Store: SqliteStore,
+    broker_ports.Archive: LogStore,
+}
+"""What the server changes the world through, and what that is in jobd."""
+INSIDE: Final[tuple[ModuleType, ...]] = (writer, files, sqlite, schema)
+"""Modules whose functions are steps too: behind one call of a port, they change several things one after another."""
+
+STEPS: Final[tuple[str, ...]] = (
+    "Archive.delete",
+    "Archive.recover",
+    "Journal.commit",
+    "Journal.note",
+    "Journal.settle",
+    "Launcher.launch",
+    "Launcher.take_adopted",
+    "OutputLog.finish",
+    "OutputLog.leave",
+    "OutputLog.resume",
+    "OutputLog.take",
+    "Pipe.close",
+    "Process.exited",
+    "Process.release",
+    "Process.signal_group",
+    "Store.delete",
+    "Store.deleted",
+    "Store.insert",
+    "files._delete_file",
+    "files._make_data",
+    "files._make_index",
+    "heard exited",
+    "heard failed",
+    "heard job",
+    "heard launched",
+    "heard leave",
+    "sent elsewhere",
+    "sent keep",
+    "sent launch",
+    "sent ready",
+    "sent release",
+    "sent signal",
+    "sqlite.SqliteStore._commit",
+    "sqlite._in_savepoint",
+    "sqlite._tell",
+    "writer.LogWriter._add",
+    "writer.LogWriter._count",
+    "writer.LogWriter._drop",
+    "writer.LogWriter._move",
+    "writer.LogWriter._note_gap",
+    "writer.LogWriter._resume_segment",
+    "writer.LogWriter._roll",
+    "writer.LogWriter._seal",
+)
+_READS: Final = "it changes nothing"
+_MEMORY: Final = "it changes what this process remembers, and that goes with it"
+_PARTS: Final = "what it does is done by steps that have points"
+_STATEMENTS: Final = "each of its statements is a point: test_a_kill_at_any_statement_of_a_migration_loses_nothing"
+EXEMPT: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        (
+            "Archive.follow",
+            "Follower.close",
+            "Follower.offset",
+            "Follower.receive",
+            "Launcher.identity",
+            "OutputLog.dropped",
+            "OutputLog.end",
+            "OutputLog.follow",
+            "Pipe.fileno",
+            "Pipe.wait_readable",
+            "Process.group_is_empty",
+            "Process.pid",
+            "Process.pipe",
+            "Process.started_at",
+            "Store.deletions",
+            "Store.ended",
+            "Store.live",
+            "Store.page",
+            "Store.requested",
+            "Store.starting_with",
+            "Store.totals",
+            "Worker.launcher",
+            "Worker.name",
+            "Worker.progress",
+            "Worker.slots",
+            "Worker.stream",
+            "files.Segment.entries",
+            "files.Segment.entry_count",
+            "files.Segment.read",
+            "files.Segment.size",
+            "files._index_of",
+            "files._path",
+            "files.starts_of",
+            "sqlite.SqliteStore.deletions",
+            "sqlite.SqliteStore.ended",
+            "sqlite.SqliteStore.get",
+            "sqlite.SqliteStore.live",
+            "sqlite.SqliteStore.page",
+            "sqlite.SqliteStore.requested",
+            "sqlite.SqliteStore.starting_with",
+            "sqlite.SqliteStore.totals",
+            "sqlite._jobs",
+            "sqlite._marks",
+            "sqlite._requested",
+            "writer._checksum",
+        ),
+        _READS,
+    ),
+    **dict.fromkeys(
+        (
+            "OutputStore.create",
+            "Worker.forget",
+            "files.Segment.close",
+            "sqlite.SqliteStore._group",
+            "sqlite.SqliteStore.close",
+            "writer.LogWriter._forget_empty_run",
+            "writer.LogWriter.leave",
+            "writer.LogWriter.take_gap",
+        ),
+        _MEMORY,
+    ),
+    **dict.fromkeys(
+        (
+            "Worker.adopt",
+            "Worker.begin",
+            "Worker.signal",
+            "Worker.stop",
+            "files.Segment._beside",
+            "files.Segment._open",
+            "files.Segment.create",
+            "files.Segment.reopen",
+            "files.delete",
+            "sqlite.SqliteStore._ask",
+            "sqlite.SqliteStore.commit",
+            "sqlite.SqliteStore.delete",
+            "sqlite.SqliteStore.deleted",
+            "sqlite.SqliteStore.insert",
+            "sqlite.SqliteStore.note",
+            "sqlite.SqliteStore.serve",
+            "sqlite.SqliteStore.settle",
+            "sqlite._delete",
+            "sqlite._insert",
+            "sqlite._update",
+            "sqlite.open_store",
+            "writer.LogWriter._begin",
+            "writer.LogWriter._prepare",
+            "writer.LogWriter.finish",
+            "writer.LogWriter.resume",
+            "writer.LogWriter.take",
+            "writer._write_all",
+        ),
+        _PARTS,
+    ),
+    **dict.fromkeys(("schema.open_database", "schema._prepare"), _STATEMENTS),
+}
+
+
+# ---- the steps that there are
+
+
+def steps_of_code() -> set[str]:
+    """Every method of a port, every function of the modules in ``INSIDE``, and every message on the link."""
+    found = {f"{port.__name__}.{name}" for port in ports_of_code() for name in _functions(vars(port))}
+    for module in INSIDE:
+        short = module.__name__.rpartition(".")[2]
+        ours = {name: each for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__}
+        found |= {f"{short}.{name}" for name in _functions(ours)}
+        for class_ in (each for each in ours.values() if inspect.isclass(each)):
+            found |= {f"{short}.{class_.__name__}.{name}" for name in _functions(vars(class_))}
+    return found | _messages()
+
+
+def ports_of_code() -> set[type]:
+    """Every port that there is."""
+    modules = (worker_ports, broker_ports)
+    return {
+        each
+        for module in modules
+        for each in vars(module).values()
+        if inspect.isclass(each) and each.__module__ == module.__name__ and Protocol in each.__bases__
+    }
+
+
+def _functions(namespace: Any) -> set[str]:
+    kinds = (property, classmethod, staticmethod)
+    return {
+        name
+        for name, each in namespace.items()
+        if not name.startswith("__") and (inspect.isfunction(each) or isinstance(each, kinds))
+    }
+
+
+def _messages() -> set[str]:
+    """What the link says and hears: every ``{"op": "…"}`` and ``case "…"`` in it."""
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(link))):
+        if isinstance(node, ast.Dict):
+            found |= {
+                f"sent {value.value}"
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant) and key.value == "op" and isinstance(value, ast.Constant)
+            }
+        elif isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant):
+            found.add(f"heard {node.value.value}")
+    return found
+
+
+# ---- points
+
+
+@dataclass(frozen=True)
+class Point:
+    """A moment at which the server is killed.
+
+    Attributes:
+        passing: which time from when it is armed on, in one server.
+    """
+
+    step: str
+    when: When
+    passing: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.step}"
+
+
+def both(*steps: str, passing: int = 1) -> list[Point]:
+    """Before and after each of the steps."""
+    return [Point(step, when, passing) for step in steps for when in ("before", "after")]  # type: ignore[arg-type] # they are
+
+
+class Points:
+    """The points that are armed and those that were reached, in a directory that the server sees as well."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "armed").mkdir(parents=True, exist_ok=True)
+        (directory / "reached").mkdir(exist_ok=True)
+
+    def arm(self, point: Point) -> None:
+        """Have the next server that passes it killed, once."""
+        (self.directory / "reached" / str(point)).unlink(missing_ok=True)
+        making = self.directory / "armed" / f".{point}"
+        making.write_text(str(point.passing))
+        making.rename(self.directory / "armed" / str(point))
+
+    def reached(self, point: Point) -> bool:
+        """A server was killed there since it was armed."""
+        return (self.directory / "reached" / str(point)).exists()
+
+    def disarm(self) -> None:
+        """Have nothing killed any more."""
+        for armed in (self.directory / "armed").iterdir():
+            armed.unlink(missing_ok=True)
+
+    # ---- in the server
+
+    def install(self) -> None:
+        """Have this process look at the points at each step."""
+        for step in STEPS:
+            if not step.startswith(("sent ", "heard ")):
+                self._wrap(*_place(step), lambda *_, step=step: step)
+        self._wrap(protocol, "send", lambda _, message, *rest: f"sent {message['op']}")
+        self._wrap(LauncherLink, "_take", lambda _, message, *rest: f"heard {message['op']}")
+
+    def _wrap(self, owner: Any, name: str, step_of: Callable[..., str]) -> None:
+        function = owner.__dict__[name]
+
+        @functools.wraps(function)
+        async def later(*args: Any, **kwargs: Any) -> Any:
+            step = step_of(*args)
+            self._pass(step, "before")
+            result = await function(*args, **kwargs)
+            self._pass(step, "after")
+            return result
+
+        @functools.wraps(function)
+        def now(*args: Any, **kwargs: Any) -> Any:
+            step = step_of(*args)
+            self._pass(step, "before")
+            result = function(*args, **kwargs)
+            self._pass(step, "after")
+            return result
+
+        setattr(owner, name, later if inspect.iscoroutinefunction(function) else now)
+
+    def _pass(self, step: str, when: When) -> None:
+        point = Point(step, when)
+        armed = self.directory / "armed" / str(point)
+        try:
+            passing = int(armed.read_text())
+            if passing > 1:
+                armed.write_text(str(passing - 1))
+                return
+            armed.rename(self.directory / "reached" / str(point))
+        except FileNotFoundError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _place(step: str) -> tuple[Any, str]:
+    """The class or module of the function that a step is, and its name."""
+    room, *inner, name = step.split(".")
+    for port, implementation in PORTS.items():
+        if port.__name__ == room:
+            return implementation, name
+    owner: Any = next(module for module in INSIDE if module.__name__.endswith(f".{room}"))
+    for each in inner:
+        owner = getattr(owner, each)
+    return owner, name
