@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,11 +59,16 @@ class Daemon:
 
     address: str
     _draining: trio.Event
+    _announced: Callable[[], None]
 
     @classmethod
-    def of(cls, listener: socket.socket, draining: trio.Event) -> Self:
+    def of(cls, listener: socket.socket, draining: trio.Event, announced: Callable[[], None]) -> Self:
         host, port = listener.getsockname()[:2]
-        return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", draining)
+        return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", draining, announced)
+
+    def announced(self) -> None:
+        """Whoever waits for this daemon was told that it is there: a server that comes after it need not say so."""
+        self._announced()
 
     def stop(self) -> None:
         """Begin an orderly end: no new connections and calls; open calls may go on for ``Config.shutdown`` seconds."""
@@ -149,11 +154,11 @@ async def _run(
                     nursery.start_soon(Retention(store, logs, keep).run)
                     if link:
                         await _acknowledge(link, store)
-                        link.ready()
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
                     try:
-                        await _serve(config, listener, context, handler, draining, task_status)
+                        daemon = Daemon.of(listener, draining, link.ready if link else lambda: None)
+                        await _serve(config, listener, context, handler, daemon, draining, task_status)
                     finally:
                         journal.hurry()
                     nursery.cancel_scope.cancel()
@@ -227,6 +232,7 @@ async def _serve(
     listener: socket.socket,
     context: ssl.SSLContext,
     handler: Handler,
+    daemon: Daemon,
     draining: trio.Event,
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
@@ -236,6 +242,6 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         limits = Limits(connections=config.connections)
         nursery.start_soon(partial(serve, listener, lambda: context, limits, handle, draining=draining))
-        task_status.started(Daemon.of(listener, draining))
+        task_status.started(daemon)
         await draining.wait()
         nursery.cancel_scope.deadline = trio.current_time() + config.shutdown

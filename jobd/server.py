@@ -120,6 +120,7 @@ async def run_until_signalled(config: Config, ready: Callable[[Daemon], None], l
 
             daemon: Daemon = await nursery.start(daemon_task)
             ready(daemon)
+            daemon.announced()
             await anext(signals)
             daemon.stop()
             await anext(signals)

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -41,6 +42,8 @@ PAUSE: Final = 0.05
 """Seconds, at most, before a server is started again: it is killed more often here than anybody has patience for."""
 
 
+PATIENCE: Final = 30.0
+"""Seconds until one has to be ready, or to have ended."""
 FRONT: Final = """
 import sys
 from jobd.launcher.front import Front
@@ -153,6 +156,7 @@ def killed_jobd(pki: TestPki, directory: Path, *flags: str) -> Iterator[KilledJo
     ):
         try:
             assert process.stdout is not None
+            assert select.select([process.stdout], [], [], PATIENCE)[0], "it says nothing, and does not end"
             ready = process.stdout.readline()
             address = ready.rpartition(" ")[2].strip().replace("127.0.0.1", "localhost")
             yield KilledJobd(process, address, state, points, directory / "log")

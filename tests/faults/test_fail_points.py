@@ -32,7 +32,7 @@ from jobd.worker.job import Ended
 from tests.compatibility.test_old_stores import FIRST
 from tests.compatibility.test_old_stores import HERE as COMPATIBILITY
 from tests.faults import failpoints
-from tests.faults.failpoints import Point, both
+from tests.faults.failpoints import Point, Points, both
 from tests.faults.killed_jobd import KilledJobd, killed_jobd
 from tests.support.daemon import holder_of, is_alive
 from tests.support.jobs import processes_with
@@ -54,11 +54,11 @@ QUEUED = [
 ]
 START_FAILED = both("heard failed", "OutputLog.finish", "Journal.commit")
 OUTPUT = [
-    *both("OutputLog.take", "writer.LogWriter._add", "writer.LogWriter._move", "writer.LogWriter._roll"),
-    *both("files._make_index", "files._make_data"),
+    *both("OutputLog.take", "writer.LogWriter._add", "writer.LogWriter._move", "writer.LogWriter._mark"),
+    *both("writer.LogWriter._roll", "files._make_index", "files._make_data"),
 ]
 SEALED = both("writer.LogWriter._seal")
-BEYOND_THE_LIMIT = both("writer.LogWriter._drop", "writer.LogWriter._count", "writer.LogWriter._note_gap")
+BEYOND_THE_LIMIT = both("writer.LogWriter._drop", "writer.LogWriter._mark", "writer.LogWriter._add")
 EXIT = [
     Point("Process.exited", "after"),
     *both("heard exited", "Pipe.close", "OutputLog.finish", "Journal.commit"),
@@ -67,7 +67,7 @@ EXIT = [
 ]
 ADOPTED = [
     *both("sent keep", "sent ready", "heard job", "Launcher.take_adopted"),
-    *both("OutputLog.resume", "writer.LogWriter._resume_segment"),
+    *both("OutputLog.resume", "writer.LogWriter._go_on"),
     Point("Process.exited", "before"),
 ]
 LEAVING = both("heard leave", "OutputLog.leave")
@@ -79,7 +79,9 @@ STOP_WAITING = both("Journal.commit", "sqlite.SqliteStore._commit")
 DELETE = both("Store.delete", "Archive.delete", "files._delete_file", "Store.deleted", "sqlite.SqliteStore._commit")
 SIGNAL = both("Journal.note", "Journal.settle", "Process.signal_group", "sent signal", "heard exited")
 TAKEN_OVER = both("sent elsewhere")
-LOST = both("Archive.recover", "Journal.commit")
+FIRST_START = both("schema._make", "sent ready")
+LOST = both("Archive.recover")
+LOST_RECORDED = both("Journal.commit")
 
 
 def test_every_step_of_the_code_has_its_points() -> None:
@@ -96,7 +98,7 @@ def test_every_step_of_the_code_has_its_points() -> None:
 def test_every_point_is_in_a_scenario() -> None:
     """Before and after each step."""
     scenarios = [START, QUEUED, START_FAILED, OUTPUT, SEALED, BEYOND_THE_LIMIT, EXIT, ADOPTED, LEAVING, STOP]
-    scenarios += [SIGNAL, STOP_WAITING, DELETE, TAKEN_OVER, LOST]
+    scenarios += [SIGNAL, STOP_WAITING, DELETE, TAKEN_OVER, FIRST_START, LOST, LOST_RECORDED]
     reached = {(point.step, point.when) for point in itertools.chain(*scenarios)}
     wanted = {(point.step, point.when) for point in both(*failpoints.STEPS)}
     assert wanted - reached == set()
@@ -362,7 +364,7 @@ async def test_a_kill_while_output_is_dropped(pki: TestPki, tmp_path: Path) -> N
         [(got, verdict)] = run.reads
         assert sum(len(data) for data in got.values()) == ended.output_bytes == verdict.end_offset == limit
         assert all(whole.startswith(got[source]) for source, whole in written().items())
-        uncounted = run.point == Point("writer.LogWriter._count", "before")
+        uncounted = run.point == Point("writer.LogWriter._mark", "before")
         assert verdict.dropped_bytes == SIZE - limit or (uncounted and verdict.dropped_bytes < SIZE - limit), run.name
         assert verdict.dropped_bytes == ended.dropped_bytes, run.name
 
@@ -415,6 +417,20 @@ async def test_a_kill_of_a_server_that_leaves_for_an_upgrade(pki: TestPki, tmp_p
     await through(pki, tmp_path, LEAVING, scenario)
 
 
+async def test_a_kill_of_the_very_first_server(pki: TestPki, tmp_path: Path) -> None:
+    """There was nothing to lose, and the next start begins anew; whoever waits to be told that it listens is told."""
+    points = Points(tmp_path / "points")
+    with trio.fail_after(SECONDS):
+        for point in FIRST_START[:-1]:
+            await dies_at_its_start(pki, tmp_path, points, point)
+        points.arm(FIRST_START[-1])  # by then it serves, and is started again
+        async with running(pki, tmp_path) as (client, _):
+            job = await client.start(["true"])
+            [ended] = await client.wait(job.id)
+            await until(lambda: points.reached(FIRST_START[-1]))
+    assert ended.state == JobState.SUCCEEDED
+
+
 async def test_a_kill_of_a_server_that_finds_another_launcher(pki: TestPki, tmp_path: Path) -> None:
     """An orderly end left a job; who comes in vain changes nothing for the one who comes next."""
     with trio.fail_after(SECONDS):
@@ -423,7 +439,7 @@ async def test_a_kill_of_a_server_that_finds_another_launcher(pki: TestPki, tmp_
             job = await run.start()
             await run.until_recorded(job.id, SIZE // 2)
         before, after = TAKEN_OVER
-        await dies_at_its_start(pki, tmp_path, jobd, before)
+        await dies_at_its_start(pki, tmp_path, jobd.points, before)
         jobd.points.arm(after)  # by then the other launcher is told, and serves
         async with running(pki, tmp_path) as (client, jobd):
             assert jobd.points.reached(after), f"{after} was not reached"
@@ -440,8 +456,14 @@ async def test_a_kill_while_what_nobody_can_trace_is_given_up(pki: TestPki, tmp_
             job = await run.start()
             await run.until_recorded(job.id, SIZE // 2)
             jobd.crash()
+        points = jobd.points
         for point in LOST:
-            await dies_at_its_start(pki, tmp_path, jobd, point)
+            await dies_at_its_start(pki, tmp_path, points, point)
+        for point in LOST_RECORDED:  # that is not waited for: it may serve by then
+            points.arm(point)
+        while not all(points.reached(point) for point in LOST_RECORDED):
+            with killed_jobd(pki, tmp_path) as again:
+                await until(lambda: again.process.poll() is not None or points.reached(LOST_RECORDED[-1]))
         run.gate.touch()
         async with running(pki, tmp_path) as (client, jobd):
             run.client = client
@@ -473,13 +495,13 @@ async def test_several_kills_in_the_life_of_one_job(pki: TestPki, tmp_path: Path
     assert kills > 10
 
 
-async def dies_at_its_start(pki: TestPki, directory: Path, jobd: KilledJobd, point: Point) -> None:
+async def dies_at_its_start(pki: TestPki, directory: Path, points: Points, point: Point) -> None:
     """One whose first server is killed does not begin."""
-    jobd.points.arm(point)
+    points.arm(point)
     with killed_jobd(pki, directory) as dying:
         code = await trio.to_thread.run_sync(dying.process.wait, abandon_on_cancel=True)
     assert code == 128 + signal.SIGKILL
-    assert jobd.points.reached(point), f"{point} was not reached"
+    assert points.reached(point), f"{point} was not reached"
 
 
 # ---- stop
@@ -592,9 +614,9 @@ def killed_at(number, path):
         if len(statements) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         statements.append(statement)
-    def traced(connection, path):
+    def traced(connection):
         connection.set_trace_callback(count)
-        prepare(connection, path)
+        prepare(connection)
         connection.set_trace_callback(None)
     schema._prepare = traced
     schema.open_database(path).close()
