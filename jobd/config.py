@@ -40,7 +40,9 @@ class Config:
     max_output: int = _setting("bytes of each job's output that are recorded; more is dropped", "BYTES", 4 * 2**30)
     keep_days: float = _setting("how long a job that has ended is kept", "DAYS", 30.0)
     keep_jobs: int = _setting("how many jobs that have ended are kept", "N", 100_000)
-    keep_output: int = _setting("bytes of ended jobs' output that are kept", "BYTES", 64 * 2**30)
+    keep_output: int = _setting(
+        "bytes of output that are kept of all jobs together; what ended first goes first", "BYTES", 64 * 2**30
+    )
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
     stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)

@@ -35,6 +35,7 @@ from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
 from jobd.middleware.draining import Draining
+from jobd.output.budget import Budget
 from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
 from jobd.service.errors import translate_errors
@@ -127,7 +128,7 @@ async def _run(
         # A server that comes after another one goes on with what that one had looked at.
         async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
             journal = PatientJournal(store)
-            logs = LogStore(held.path / "output", config.max_output)
+            logs = LogStore(held.path / "output", config.max_output, Budget(config.keep_output))
             timings = Timings(grace=config.grace, drain=config.drain)
             async with (
                 open_local_pool(
@@ -151,7 +152,7 @@ async def _run(
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(lasting.run)
-                    nursery.start_soon(Retention(store, logs, keep).run)
+                    nursery.start_soon(Retention(store, logs, keep, logs.budget).run)
                     if link:
                         await _acknowledge(link, store)
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)

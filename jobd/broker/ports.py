@@ -81,6 +81,20 @@ class Store(Journal, Protocol):
         """How many jobs have ended, and the bytes of output that they have."""
 
 
+class Pressure(Protocol):
+    """How much output there is, beside that of jobs that have ended."""
+
+    @property
+    def live(self) -> int:
+        """Bytes that jobs have recorded that run."""
+
+    async def pressed(self) -> None:
+        """Wait until some of what has ended should be deleted to make room."""
+
+    def settle(self, ended: int) -> None:
+        """So much of jobs that have ended is there now."""
+
+
 class Archive(Protocol):
     """The recorded output of jobs that have ended."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 import trio
 
-from jobd.broker.ports import Archive, Store
+from jobd.broker.ports import Archive, Pressure, Store
 from jobd.worker.errors import StoreError
 from jobd.worker.job import Ended
 
@@ -32,7 +32,7 @@ class Keep:
     Attributes:
         seconds: since a job's end.
         jobs: that have ended.
-        output: bytes, of jobs that have ended.
+        output: bytes, of all jobs together: what jobs that run have recorded leaves less for those that have ended.
     """
 
     seconds: float
@@ -61,7 +61,15 @@ def to_delete(ended: Sequence[Ended], count: int, size: int, keep: Keep, now: in
 class Retention:
     """Enforces :class:`Keep`, now and then."""
 
-    def __init__(self, store: Store, archive: Archive, keep: Keep, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        store: Store,
+        archive: Archive,
+        keep: Keep,
+        pressure: Pressure,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._pressure = pressure
         self._store = store
         self._archive = archive
         self._keep = keep
@@ -76,17 +84,23 @@ class Retention:
                     pass
             except StoreError as exc:
                 log.error("old jobs could not be deleted", error=str(exc))
-            await trio.sleep(INTERVAL)
+                await trio.sleep(INTERVAL)
+                continue
+            with trio.move_on_after(INTERVAL):
+                await self._pressure.pressed()
 
     async def enforce(self) -> int:
         """Delete what has to go, up to a batch; returns how many jobs that were."""
         ended = await self._store.ended(BATCH)
-        going = to_delete(ended, *await self._store.totals(), self._keep, self._clock())
+        count, size = await self._store.totals()
+        keep = replace(self._keep, output=max(0, self._keep.output - self._pressure.live))
+        going = to_delete(ended, count, size, keep, self._clock())
         for job in going:
             await self._store.delete(job.id)
             await self._delete_output(job.id)
         if going:
             log.info("old jobs deleted", jobs=len(going), output_bytes=sum(job.output_bytes for job in going))
+        self._pressure.settle(size - sum(job.output_bytes for job in going))
         return len(going)
 
     async def finish_deletions(self) -> None:

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from jobd.output.broadcast import Broadcast, Subscription
+from jobd.output.budget import Budget
 from jobd.output.files import delete
 from jobd.output.reader import LogReader
 from jobd.output.writer import LogWriter
@@ -44,6 +45,7 @@ class Log:
         job_id: str,
         *,
         limit: int = NO_LIMIT,
+        budget: Budget | None = None,
         end: int = 0,
         dropped: int = 0,
         complete: bool = False,
@@ -52,7 +54,8 @@ class Log:
     ) -> None:
         self._root = root
         self.job_id = job_id
-        self._writer = LogWriter(root, job_id, limit=limit)
+        self._budget = budget or Budget()
+        self._writer = LogWriter(root, job_id, limit=limit, budget=self._budget)
         self._write_lock = trio.Lock()
         self._on_complete = on_complete
         self._clock = clock
@@ -82,7 +85,12 @@ class Log:
                         offset=place.end,
                         bytes_cut=place.cut,
                     )
-            self.end, self.dropped = self._writer.end, self._writer.dropped
+            self._advance()
+
+    def _advance(self) -> None:
+        """The writer is further than before."""
+        self._budget.add(self._writer.end - self.end)
+        self.end, self.dropped = self._writer.end, self._writer.dropped
 
     async def take(self, source: Source, pipe: int) -> bool:
         """Record what is in a pipe now. False: the stream has ended.
@@ -97,7 +105,7 @@ class Log:
                 log.info("output is recorded again", job=self.job_id, dropped_bytes=self._writer.dropped)
             if taken.error or taken.record:
                 self._failing = bool(taken.error)
-            self.end, self.dropped = self._writer.end, self._writer.dropped
+            self._advance()
             if taken.gap:
                 self.broadcast.publish(taken.gap)
             if taken.record:
@@ -115,7 +123,8 @@ class Log:
                 await trio.to_thread.run_sync(self._writer.finish, self._clock())
             except OSError as exc:
                 log.error("output may not survive a power cut", job=self.job_id, error=exc.strerror)
-            self.end, self.dropped = self._writer.end, self._writer.dropped
+            self._advance()
+            self._budget.end(self.end)
             if gap := self._writer.take_gap():
                 self.broadcast.publish(gap)
             self.complete = True
@@ -202,11 +211,13 @@ class LogFollower:
 class LogStore:
     """The logs of all jobs below one directory."""
 
-    def __init__(self, root: Path, limit: int = NO_LIMIT) -> None:
+    def __init__(self, root: Path, limit: int = NO_LIMIT, budget: Budget | None = None) -> None:
         """
         Args:
             limit: bytes of output that are recorded of each job.
+            budget: the same for all jobs together.
         """
+        self.budget = budget or Budget()
         self._root = root
         self._limit = limit
         self._open: dict[str, Log] = {}
@@ -217,7 +228,9 @@ class LogStore:
         def forget() -> None:
             self._open.pop(job_id, None)
 
-        self._open[job_id] = created = Log(self._root, job_id, limit=self._limit, on_complete=forget)
+        self._open[job_id] = created = Log(
+            self._root, job_id, limit=self._limit, budget=self.budget, on_complete=forget
+        )
         return created
 
     def get(self, job_id: str, end: int, dropped: int = 0) -> Log:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from jobd.output.budget import Budget
 from jobd.output.files import Segment, starts_of
 from jobd.output.place import Place, find
 from jobd.output.record import END, ENTRY, GAP, Entry
@@ -60,12 +61,22 @@ class LogWriter:
         found: both are known: not yet, when what an earlier process recorded cannot be read.
     """
 
-    def __init__(self, root: Path, job_id: str, *, limit: int, segment_size: int = SEGMENT_SIZE) -> None:
+    def __init__(
+        self,
+        root: Path,
+        job_id: str,
+        *,
+        limit: int,
+        budget: Budget | None = None,
+        segment_size: int = SEGMENT_SIZE,
+    ) -> None:
         """
         Args:
             limit: bytes of output that are recorded; what comes after them is dropped and counted.
+            budget: the same for all jobs together.
         """
         self._limit = limit
+        self._budget = budget or Budget()
         self._root = root
         self._job_id = job_id
         self._segment_size = segment_size
@@ -145,6 +156,8 @@ class LogWriter:
         """
         if self.end >= self._limit:
             return self._drop(pipe, f"the limit of {self._limit} bytes on the output of a job is reached")
+        if self._budget.full:
+            return self._drop(pipe, f"the limit of {self._budget.limit} bytes on the output of all jobs is reached")
         try:
             if self._resuming:
                 self.resume()

@@ -27,6 +27,7 @@ from jobd.launcher import link, protocol
 from jobd.launcher.link import LaunchedProcess, LauncherLink
 from jobd.launcher.pipe import FdPipe
 from jobd.output import files, writer
+from jobd.output.budget import Budget
 from jobd.output.log import Log, LogFollower, LogStore
 from jobd.storage import schema, sqlite
 from jobd.storage.sqlite import SqliteStore
@@ -45,6 +46,7 @@ PORTS: Final[dict[type, type]] = {
     broker_ports.Worker: Worker,
     broker_ports.Store: SqliteStore,
     broker_ports.Archive: LogStore,
+    broker_ports.Pressure: Budget,
 }
 """What the server changes the world through, and what that is in jobd."""
 INSIDE: Final[tuple[ModuleType, ...]] = (writer, files, sqlite, schema)
@@ -111,6 +113,9 @@ EXEMPT: Final[dict[str, str]] = {
             "OutputLog.end",
             "OutputLog.follow",
             "Pipe.fileno",
+            "Pressure.live",
+            "Pressure.pressed",
+            "Pressure.settle",
             "Pipe.wait_readable",
             "Process.group_is_empty",
             "Process.pid",

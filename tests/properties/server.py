@@ -130,7 +130,7 @@ class Server:
         store._queue = cast("queue.SimpleQueue[Any]", self.intake)
         self.store = store
         journal, logs = PatientJournal(store), LogStore(self._directory / "output")
-        self.retention = Retention(store, logs, Keep(seconds=1e9, jobs=KEPT, output=2**40))
+        self.retention = Retention(store, logs, Keep(seconds=1e9, jobs=KEPT, output=2**40), logs.budget)
         pool = open_local_pool(
             self.link, logs, journal, count=workers, slots=slots, timings=TIMINGS, ends_jobs=lambda: self._ends_jobs
         )

@@ -6,17 +6,20 @@ import errno
 from dataclasses import replace
 from pathlib import Path
 
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.typing import EventDict
 
 from jobd.broker.retention import Keep, Retention, to_delete
+from jobd.output.budget import Budget
 from jobd.output.log import LogStore
+from jobd.output.writer import TAKE
 from jobd.storage.sqlite import open_store
 from jobd.worker.job import Ended, Job, JobSpec
 from jobd.worker.lifecycle import State
-from jobd.worker.ports import Source
-from tests.support.jobs import put
+from jobd.worker.ports import Source, Start
+from tests.support.jobs import collect, put
 
 SECOND = 10**9
 DELETED = "00000001-0000-4000-8000-000000000000"
@@ -71,7 +74,7 @@ async def test_a_job_is_deleted_whole(tmp_path: Path) -> None:
             await store.insert(
                 Job(job_id, JobSpec(("true",)), state, 1, request_id=str(number), ended_at=end, output_bytes=100)
             )
-        assert await Retention(store, logs, replace(ALL, jobs=1), clock=lambda: 5).enforce() == 1
+        assert await Retention(store, logs, replace(ALL, jobs=1), logs.budget, clock=lambda: 5).enforce() == 1
         assert [job.state for _, job in await store.page(before=0, states=(), size=9)] == [State.FAILED, State.RUNNING]
         files = {path.name.split(".")[0][:8] for path in (tmp_path / "output").rglob("*.*")}
         assert files == {"00000000", "00000002"}
@@ -98,7 +101,7 @@ async def test_output_that_a_crash_left_behind_is_deleted_later(tmp_path: Path) 
         await store.delete(DELETED)  # and then came a crash
     async with open_store(tmp_path / "jobs") as store:
         assert await store.deletions() == [DELETED]
-        await Retention(store, logs, ALL).finish_deletions()
+        await Retention(store, logs, ALL, logs.budget).finish_deletions()
         assert await store.deletions() == []
     assert {path.name[:36] for path in (tmp_path / "output").rglob("*.*")} == {UNKNOWN}
 
@@ -110,7 +113,7 @@ async def test_output_that_cannot_be_deleted_is_tried_again(tmp_path: Path, erro
         for number in (1, 2):
             job_id = f"0000000{number}-0000-4000-8000-000000000000"
             await store.insert(Job(job_id, JobSpec(("true",)), State.SUCCEEDED, 1, ended_at=number))
-        retention = Retention(store, logs, replace(ALL, jobs=0), clock=lambda: 5)
+        retention = Retention(store, logs, replace(ALL, jobs=0), logs.budget, clock=lambda: 5)
         assert await retention.enforce() == 2
         assert logs.deleted == ["00000002-0000-4000-8000-000000000000"]
         assert await store.deletions() == ["00000001-0000-4000-8000-000000000000"]
@@ -132,3 +135,45 @@ class Stubborn(LogStore):
             self._refuses -= 1
             raise OSError(errno.EIO, "Input/output error")
         self.deleted.append(job_id)
+
+
+async def test_output_of_jobs_that_run_takes_the_place_of_what_has_ended(tmp_path: Path) -> None:
+    """At once, when together it is more than the bound; and when nothing that has ended is left, it is dropped and
+    counted. The job that ended is deleted whole."""
+    first, second = (f"0000000{number}-0000-4000-8000-000000000000" for number in (1, 2))
+    logs = LogStore(tmp_path / "output", budget=Budget(100_000))
+    async with open_store(tmp_path / "jobs") as store, trio.open_nursery() as nursery:
+        retention = Retention(store, logs, replace(ALL, output=100_000), logs.budget, clock=lambda: 5)
+        log = logs.create(first)
+        await put(log, Source.STDOUT, b"x" * 60_000)
+        await log.finish()
+        await store.insert(Job(first, JobSpec(("true",)), State.SUCCEEDED, 1, ended_at=1, output_bytes=log.end))
+        nursery.start_soon(retention.run)
+        running = logs.create(second)
+        with trio.fail_after(10):
+            await put(running, Source.STDOUT, b"y" * 90_000)
+            while await store.get(first) or list((tmp_path / "output").rglob(f"{first}*")):
+                await trio.lowlevel.checkpoint()
+        await put(running, Source.STDOUT, b"z" * 50_000)
+        await put(running, Source.STDERR, b"z" * 50_000)
+        await running.finish()
+        output = await collect(await logs.get(second, running.end, running.dropped).follow(Start()))
+        nursery.cancel_scope.cancel()
+    assert 100_000 <= running.end < 100_000 + TAKE
+    assert running.end + running.dropped == 190_000
+    assert sum(map(len, output.values())) == running.end
+
+
+def test_what_runs_is_never_deleted_for_what_ended() -> None:
+    """And a job that ends makes no room by that alone."""
+    budget = Budget(100)
+    budget.add(60)
+    budget.end(60)
+    budget.add(99)
+    assert not budget.full
+    budget.add(1)
+    assert budget.full
+    budget.settle(0)
+    assert budget.full
+    budget.end(100)
+    assert (budget.full, budget.ended) == (False, 100)
