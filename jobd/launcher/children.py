@@ -18,10 +18,9 @@ PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 F_SETPIPE_SZ: Final = 1031
 REPORT: Final = 3
+UNCHANGEABLE: Final = {signal.SIGKILL, signal.SIGSTOP}
 FIRST_IMPOSSIBLE: Final = 2**30
 """A descriptor that no process has; close_range(2) does not mind."""
-# Python ignores these; a program expects them as the system has them.
-RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass
@@ -97,7 +96,8 @@ def _become(
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for signum in RESTORED:
+        # Python ignores some, and so may whoever started us (nohup, a shell's &): a program expects them all as usual.
+        for signum in signal.valid_signals() - UNCHANGEABLE:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.umask(UMASK)

@@ -236,6 +236,22 @@ async def test_a_job_has_no_descriptor_of_ours(pki: TestPki, tmp_path: Path) -> 
                 await trio.to_thread.run_sync(jobd.kill_server)
 
 
+async def test_a_job_ignores_no_signal_that_it_did_not_choose_to(pki: TestPki, tmp_path: Path) -> None:
+    """Whatever jobd was started with, as by nohup, or with a shell's & behind it."""
+    ignored = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+            async with connect(pki, jobd) as client:
+                job = await client.start(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"])
+                async with client.stream(job.id) as output:
+                    text = b"".join([chunk.data async for chunk in output])
+    finally:
+        for signum, handler in ignored.items():
+            signal.signal(signum, handler)
+    of_the_c_library = 0b11 << 31  # 32 and 33, which no program can change
+    assert [int(word, 16) & ~of_the_c_library for word in text.split()[1::2]] == [0, 0]
+
+
 async def test_what_waited_waits_again_in_order(pki: TestPki, tmp_path: Path) -> None:
     """The running job keeps its slot; the others run after it, first come, first served."""
     with jobd_program(pki, tmp_path / "state", "--slots", "1") as jobd, trio.fail_after(SECONDS):

@@ -246,8 +246,8 @@ async def test_a_signal_is_durable_before_it_is_sent(tmp_path: Path, answers: bo
     async with trio.open_nursery() as nursery:
         worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
         job = await worker.start(JobSpec(("sleep", "60")))
-        await worker.signal(job.id, signal.SIGINT, by="alice")
+        await worker.signal(job.id, signal.SIGUSR1, by="alice")
         ended = await worker.wait(job.id)
         nursery.cancel_scope.cancel()
-    assert [(noted.signals, alive) for noted, alive in journal.seen] == [(((signal.SIGINT, "alice"),), True)]
+    assert [(noted.signals, alive) for noted, alive in journal.seen] == [(((signal.SIGUSR1, "alice"),), True)]
     assert (ended.state, ended.stopped_by) == (State.STOPPED, "alice")
