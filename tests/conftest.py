@@ -7,6 +7,7 @@ Warnings are errors (pyproject.toml).
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import structlog
 from structlog.typing import EventDict
 
 from tests.support.pki import TestPki
+
+# A shell's & lets what it starts ignore SIGINT, and that is inherited: programs that the tests start are to have it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
