@@ -84,18 +84,17 @@ async def many_short_jobs(jobd: JobdProgram, client: JobClient, count: int, seed
 
     async def kill() -> None:
         nonlocal kills
-        while len(ended) < count:
-            await client.workers()  # the server is up: from here on, at a random moment
-            await trio.sleep(rng.uniform(0, 1.5))
+        for moment in sorted(rng.choices(range(count), k=count // 10)):
+            while len(ended) < moment:  # any moment will do
+                await trio.sleep(0.002)
+            await trio.sleep(rng.uniform(0, 0.05))
             await trio.to_thread.run_sync(jobd.kill_server)
             kills += 1
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kill)
-        async with trio.open_nursery() as jobs:
-            for number in range(count):
-                jobs.start_soon(one, number)
-        nursery.cancel_scope.cancel()
+        for number in range(count):
+            nursery.start_soon(one, number)
     ran = {number: (marks / str(number)).read_text() for number in range(count)}
     check(set(ran.values()) == {"x\n"}, f"each of {count} jobs ran exactly once, through {kills} kills")
     check([ended[n].exit_code for n in range(count)] == codes, "each exit code is right")
