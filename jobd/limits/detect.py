@@ -1,0 +1,121 @@
+"""What this machine has to hold jobs with."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from jobd.limits.groups import PROCS, ControlGroups
+from jobd.limits.hierarchies import LEAF, Hierarchy, hierarchies
+from jobd.limits.processes import stat_of
+from jobd.limits.walk import Walk
+from jobd.worker.containment import Containment
+
+
+class Choice(enum.StrEnum):
+    """What an operator can ask for."""
+
+    AUTO = "auto"
+    CGROUP = "cgroup"
+    NONE = "none"
+
+
+KILLERS: Final = ("freezer", "pids", "memory", "cpu")
+"""The controllers of version 1 in whose hierarchy processes can be kept together, the best first."""
+
+
+def detect(name: str, choice: Choice = Choice.AUTO) -> Containment:
+    """The best that there is.
+
+    Args:
+        name: of the directory for this daemon's jobs in each hierarchy.
+
+    Raises:
+        OSError: control groups were asked for, and none can be made.
+    """
+    if choice is Choice.NONE:
+        return Walk()
+    found = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    groups = control_groups(name, found)
+    if groups is None and choice is Choice.CGROUP:
+        raise OSError(errno.EACCES, "no control group can be made here; see the documentation on delegation")
+    return groups or Walk()
+
+
+def control_groups(name: str, found: Sequence[Hierarchy]) -> ControlGroups | None:
+    """Control groups in those of the hierarchies that this process may use; None when there is none."""
+    usable = [usable for each in found if (usable := _usable(each, name)) is not None]
+    tree = next((each for each in usable if each.version == 2), None) or _version_1_tree(usable)
+    if tree is None:
+        return None
+    # Where both versions have a controller, which the kernel does not allow, the first would win.
+    return ControlGroups(tree, [each for each in usable if each != tree], name)
+
+
+def _version_1_tree(usable: Sequence[Hierarchy]) -> Hierarchy | None:
+    return next((each for killer in KILLERS for each in usable if killer in each.controllers), None)
+
+
+def _usable(hierarchy: Hierarchy, name: str) -> Hierarchy | None:
+    """The hierarchy with the controllers that can be used in it; None when no group can be made there."""
+    try:
+        (hierarchy.base / name).mkdir(exist_ok=True)
+        probe = hierarchy.base / name / "probe"
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+        if hierarchy.version == 1 or not hierarchy.controllers:
+            with contextlib.suppress(OSError):  # jobs are in it; else it is made when one comes
+                (hierarchy.base / name).rmdir()
+            return hierarchy
+    except OSError:
+        return None
+    try:
+        share_out(hierarchy, name)
+    except OSError:
+        return Hierarchy(2, frozenset(), hierarchy.base)
+    return hierarchy
+
+
+def share_out(hierarchy: Hierarchy, name: str) -> None:
+    """Let the groups of jobs have the controllers of a hierarchy of version 2.
+
+    Raises:
+        OSError: this process may not, or others than jobd's own are in the group that it began in.
+    """
+    share = " ".join(f"+{controller}" for controller in sorted(hierarchy.controllers))
+    control = hierarchy.base / "cgroup.subtree_control"
+    try:
+        control.write_text(share)
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+        _make_room(hierarchy.base)
+        control.write_text(share)
+    (hierarchy.base / name / "cgroup.subtree_control").write_text(share)
+
+
+def _make_room(base: Path) -> None:
+    """Move jobd's own processes into a group of their own, if they are the only ones in the group."""
+    pids = [int(pid) for pid in (base / PROCS).read_text().split()]
+    strangers = set(pids) - _our_own()
+    if strangers:
+        raise OSError(errno.EBUSY, "there are others than jobd's own processes in its control group")
+    leaf = base / LEAF
+    leaf.mkdir(exist_ok=True)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            (leaf / PROCS).write_text(str(pid))
+
+
+def _our_own() -> set[int]:
+    """This process, and those that it descends from: server, launcher, front, and in a container process 1."""
+    found, pid = set(), os.getpid()
+    while pid > 0 and (stat := stat_of(pid)) is not None:
+        found.add(pid)
+        pid = stat.parent
+    return found

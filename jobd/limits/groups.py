@@ -1,0 +1,226 @@
+"""Jobs in control groups: one for each job in each hierarchy that is of use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from jobd.limits.hierarchies import Hierarchy
+from jobd.limits.processes import member_of
+from jobd.limits.settings import OPTIONAL, holdable, settings, usage
+from jobd.worker.containment import Limits, Member, Usage
+
+PROCS: Final = "cgroup.procs"
+COUNTING: Final = frozenset({"memory", "blkio", "io", "cpuacct"})
+"""Controllers that count what a job uses; others are of use to a job that has their limit."""
+ROUNDS: Final = 1000
+"""Rounds of killing, where the kernel has no single call for it, before what is left is taken for unkillable."""
+
+
+class ControlGroups:
+    """A :class:`jobd.worker.containment.Containment` of control groups.
+
+    The job's processes are looked for, and killed, in one hierarchy (the tree): that of version 2, whose
+    ``cgroup.kill`` no fork escapes, or else the freezer's of version 1. The others hold limits and count.
+    """
+
+    def __init__(self, tree: Hierarchy, others: Sequence[Hierarchy], name: str) -> None:
+        """
+        Args:
+            name: the directory, in each hierarchy, that has the jobs of this daemon, and of no other.
+        """
+        self._tree = tree
+        self._all = [tree, *(other for other in others if _is_of_use(other, tree))]
+        self._name = name
+        self.limits = frozenset[str]().union(*(holdable(each.controllers) for each in self._all))
+        kinds = {each.version for each in self._all}
+        self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"
+        self.proof = "cgroup.events" if tree.version == 2 else "cgroup.procs"
+        self.weaknesses = _weaknesses(tree, self.limits)
+
+    def create(self, job_id: str, limits: Limits) -> ControlGroup:
+        """Make the groups of a new job. Asked again, they are the same.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        group = self._group(job_id)
+        try:
+            for each in self._all:
+                files = list(settings(limits, each.controllers, each.version))
+                if not files and each is not self._tree and not each.controllers & COUNTING:
+                    continue  # nothing to hold, nothing to count
+                directory = each.base / self._name / job_id
+                directory.mkdir(parents=True, exist_ok=True)
+                for file, value in files:
+                    _set(directory / file, value)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def find(self, job_id: str, pid: int) -> ControlGroup:
+        """The groups of a job that was started before."""
+        return self._group(job_id, pid)
+
+    def _group(self, job_id: str, pid: int = 0) -> ControlGroup:
+        directories = [each.base / self._name / job_id for each in self._all]
+        by_controller = {
+            controller: (each.version, directory)
+            for each, directory in zip(self._all, directories, strict=True)
+            for controller in each.controllers
+        }
+        by_controller["tree"] = (self._tree.version, directories[0])
+        return ControlGroup(directories, by_controller, pid)
+
+    def close(self) -> None:
+        """Remove the directories for this daemon's jobs, if no job is left."""
+        for each in self._all:
+            with contextlib.suppress(OSError):
+                (each.base / self._name).rmdir()
+
+    def sweep(self, jobs: frozenset[str]) -> int:
+        """Remove the groups of all jobs but these."""
+        left = {path.name for each in self._all for path in _children(each.base / self._name)} - jobs
+        for job_id in left:
+            self._group(job_id).remove()
+        return len(left)
+
+
+class ControlGroup:
+    """One job's groups, as :class:`jobd.worker.containment.Container`."""
+
+    def __init__(self, directories: Sequence[Path], controllers: Mapping[str, tuple[int, Path]], pid: int) -> None:
+        """
+        Args:
+            directories: in each hierarchy; the tree's first.
+            controllers: which version and which of them a controller has.
+            pid: the job's first process, if it is known: the session that others may have left.
+        """
+        self._directories = directories
+        self._controllers = controllers
+        self._tree = directories[0]
+        self._pid = pid
+
+    @property
+    def entrances(self) -> Sequence[str]:
+        return [str(directory / PROCS) for directory in self._directories if directory.exists()]
+
+    def began_with(self, pid: int) -> None:
+        """The job's first process is there."""
+        self._pid = pid
+
+    def members(self) -> list[Member]:
+        return [member for pid in self._pids() if (member := member_of(pid, self._pid)) is not None]
+
+    def signal(self, signum: int) -> None:
+        for pid in self._pids():
+            _signal(pid, signum)
+
+    def kill(self) -> None:
+        try:
+            (self._tree / "cgroup.kill").write_text("1")
+        except OSError:
+            self._kill_frozen()
+
+    def _kill_frozen(self) -> None:
+        """Without ``cgroup.kill``: no process of a frozen group can fork while it is killed."""
+        version, freezer = self._controllers.get("freezer", (0, self._tree))
+        for _ in range(ROUNDS):
+            with _frozen(freezer if version == 1 else None):
+                pids = list(self._pids())
+                for pid in pids:
+                    _signal(pid, signal.SIGKILL)
+            if not pids or all(member_of(pid, 0) is None for pid in pids):
+                return
+
+    def is_empty(self) -> bool:
+        """What the kernel says of the group and of those that the job made in it. Zombies have left it."""
+        try:
+            events = (self._tree / "cgroup.events").read_text()
+        except FileNotFoundError:
+            return all(member_of(pid, 0) is None for pid in self._pids())
+        return "populated 0" in events
+
+    def usage(self) -> Usage:
+        return usage(self._controllers)
+
+    def remove(self) -> None:
+        for directory in self._directories:
+            for path in reversed([directory, *_descendants(directory)]):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+    def _pids(self) -> Iterator[int]:
+        for directory in [self._tree, *_descendants(self._tree)]:
+            with contextlib.suppress(OSError):
+                yield from map(int, (directory / PROCS).read_text().split())
+
+
+@contextlib.contextmanager
+def _frozen(freezer: Path | None) -> Iterator[None]:
+    if freezer is None:
+        yield
+        return
+    state = freezer / "freezer.state"
+    with contextlib.suppress(OSError):
+        state.write_text("FROZEN")
+        until = time.monotonic() + 1
+        while state.read_text().strip() != "FROZEN" and time.monotonic() < until:
+            time.sleep(0.001)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            state.write_text("THAWED")
+
+
+def _signal(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)
+
+
+def _set(path: Path, value: str) -> None:
+    try:
+        path.write_text(value)
+    except OSError:
+        if path.name not in OPTIONAL:
+            raise
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return [path for path in directory.iterdir() if path.is_dir()]
+    except OSError:
+        return []
+
+
+def _descendants(directory: Path) -> list[Path]:
+    """The groups below, parents before their children. A job that may make groups makes as many as it likes."""
+    found: list[Path] = []
+    waiting = [directory]
+    while waiting:
+        below = _children(waiting.pop())
+        found += below
+        waiting += below
+    return found
+
+
+def _is_of_use(hierarchy: Hierarchy, tree: Hierarchy) -> bool:
+    """Beside a tree of version 2, which counts processor time and needs no freezer, fewer are."""
+    return bool(hierarchy.controllers - ({"freezer", "cpuacct"} if tree.version == 2 else {"freezer"}))
+
+
+def _weaknesses(tree: Hierarchy, limits: frozenset[str]) -> tuple[str, ...]:
+    found = []
+    if tree.version == 1:
+        found.append("emptiness is read from cgroup.procs, and killing takes several rounds")
+    missing = {"memory", "cpus", "cpu_weight", "processes"} - limits
+    if missing:
+        found.append(f"these limits cannot be held here: {', '.join(sorted(missing))}")
+    return tuple(found)

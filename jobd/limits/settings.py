@@ -1,0 +1,125 @@
+"""A job's limits, and what it used, as files of control groups of either version."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from jobd.worker.containment import Limits, Usage
+
+PERIOD: Final = 100_000
+"""Microseconds over which the share of processors is measured."""
+V1_SHARES_OF_100: Final = 1024
+"""cpu.shares of a group that has what others have."""
+
+
+def settings(limits: Limits, controllers: frozenset[str], version: int) -> Iterator[tuple[str, str]]:
+    """The files to write in a group of a hierarchy with these controllers, in this order."""
+    if limits.memory and "memory" in controllers:
+        yield from _memory(limits.memory, version)
+    if limits.cpus and "cpu" in controllers:
+        quota = max(1000, round(limits.cpus * PERIOD))
+        if version == 2:
+            yield "cpu.max", f"{quota} {PERIOD}"
+        else:
+            yield "cpu.cfs_period_us", str(PERIOD)
+            yield "cpu.cfs_quota_us", str(quota)
+    if limits.cpu_weight and "cpu" in controllers:
+        if version == 2:
+            yield "cpu.weight", str(limits.cpu_weight)
+        else:
+            yield "cpu.shares", str(max(2, limits.cpu_weight * V1_SHARES_OF_100 // 100))
+    if limits.processes and "pids" in controllers:
+        yield "pids.max", str(limits.processes)
+
+
+def _memory(limit: int, version: int) -> Iterator[tuple[str, str]]:
+    if version == 2:
+        yield "memory.max", str(limit)
+        yield "memory.swap.max", "0"
+        yield "memory.oom.group", "1"
+    else:
+        yield "memory.limit_in_bytes", str(limit)
+        yield "memory.memsw.limit_in_bytes", str(limit)
+
+
+OPTIONAL: Final = frozenset({"memory.swap.max", "memory.oom.group", "memory.memsw.limit_in_bytes"})
+"""Files that a kernel may lack (no swap accounting, an older one); the limit holds without them."""
+
+
+def holdable(controllers: frozenset[str]) -> frozenset[str]:
+    """The names of the limits that these controllers can hold."""
+    names = {"memory": ("memory",), "cpu": ("cpus", "cpu_weight"), "pids": ("processes",)}
+    return frozenset(name for controller in controllers for name in names.get(controller, ()))
+
+
+def usage(groups: Mapping[str, tuple[int, Path]]) -> Usage:
+    """What a job used.
+
+    Args:
+        groups: for each controller the version of its hierarchy and the job's directory in it.
+    """
+    return Usage(
+        cpu=_cpu(groups),
+        memory_peak=_peak(groups),
+        read=_io(groups, "rbytes", "Read"),
+        written=_io(groups, "wbytes", "Write"),
+        processes=_number(groups, "pids", "pids.current", "pids.current"),
+        out_of_memory=_out_of_memory(groups),
+    )
+
+
+def _cpu(groups: Mapping[str, tuple[int, Path]]) -> int | None:
+    counted = _number(groups, "cpuacct", "", "cpuacct.usage")
+    if counted is None:  # version 2 counts in every group, with no controller at all
+        microseconds = _fields(groups, "tree", "cpu.stat").get("usage_usec")
+        return None if microseconds is None else microseconds * 1000
+    return counted
+
+
+def _peak(groups: Mapping[str, tuple[int, Path]]) -> int | None:
+    return _number(groups, "memory", "memory.peak", "memory.max_usage_in_bytes")
+
+
+def _out_of_memory(groups: Mapping[str, tuple[int, Path]]) -> int:
+    version, _ = groups.get("memory", (0, None))
+    if not version:
+        return 0
+    return _fields(groups, "memory", "memory.events" if version == 2 else "memory.oom_control").get("oom_kill", 0)
+
+
+def _io(groups: Mapping[str, tuple[int, Path]], v2: str, v1: str) -> int | None:
+    if "io" in groups:
+        text = _text(groups["io"][1] / "io.stat")
+        if text is None:
+            return None
+        words = [word.partition("=") for word in text.split()]
+        return sum(int(value) for name, _, value in words if name == v2)
+    if "blkio" in groups:
+        text = _text(groups["blkio"][1] / "blkio.throttle.io_service_bytes_recursive")
+        if text is None:
+            return None
+        lines = [line.split() for line in text.splitlines()]
+        return sum(int(line[2]) for line in lines if len(line) == 3 and line[1] == v1)
+    return None
+
+
+def _number(groups: Mapping[str, tuple[int, Path]], controller: str, v2: str, v1: str) -> int | None:
+    version, directory = groups.get(controller, (0, Path()))
+    name = {0: "", 1: v1, 2: v2}[version]
+    text = _text(directory / name) if name else None
+    return int(text) if text is not None else None
+
+
+def _fields(groups: Mapping[str, tuple[int, Path]], controller: str, name: str) -> dict[str, int]:
+    _, directory = groups.get(controller, (0, Path()))
+    lines = [line.split() for line in (_text(directory / name) or "").splitlines()]
+    return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
+
+
+def _text(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return None

@@ -1,0 +1,118 @@
+"""Jobs without control groups: their processes are looked for in /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from jobd.limits.processes import ProcessStat, all_processes
+from jobd.worker.containment import Limits, Member, Usage
+
+ROUNDS: Final = 100
+"""Rounds of killing before what is left is taken for unkillable."""
+MARK: Final = "JOBD_JOB_ID"
+
+
+class Walk:
+    """A :class:`jobd.worker.containment.Containment` that needs nothing of the machine."""
+
+    name = "none"
+    proof = "/proc"
+    weaknesses: Sequence[str] = (
+        "a process that leaves the session, loses its parent and clears its environment is not found",
+        "a process that forks faster than /proc can be read may escape",
+        "memory, processors and number of processes are neither limited nor counted",
+    )
+    limits: frozenset[str] = frozenset()
+
+    def create(self, job_id: str, limits: Limits) -> WalkedJob:
+        """Nothing has to be made."""
+        return WalkedJob(job_id)
+
+    def find(self, job_id: str, pid: int) -> WalkedJob:
+        """The job that began with this process."""
+        job = WalkedJob(job_id)
+        job.began_with(pid)
+        return job
+
+    def close(self) -> None:
+        """Nothing was made."""
+
+    def sweep(self, jobs: frozenset[str]) -> int:
+        """Nothing is left behind."""
+        return 0
+
+
+class WalkedJob:
+    """One job, as :class:`jobd.worker.containment.Container`.
+
+    To it belong the processes of its session and group, those that have its id in their environment, those that were
+    found to belong to it before, and the children of all of these.
+    """
+
+    entrances: Sequence[str] = ()
+
+    def __init__(self, job_id: str) -> None:
+        self._mark = f"{MARK}={job_id}".encode()
+        self._pid = 0
+        self._known: set[tuple[int, int]] = set()
+
+    def began_with(self, pid: int) -> None:
+        """The job's first process is there."""
+        self._pid = pid
+
+    def members(self) -> list[Member]:
+        return [
+            Member(stat.pid, stat.parent, stat.command, bool(self._pid) and stat.session != self._pid)
+            for stat in self._find()
+        ]
+
+    def _find(self) -> list[ProcessStat]:
+        everyone = list(all_processes())
+        found = {stat.pid: stat for stat in everyone if self._is_ours(stat)}
+        grown = True
+        while grown:
+            children = [stat for stat in everyone if stat.parent in found and stat.pid not in found]
+            found.update((stat.pid, stat) for stat in children)
+            grown = bool(children)
+        self._known = {(stat.pid, stat.started) for stat in found.values()}
+        return list(found.values())
+
+    def _is_ours(self, stat: ProcessStat) -> bool:
+        if stat.pid == os.getpid():
+            return False
+        if (stat.pid, stat.started) in self._known:
+            return True
+        return (self._pid > 0 and self._pid in (stat.session, stat.group)) or self._is_marked(stat.pid)
+
+    def _is_marked(self, pid: int) -> bool:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 # thousands of times: no Path objects
+                return self._mark in file.read().split(b"\0")
+        except OSError:
+            return False
+
+    def signal(self, signum: int) -> None:
+        for stat in self._find():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(stat.pid, signum)
+
+    def kill(self) -> None:
+        before: set[tuple[int, int]] = set()
+        for _ in range(ROUNDS):
+            self.signal(signal.SIGKILL)
+            if self._known <= before:  # nobody new since the last round
+                return
+            before |= self._known
+
+    def is_empty(self) -> bool:
+        return not self._find()
+
+    def usage(self) -> Usage:
+        return Usage()
+
+    def remove(self) -> None:
+        """Nothing was made."""

@@ -1,0 +1,177 @@
+"""What holds a job's processes together, so that all of them can be found, limited, counted and ended.
+
+Implemented by ``jobd.limits``; used by the supervisor through :class:`jobd.worker.ports.Process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+CONTAINED: Final = ("memory", "cpus", "cpu_weight", "processes")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a job may use; 0 means no limit of its own.
+
+    Attributes:
+        memory: bytes, of all its processes together; beyond it the kernel kills them (swap does not count on top).
+        cpus: how many processors' time all its processes may take together, as 1.5.
+        cpu_weight: its share when processors are scarce, 1 to 10,000; 100 is what others have.
+        processes: how many processes and threads there may be at a time.
+        timeout: seconds that it may run.
+        output: bytes that are recorded.
+        open_files, core: RLIMIT_NOFILE and RLIMIT_CORE (getrlimit(2)).
+        nice: 0 to 19 (nice(2)).
+    """
+
+    memory: int = 0
+    cpus: float = 0.0
+    cpu_weight: int = 0
+    processes: int = 0
+    timeout: float = 0.0
+    output: int = 0
+    open_files: int = 0
+    core: int = 0
+    nice: int = 0
+
+    @property
+    def contained(self) -> frozenset[str]:
+        """The names of those that it takes a containment to hold."""
+        return frozenset(name for name in CONTAINED if getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process of a job.
+
+    Attributes:
+        command: its name (proc(5), comm); it can be anything that the job chose.
+        left_session: it had left the session that the job began in.
+    """
+
+    pid: int
+    parent: int
+    command: str
+    left_session: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job has used so far; None where nobody counts.
+
+    Attributes:
+        cpu: nanoseconds of processor time.
+        memory_peak: bytes, at the most.
+        read, written: bytes from and to block devices.
+        processes: now.
+        out_of_memory: processes that the kernel killed because the job's memory limit was reached.
+    """
+
+    cpu: int | None = None
+    memory_peak: int | None = None
+    read: int | None = None
+    written: int | None = None
+    processes: int | None = None
+    out_of_memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A process that was there when its job was to end.
+
+    Attributes:
+        signal: the last one that it was sent before it was gone; 0 when it is still there.
+    """
+
+    member: Member
+    signal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was there when a job was to end, what ended it, and how it is known that nothing is left.
+
+    Attributes:
+        processes: the first ones found, not more than :data:`MAX_RECEIPT`.
+        found: how many there were.
+        took: nanoseconds from the first signal until no process was left.
+        empty: none is left.
+        proof: as :attr:`Containment.proof`.
+    """
+
+    processes: tuple[Stopped, ...]
+    found: int
+    took: int
+    empty: bool
+    proof: str
+
+
+MAX_RECEIPT: Final = 100
+
+
+class Container(Protocol):
+    """What holds one job's processes. Everything here may block for a moment: call it in a thread."""
+
+    @property
+    def entrances(self) -> Sequence[str]:
+        """Files into which the job's first process writes "0" before it executes its program."""
+
+    def began_with(self, pid: int) -> None:
+        """The job's first process is there."""
+
+    def members(self) -> list[Member]:
+        """The processes that are alive. Zombies are not."""
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to each of them."""
+
+    def kill(self) -> None:
+        """SIGKILL to all of them; those that are forked meanwhile are not forgotten."""
+
+    def is_empty(self) -> bool:
+        """No process is alive."""
+
+    def usage(self) -> Usage:
+        """What was used."""
+
+    def remove(self) -> None:
+        """Leave nothing behind. Only when it is empty."""
+
+
+class Containment(Protocol):
+    """Makes containers."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    @property
+    def proof(self) -> str:
+        """How emptiness is proved, for the stop receipt."""
+
+    @property
+    def weaknesses(self) -> Sequence[str]:
+        """What it cannot do that the best one can, for people; none for that one."""
+
+    @property
+    def limits(self) -> frozenset[str]:
+        """The names of the limits (:class:`Limits`) that it can hold."""
+
+    def create(self, job_id: str, limits: Limits) -> Container:
+        """Make the container of a new job. Asked again, it is the same.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+
+    def find(self, job_id: str, pid: int) -> Container:
+        """The container of a job that was started before; ``pid`` is its first process."""
+
+    def close(self) -> None:
+        """Leave nothing behind, if no job is left."""
+
+    def sweep(self, jobs: frozenset[str]) -> int:
+        """Remove the empty containers of all jobs but these, which somebody left; returns how many."""

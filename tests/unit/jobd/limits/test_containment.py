@@ -1,0 +1,255 @@
+"""Whatever holds a job's processes finds all of them, ends all of them, and says so truly.
+
+The same rules for each kind: control groups with a tree of version 2, with one of version 1, and none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobd.limits.detect import Choice, control_groups, detect
+from jobd.limits.hierarchies import Hierarchy, hierarchies
+from jobd.limits.processes import stat_of
+from jobd.limits.walk import Walk
+from jobd.worker.containment import Containment, Limits
+from tests.support.jobs import processes_with
+
+SECONDS = 20
+DAEMON = f"jobd-test-{os.getpid()}"
+
+
+def present() -> list[Hierarchy]:
+    return hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+
+
+def remove_all(name: str) -> None:
+    """Remove what a test's containment made for the daemon as a whole."""
+    for hierarchy in present():
+        with contextlib.suppress(OSError):
+            (hierarchy.base / name).rmdir()
+
+
+@pytest.fixture(params=["v2", "v1", "none"])
+def containment(request: pytest.FixtureRequest) -> Iterator[Containment]:
+    """One of each kind, if this machine lets us."""
+    if request.param == "none":
+        yield Walk()
+        return
+    wanted = 2 if request.param == "v2" else 1
+    found = control_groups(DAEMON, [each for each in present() if each.version == wanted])
+    if found is None:
+        pytest.skip(f"needs control groups of version {wanted} in which this user may make some: root, or delegation")
+    try:
+        yield found
+    finally:
+        found.sweep(frozenset())
+        remove_all(DAEMON)
+
+
+@pytest.fixture
+def run(containment: Containment) -> Iterator[Callable[[str], tuple[subprocess.Popen[bytes], str]]]:
+    """Start a script in a container; gives its process and the job id. It says something when it is where it wants."""
+    started: list[tuple[subprocess.Popen[bytes], str]] = []
+
+    def start(script: str) -> tuple[subprocess.Popen[bytes], str]:
+        job_id = str(uuid.uuid4())
+        container = containment.create(job_id, Limits())
+        entrances = "; ".join(f"echo 0 > {entrance}" for entrance in container.entrances) or ":"
+        process = subprocess.Popen(
+            ["sh", "-c", f'{entrances}; exec sh -c "$0"', script],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "JOBD_JOB_ID": job_id},
+        )
+        started.append((process, job_id))
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return process, job_id
+
+    yield start
+    for process, job_id in started:
+        with process:
+            for pid in processes_with(f"JOBD_JOB_ID={job_id}"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that comes soon."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+TREES = {
+    "one process": "echo ready; exec sleep 1000",
+    "children": "sleep 1000 & sleep 1000 & echo ready; wait",
+    "deaf to SIGTERM": "trap '' TERM; echo ready; while :; do sleep 1000; done",
+    "a double fork in a session of its own": "setsid sh -c 'setsid sleep 1000 & exit' ; echo ready; exec sleep 1000",
+    "an orphan only": "setsid setsid sleep 1000 > /dev/null & sleep 0.2; echo ready",
+    "stopped": "sleep 1000 & kill -STOP $!; echo ready; wait",
+    "without descriptors": f"exec {sys.executable} -c \"import os,time; print('ready',flush=True); "
+    'os.closerange(0,100); time.sleep(1000)"',
+}
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_kill_leaves_nobody(
+    containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]], tree: str
+) -> None:
+    """Whatever the tree: found before, and gone after; the container says so, and /proc agrees."""
+    process, job_id = run(TREES[tree])
+    if "orphan" in tree:
+        process.wait()
+    container = containment.find(job_id, process.pid)
+    members = container.members()
+    assert members
+    assert not container.is_empty()
+    if "double fork" in tree or "orphan" in tree:
+        assert any(member.left_session for member in members)
+    container.kill()
+    process.wait()
+    until(container.is_empty)
+    assert processes_with(f"JOBD_JOB_ID={job_id}") == []
+    assert container.members() == []
+    container.remove()
+
+
+def test_members_are_told_with_name_and_parent(
+    containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]]
+) -> None:
+    """As the kernel has them."""
+    process, job_id = run("sleep 1000 & echo ready; wait")
+    container = containment.find(job_id, process.pid)
+    until(lambda: {member.command for member in container.members()} == {"sh", "sleep"})
+    members = {member.command: member for member in container.members()}
+    assert members["sh"].pid == process.pid
+    assert members["sleep"].parent == process.pid
+    assert not members["sleep"].left_session
+
+
+def test_a_signal_reaches_each(
+    containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]]
+) -> None:
+    """Those that left the session too."""
+    process, job_id = run("setsid sleep 1000 & sleep 1000 & echo ready; wait")
+    container = containment.find(job_id, process.pid)
+    until(lambda: len(container.members()) == 3)
+    container.signal(signal.SIGTERM)
+    process.wait()
+    until(container.is_empty)
+
+
+def test_a_fork_bomb_ends(containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]]) -> None:
+    """With a limit of processes, as bombs are to have; without control groups, a small one that forks on."""
+    bomb = "for i in 1 2 3 4 5; do (while :; do (sleep 0.01 &) ; sleep 0.005; done) & done; echo ready; wait"
+    process, job_id = run(bomb)
+    container = containment.find(job_id, process.pid)
+    end = time.monotonic() + SECONDS
+    while not container.is_empty():
+        assert time.monotonic() < end
+        container.kill()
+    process.wait()
+    assert processes_with(f"JOBD_JOB_ID={job_id}") == []
+
+
+def test_the_limit_of_processes_holds(containment: Containment) -> None:
+    """Where it can be held, the kernel refuses to fork beyond it."""
+    if "processes" not in containment.limits:
+        pytest.skip(f"{containment.name} has no controller for it here")
+    container = containment.create(str(uuid.uuid4()), Limits(processes=5))
+    entrances = "; ".join(f"echo 0 > {entrance}" for entrance in container.entrances)
+    script = f"{entrances}; for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done"
+    with subprocess.Popen(["sh", "-c", script], stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert b"fork" in process.stderr.readline()
+        assert 1 <= len(container.members()) <= 5
+        container.kill()
+    until(container.is_empty)
+    container.remove()
+
+
+def test_running_out_of_memory_is_told_apart(containment: Containment) -> None:
+    """Where memory is limited, the kernel's kill is counted; a SIGKILL of somebody else is not."""
+    if "memory" not in containment.limits:
+        pytest.skip(f"{containment.name} has no controller for it here")
+    counts = []
+    for script in ("x = bytearray(100_000_000)", "import os; os.kill(os.getpid(), 9)"):
+        container = containment.create(str(uuid.uuid4()), Limits(memory=30_000_000))
+        entrances = "; ".join(f"echo 0 > {entrance}" for entrance in container.entrances)
+        done = subprocess.run(["sh", "-c", f'{entrances}; exec {sys.executable} -c "$0"', script], check=False)
+        assert done.returncode == -signal.SIGKILL
+        usage = container.usage()
+        assert usage.memory_peak is not None
+        assert usage.cpu
+        counts.append(usage.out_of_memory > 0)
+        until(container.is_empty)
+        container.remove()
+    assert counts == [True, False]
+
+
+def test_nothing_is_left_of_what_was_removed(containment: Containment) -> None:
+    """Groups that the job made in its own included; and a sweep removes what a crash left."""
+    containers = [containment.create(str(uuid.uuid4()), Limits()) for _ in range(3)]
+    entrances = containers[0].entrances
+    for entrance in entrances:
+        (Path(entrance).parent / "own" / "deeper").mkdir(parents=True)
+    containers[0].remove()
+    left = containment.sweep(frozenset())
+    assert left == (2 if entrances else 0)
+    for container in containers:
+        assert not any(Path(entrance).exists() for entrance in container.entrances)
+
+
+def test_what_this_machine_has_is_found() -> None:
+    """Control groups if some can be made, else /proc; never an error unless groups were demanded."""
+    name = f"{DAEMON}-detect"
+    try:
+        assert detect(name, Choice.NONE).name == "none"
+        found = detect(name)
+        assert found.name in ("cgroup v1", "cgroup v2", "cgroup v1 and v2", "none")
+        if found.name != "none":
+            assert detect(name, Choice.CGROUP).name == found.name
+    finally:
+        remove_all(name)
+
+
+def test_where_we_are_is_read_from_proc() -> None:
+    """Mount points with odd names, parts of a hierarchy (containers), and a group of jobd's own beside the jobs."""
+    mountinfo = (
+        "31 1 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
+        "36 31 0:33 /docker/abc /sys/fs/cgroup/cpu\\040acct rw - cgroup cgroup rw,cpu,cpuacct\n"
+        "37 31 0:34 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
+        "41 31 0:38 / /nowhere/unified rw - cgroup2 cgroup2 rw\n"
+    )
+    membership = "3:cpu,cpuacct:/docker/abc/x\n1:name=systemd:/y\n0::/system.slice/jobd.service/supervisor\n"
+    found = hierarchies(mountinfo, membership)
+    assert found == [
+        Hierarchy(1, frozenset({"cpu", "cpuacct"}), Path("/sys/fs/cgroup/cpu acct/x")),
+        Hierarchy(2, frozenset(), Path("/nowhere/unified/system.slice/jobd.service")),
+    ]
+
+
+def test_a_command_can_have_any_name(tmp_path: Path) -> None:
+    """Parentheses and spaces in it do not move the fields."""
+    program = tmp_path / ") S 1 (x"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "1000"]) as process:
+        try:
+            until(lambda: (stat := stat_of(process.pid)) is not None and stat.command != "python")
+            stat = stat_of(process.pid)
+            assert stat is not None
+            assert stat.parent == os.getpid()
+        finally:
+            process.kill()
