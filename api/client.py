@@ -37,6 +37,7 @@ from api.messages import (
     Job,
     JobSpec,
     JobState,
+    Limits,
     ListRequest,
     ListWorkersRequest,
     ListWorkersResponse,
@@ -45,6 +46,7 @@ from api.messages import (
     QueryRequest,
     SignalRequest,
     StartRequest,
+    StopMode,
     StopRequest,
     StreamRequest,
     StreamResponse,
@@ -108,25 +110,29 @@ class JobClient:
         name: str = "",
         env: Mapping[str, str] | None = None,
         cwd: str = "",
+        limits: Limits | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
 
         Args:
+            limits: what it may use, beside what the server is set to.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
             RpcError: as the server answered.
         """
-        spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd)
+        spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits)
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 
-    async def stop(self, job_id: str, *, grace: float | None = None) -> Job:
-        """End a job; returns when no process of its group is left.
+    async def stop(self, job_id: str, *, grace: float | None = None, signum: int = 0, main_only: bool = False) -> Job:
+        """End a job; returns when no process of it is left, with the receipt.
 
         Args:
-            grace: seconds from SIGTERM to SIGKILL; the server's default when None.
+            grace: seconds from the first signal to SIGKILL; the server's default when None.
+            signum: the first signal; SIGTERM when 0.
+            main_only: the first signal is for the main process alone.
 
         Raises:
             InvalidArgumentError: the grace is negative (said here: betterproto writes a negative part of a second
@@ -138,11 +144,16 @@ class JobClient:
                 reason="INVALID_REQUEST",
                 violations=(FieldViolation("grace_period", "is negative"),),
             )
-        request = StopRequest(job_id=job_id, grace_period=None if grace is None else timedelta(seconds=grace))
+        request = StopRequest(
+            job_id=job_id,
+            grace_period=None if grace is None else timedelta(seconds=grace),
+            signal=signum,
+            mode=StopMode["MAIN" if main_only else "GROUP"],
+        )
         return (await self._call(methods.STOP, request)).job
 
     async def signal(self, job_id: str, signum: int) -> Job:
-        """Send a signal to the process group of a running job."""
+        """Send a signal to all processes of a running job."""
         return (await self._call(methods.SIGNAL, SignalRequest(job_id, signum))).job
 
     async def delete(self, job_id: str) -> None:

@@ -10,14 +10,18 @@ The table's name is the job's name, unless it has a ``name`` of its own.
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import read_toml
+from jobcli.commands._command import size
 
-KEYS: Final = ("argv", "name", "env", "cwd")
+LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
+FRACTIONS: Final = ("timeout", "cpus")
+KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class JobEntry:
     name: str
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
+    limits: dict[str, float] = field(default_factory=dict)
 
 
 def read(path: Path) -> list[JobEntry]:
@@ -56,4 +61,17 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     own_name, cwd = table.get("name", name), table.get("cwd", "")
     if not isinstance(own_name, str) or not isinstance(cwd, str):
         raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
-    return JobEntry(argv, own_name, env, cwd)
+    limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
+    return JobEntry(argv, own_name, env, cwd, limits)
+
+
+def _number(path: Path, name: str, key: str, value: Any) -> float:
+    """A limit: a number, or a size as on the command line."""
+    if isinstance(value, str) and key in ("memory", "output", "core"):
+        try:
+            return size(value)
+        except ArgumentTypeError as exc:
+            raise ConfigError(f"{path}: [{name}] has a {key} that is no size: {exc}") from exc
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (key not in FRACTIONS and value != int(value)):
+        raise ConfigError(f"{path}: [{name}] has a {key} that is not a number: {value!a}")
+    return value if key in FRACTIONS else int(value)

@@ -73,7 +73,80 @@ def job_facts(job: Job) -> dict[str, Any]:
         "ended_at": _time(job.ended_at),
         "output_bytes": job.output_bytes,
         "dropped_bytes": job.dropped_bytes,
+        "limits": _limits(job),
+        "usage": _usage(job),
+        "stop_receipt": _receipt(job),
     }
+
+
+def _limits(job_: Job) -> dict[str, Any] | None:
+    """The limits that hold, by their names in the contract; a time in seconds."""
+    limits = job_.spec.limits
+    if limits is None:
+        return None
+    facts = {
+        "memory_bytes": limits.memory_bytes,
+        "cpus": limits.cpus,
+        "cpu_weight": limits.cpu_weight,
+        "processes": limits.processes,
+        "timeout": limits.timeout.total_seconds(),
+        "output_bytes": limits.output_bytes,
+        "open_files": limits.open_files,
+        "core_bytes": limits.core_bytes,
+        "nice": limits.nice,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _usage(job_: Job) -> dict[str, Any] | None:
+    usage = job_.usage
+    if usage is None:
+        return None
+    facts = {
+        "cpu_seconds": usage.cpu_time.total_seconds() if usage.cpu_time is not None else None,
+        "memory_peak_bytes": usage.memory_peak_bytes,
+        "read_bytes": usage.read_bytes,
+        "written_bytes": usage.written_bytes,
+        "processes": usage.processes,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _receipt(job_: Job) -> dict[str, Any] | None:
+    receipt = job_.stop_receipt
+    if receipt is None:
+        return None
+    return {
+        "found": receipt.found,
+        "seconds": receipt.took.total_seconds(),
+        "empty": receipt.empty,
+        "proof": receipt.proof,
+        "processes": [
+            {
+                "pid": each.pid,
+                "parent_pid": each.parent_pid,
+                "command": each.command,
+                "left_session": each.left_session,
+                "signal": each.signal,
+            }
+            for each in receipt.processes
+        ],
+    }
+
+
+def receipt(job_: Job) -> None:
+    """Print what a stop found and ended, a line for all and a line for each process."""
+    receipt_ = job_.stop_receipt
+    if receipt_ is None:
+        return
+    left = f"nothing is left ({receipt_.proof})" if receipt_.empty else f"SOME ARE LEFT ({receipt_.proof})"
+    line(f"  {receipt_.found} processes in {receipt_.took.total_seconds():.3f} s; {left}")
+    for each in receipt_.processes:
+        how = "is still there" if each.signal is None else f"ended after {_signal(each.signal)}"
+        escaped = ", had left the session" if each.left_session else ""
+        line(f"  {each.pid:>8}  {each.command:15}  {how}{escaped}")
+    if receipt_.found > len(receipt_.processes):
+        line(f"  … and {receipt_.found - len(receipt_.processes)} more")
 
 
 def verdict_facts(verdict: Verdict) -> dict[str, Any]:
@@ -96,6 +169,8 @@ def worker_facts(worker: Worker) -> dict[str, Any]:
         "slots": worker.slots,
         "running": worker.running,
         "containment": worker.containment,
+        "weaknesses": worker.weaknesses,
+        "limits": worker.limits,
         "jobs": [job_facts(job) for job in worker.jobs],
     }
 
@@ -113,9 +188,14 @@ def job(job_: Job) -> None:
     facts["env"] = " ".join(f"{key}={shlex.quote(value)}" for key, value in job_.spec.env.items())
     if job_.signal is not None:
         facts["signal"] = f"{job_.signal} ({_signal(job_.signal)})"
+    for key in ("limits", "usage"):
+        if facts[key]:
+            facts[key] = ", ".join(f"{name} {value}" for name, value in facts[key].items())
+    del facts["stop_receipt"]
     for key, value in facts.items():
         if value is not None and value is not False and value != "":
             line(f"{key + ':':15}{value}")
+    receipt(job_)
 
 
 def jobs(list_: Iterable[Job]) -> None:
@@ -146,6 +226,9 @@ def workers(list_: Sequence[Worker], pending: int) -> None:
         rows.append((worker.name, str(worker.running), str(worker.slots), worker.containment, running))
     table(rows)
     line(f"{pending} pending")
+    for worker in list_:
+        for weakness in worker.weaknesses:
+            line(f"{worker.name}: {weakness}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:

@@ -44,6 +44,7 @@ class Config:
         "bytes of output that are kept of all jobs together; what ended first goes first", "BYTES", 64 * 2**30
     )
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
+    containment: str = _setting("what holds a job's processes together: auto, cgroup or none", "KIND", "auto")
     stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(
@@ -54,7 +55,10 @@ class Config:
 
 
 FIELDS: Final = {f.name: f for f in dataclasses.fields(Config)}
-LEVELS: Final = ("debug", "info", "warning", "error")
+CHOICES: Final = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "containment": ("auto", "cgroup", "none"),
+}
 
 
 def key_of(name: str) -> str:
@@ -135,8 +139,9 @@ def _convert(name: str, value: Any, where: str) -> Any:
     minimum = FIELDS[name].metadata["minimum"]
     if isinstance(converted, (int, float)) and not isinstance(converted, bool) and not minimum <= converted < 2**63:
         raise ConfigError(f"{where}: {value!a} is not between {minimum:g} and {2**63 - 1}")
-    if name == "log_level" and converted not in LEVELS:
-        raise ConfigError(f"{where}: {value!a} is not one of {', '.join(LEVELS)}")
+    choices = CHOICES.get(name)
+    if choices and converted not in choices:
+        raise ConfigError(f"{where}: {value!a} is not one of {', '.join(choices)}")
     return converted
 
 

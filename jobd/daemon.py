@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+import structlog
 import trio
 
 from api.address import parse_address
@@ -31,6 +33,7 @@ from jobd.config import Config
 from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
+from jobd.limits.detect import Choice, detect
 from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
@@ -45,9 +48,12 @@ from jobd.storage.directory import Held, HeldError, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
+from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
 from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +100,15 @@ async def run(
     """
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
     check_server_certificate(config.cert, datetime.now(UTC))
-    if launcher_fd is None:
-        await _run(config, context, LocalLauncher(), None, task_status)
-        return
-    async with open_link(launcher_fd) as link:
-        await _run(config, context, link, link, task_status)
+    containment = await trio.to_thread.run_sync(_containment, config)
+    try:
+        if launcher_fd is None:
+            await _run(config, context, LocalLauncher(containment), None, task_status)
+            return
+        async with open_link(launcher_fd, containment) as link:
+            await _run(config, context, link, link, task_status)
+    finally:
+        containment.close()
 
 
 async def _run(
@@ -157,6 +167,10 @@ async def _run(
                         await _acknowledge(link, store)
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
+                    held_by = launcher.containment
+                    log.info("jobs are held together", by=held_by.name, weaknesses=list(held_by.weaknesses))
+                    live = frozenset(job.id for view in broker.workers() for job in view.jobs)
+                    await trio.to_thread.run_sync(held_by.sweep, live)
                     try:
                         daemon = Daemon.of(listener, draining, link.ready if link else lambda: None)
                         await _serve(config, listener, context, handler, daemon, draining, task_status)
@@ -165,6 +179,21 @@ async def _run(
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError
+
+
+def _containment(config: Config) -> Containment:
+    """What is to hold the jobs together.
+
+    Raises:
+        ConfigError: what was asked for cannot be had.
+    """
+    # Two daemons on one machine have different state directories, and one has the same after a restart.
+    name = f"jobd-{zlib.crc32(os.fsencode(config.state.absolute())):08x}"
+    try:
+        found = detect(name, Choice(config.containment))
+    except OSError as exc:
+        raise ConfigError(f"--containment {config.containment}: {exc.strerror}") from exc
+    return found
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
 
 from api.client import JobClient
 from api.errors import ConfigError
+from api.messages import Limits
 
 Parser = argparse.ArgumentParser
 Subparsers = Any  # argparse has no public name for what add_subparsers() gives
@@ -21,7 +23,35 @@ def add_job_arguments(parser: Parser) -> None:
         "--env", action="append", default=[], metavar="K=V", help="an environment variable; may be given again"
     )
     parser.add_argument("--cwd", default="", metavar="D", help="the working directory, absolute (default: /)")
+    limits = parser.add_argument_group(
+        "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
+    )
+    limits.add_argument("--timeout", type=seconds, metavar="SECONDS", help="how long it may run; then it is stopped")
+    limits.add_argument("--memory", type=size, metavar="SIZE", help="memory of all its processes together")
+    limits.add_argument("--cpus", type=float, metavar="N", help="processors' time that it may take, as 1.5")
+    limits.add_argument("--cpu-weight", type=COUNT, metavar="N", help="its share of scarce processors (100: usual)")
+    limits.add_argument("--processes", type=COUNT, metavar="N", help="processes and threads at a time")
+    limits.add_argument("--output", type=size, metavar="SIZE", help="output that is recorded")
+    limits.add_argument("--open-files", type=COUNT, metavar="N", help="open files of each of its processes")
+    limits.add_argument("--core", type=size, metavar="SIZE", help="size of a core dump")
+    limits.add_argument("--nice", type=COUNT, metavar="N", help="how nice it is to others, 0 to 19")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ARG…", help="what to run")
+
+
+def limits_of(given: Mapping[str, Any]) -> Limits | None:
+    """The limits among the arguments, or among the keys of a job in a file; None when there are none."""
+    limits = Limits(
+        memory_bytes=given.get("memory") or 0,
+        cpus=given.get("cpus") or 0.0,
+        cpu_weight=given.get("cpu_weight") or 0,
+        processes=given.get("processes") or 0,
+        timeout=timedelta(seconds=given.get("timeout") or 0),
+        output_bytes=given.get("output") or 0,
+        open_files=given.get("open_files") or 0,
+        core_bytes=given.get("core") or 0,
+        nice=given.get("nice") or 0,
+    )
+    return limits if limits != Limits() else None
 
 
 def environment_of(pairs: list[str]) -> dict[str, str]:
@@ -70,6 +100,19 @@ def seconds(text: str) -> float:
     if not 0 <= value <= 366 * 86400:
         raise argparse.ArgumentTypeError(f"{text!a} is not a number of seconds between 0 and a year")
     return value
+
+
+def size(text: str) -> int:
+    """A number of bytes for argparse, perhaps with K, M or G behind it (1024, 1024², 1024³)."""
+    number, factor = text, 1
+    if text[-1:].upper() in _UNITS:
+        number, factor = text[:-1], _UNITS[text[-1].upper()]
+    if not (number.isascii() and number.isdigit() and int(number[:20]) * factor < 2**62 and len(number) < 20):
+        raise argparse.ArgumentTypeError(f"{text!a} is not a size: a whole number, perhaps with K, M or G behind it")
+    return int(number) * factor
+
+
+_UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def whole(highest: int) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""``jobcli signal``: send a signal to a job's process group."""
+"""``jobcli signal``: send a signal to a job's processes."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ import argparse
 from api.client import JobClient
 from jobcli import render
 from jobcli.commands._command import Parser, seconds
+from jobcli.commands.signal import number_of
 
-HELP = "end jobs; answers when no process of them is left"
+HELP = "end jobs; answers when no process of them is left, with what was found and ended"
 
 
 def configure(parser: Parser) -> None:
@@ -16,14 +17,19 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--grace", type=seconds, metavar="SECONDS", help="from SIGTERM to SIGKILL (default: as the server is set)"
     )
+    parser.add_argument("--signal", default="0", metavar="SIGNAL", help="sent first, instead of TERM")
+    parser.add_argument(
+        "--mode", choices=("group", "main"), default="group", help="who gets it; SIGKILL is for all (default: group)"
+    )
     parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
     for job_id in args.ids:
-        job = await client.stop(job_id, grace=args.grace)
+        job = await client.stop(job_id, grace=args.grace, signum=number_of(args.signal), main_only=args.mode == "main")
         if args.json:
             render.as_json(render.job_facts(job))
         else:
             render.line(f"{job.id}  {render.state_name(job.state)}: {job.message}")
+            render.receipt(job)
     return 0

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from jobd.broker.lost import lost_job
-from jobd.broker.placement import Load, choose
+from jobd.broker.placement import Load, check_held, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry, WorkerView
 from jobd.worker.errors import (
@@ -28,6 +28,7 @@ from jobd.worker.errors import (
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Follower, Journal, Start
+from jobd.worker.supervisor import Stop
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +76,7 @@ class Broker:
             WorkerError: no new jobs are taken (:meth:`refuse_new`).
         """
         spec.check()
+        check_held(spec, list(self._workers.values()))
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
             entry = await self._accept(spec, by, request_id)
@@ -122,9 +124,7 @@ class Broker:
 
     def _again(self, recorded: Job, job: Job) -> Entry:
         """A request that came before: the same job, if it is the same request."""
-        differs = [
-            name for name in ("argv", "name", "env", "cwd") if getattr(recorded.spec, name) != getattr(job.spec, name)
-        ]
+        differs = recorded.spec.differences(job.spec)
         if recorded.started_by != job.started_by:
             differs.insert(0, "principal")
         if differs:
@@ -206,7 +206,11 @@ class Broker:
         Raises:
             InvalidIdError, JobNotFoundError, AmbiguousIdError: the reference names no job, or more than one.
         """
-        return (await self._registry.find(reference)).present()
+        entry = await self._registry.find(reference)
+        job = entry.present()
+        if entry.worker and entry.begun.is_set() and not job.state.terminal:
+            return replace(job, usage=await entry.worker.usage(job.id))
+        return job
 
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """A page of all jobs, newest first; each with the number that the next page starts below."""
@@ -215,10 +219,7 @@ class Broker:
     def workers(self) -> list[WorkerView]:
         """The workers with the jobs they have."""
         live = sorted(self._registry.live, key=lambda entry: entry.cell.job.created_at)
-        return [
-            WorkerView(worker.name, worker.slots, [each.present() for each in live if each.worker is worker])
-            for worker in self._workers.values()
-        ]
+        return [WorkerView.of(worker, live) for worker in self._workers.values()]
 
     @property
     def pending(self) -> int:
@@ -260,7 +261,7 @@ class Broker:
         following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
         return await following, entry.cell.ended
 
-    async def stop(self, reference: str, *, by: str, grace: float | None) -> Job:
+    async def stop(self, reference: str, how: Stop) -> Job:
         """End a job; returns when no process of it is left. One that has ended is returned as it is.
 
         Raises:
@@ -271,13 +272,13 @@ class Broker:
         if entry in self._queue:
             self._queue.remove(entry)  # meanwhile it must not be handed out
             with trio.CancelScope(shield=True):
-                await self._end_pending(entry, by)
+                await self._end_pending(entry, how.by)
         elif (worker := await entry.active_worker()) is not None:
-            return await worker.stop(entry.cell.job.id, by=by, grace=grace)
+            return await worker.stop(entry.cell.job.id, how)
         return await entry.cell.ended()
 
     async def signal(self, reference: str, signum: int, *, by: str) -> Job:
-        """Send a signal to a job's process group.
+        """Send a signal to a job's processes.
 
         Raises:
             JobNotRunningError: there is no process to send it to.

@@ -1,9 +1,14 @@
-"""Which worker a job goes to: a pure function."""
+"""Which worker a job goes to, and whether there is one for it at all: pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from api.errors import FieldViolation
+from jobd.broker.ports import Worker
+from jobd.worker.errors import InvalidSpecError
+from jobd.worker.job import LIMITS, JobSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +28,17 @@ def choose(workers: Sequence[Load]) -> str | None:
     """The worker with the smallest part of its slots taken (the first of equals), or None when none is free."""
     free = [worker for worker in workers if worker.free > 0]
     return min(free, key=lambda worker: worker.running / worker.slots).name if free else None
+
+
+def check_held(spec: JobSpec, workers: Sequence[Worker]) -> None:
+    """See that some worker has the means to hold the limits that a job asks for.
+
+    Raises:
+        InvalidSpecError: none has; it names those that the first one cannot hold.
+    """
+    missing = [spec.limits.contained - worker.containment.limits for worker in workers]
+    if missing and all(missing):
+        why = "cannot be held here: 'jobcli workers' shows what can"
+        raise InvalidSpecError(
+            tuple(FieldViolation(f"spec.limits.{LIMITS[name][0]}", why) for name in sorted(missing[0]))
+        )

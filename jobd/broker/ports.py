@@ -7,9 +7,11 @@ from typing import Protocol
 
 import trio
 
+from jobd.worker.containment import Containment, Usage
 from jobd.worker.job import Ended, Job, JobCell
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Follower, Journal, Start
+from jobd.worker.supervisor import Stop
 
 
 class Worker(Protocol):
@@ -25,17 +27,24 @@ class Worker(Protocol):
     def launcher(self) -> str:
         """Which launcher makes its processes (the machine's boot, a slash, the launcher)."""
 
+    @property
+    def containment(self) -> Containment:
+        """What holds its jobs' processes together."""
+
     def adopt(self, cell: JobCell) -> trio.Event | None:
         """Take up a job that runs already; the event as for :meth:`begin`. None when no process of it is known."""
 
     def begin(self, cell: JobCell) -> trio.Event:
         """Take a job that is starting; the event is set when its process runs, or could not be started."""
 
-    async def stop(self, job_id: str, *, by: str, grace: float | None) -> Job:
+    async def stop(self, job_id: str, how: Stop) -> Job:
         """End a job; returns when no process is left."""
 
     async def signal(self, job_id: str, signum: int, *, by: str) -> Job:
-        """Send a signal to a job's process group."""
+        """Send a signal to a job's processes."""
+
+    async def usage(self, job_id: str) -> Usage | None:
+        """What the job has used so far."""
 
     async def stream(self, job_id: str, start: Start) -> Follower:
         """Follow a job's output."""

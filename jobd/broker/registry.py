@@ -12,6 +12,7 @@ import trio
 
 from jobd.broker.ids import FULL, canonical
 from jobd.broker.ports import Store, Worker
+from jobd.worker.containment import Containment
 from jobd.worker.errors import AmbiguousIdError, JobNotFoundError
 from jobd.worker.job import Job, JobCell
 from jobd.worker.lifecycle import State
@@ -58,6 +59,13 @@ class WorkerView:
     name: str
     slots: int
     jobs: list[Job]
+    containment: Containment
+
+    @classmethod
+    def of(cls, worker: Worker, live: Sequence[Entry]) -> WorkerView:
+        """The view of one worker, given all jobs that have not ended."""
+        jobs = [entry.present() for entry in live if entry.worker is worker]
+        return cls(worker.name, worker.slots, jobs, worker.containment)
 
 
 class Registry:

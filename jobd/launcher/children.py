@@ -56,11 +56,26 @@ class Child:
         os.close(self.err)
 
 
-def spawn(argv: list[str], env: dict[str, str], cwd: str, nofile: tuple[int, int]) -> Child:
-    """Fork a child that leads a session of its own and executes ``argv``, stdin from /dev/null.
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a child is to become.
 
-    Args:
-        nofile: the limit on open files that the child gets (soft, hard); ours may be higher.
+    Attributes:
+        enter: files into which it writes "0" first: cgroup.procs of the groups that are to hold it.
+        limits: resource limits (getrlimit(2)), by number: soft and hard.
+        nice: how much nicer than we are.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    enter: list[str]
+    limits: dict[int, tuple[int, int]]
+    nice: int
+
+
+def spawn(program: Program) -> Child:
+    """Fork a child that leads a session of its own and executes a program, stdin from /dev/null.
 
     Raises:
         OSError: there are no more processes or descriptors; nothing is left behind.
@@ -78,7 +93,7 @@ def spawn(argv: list[str], env: dict[str, str], cwd: str, nofile: tuple[int, int
         _enlarge(err)
         pid = os.fork()
         if pid == 0:
-            _become(argv, env, cwd, nofile, out_job, err_job, reporting)
+            _become(program, out_job, err_job, reporting)
         opened.pop_all()
         return Child(pid, out, err, report)
 
@@ -88,9 +103,7 @@ def _enlarge(pipe: int) -> None:
         fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_SIZE)
 
 
-def _become(
-    argv: list[str], env: dict[str, str], cwd: str, nofile: tuple[int, int], out: int, err: int, report: int
-) -> NoReturn:
+def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
     """In the child: become the program, or tell why not. Never returns, whatever happens."""
     stage = "exec"
     try:
@@ -108,11 +121,19 @@ def _become(
         report = REPORT
         # Whatever we were given ourselves, and whatever a mistake of ours left open, is not for a job to have.
         os.closerange(REPORT + 1, FIRST_IMPOSSIBLE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)  # only now: our own numbers may be beyond it
+        stage = "contain"
+        for entrance in program.enter:
+            fd = os.open(entrance, os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, b"0")
+            os.close(fd)
+        stage = "limits"
+        for number, limit in program.limits.items():  # only now: our own descriptors may be beyond it
+            resource.setrlimit(number, limit)
+        os.nice(program.nice)
         stage = "cwd"
-        os.chdir(cwd)
+        os.chdir(program.cwd)
         stage = "exec"
-        os.execvpe(argv[0], argv, env)  # noqa: S606 # no shell is what we want
+        os.execvpe(program.argv[0], program.argv, program.env)  # noqa: S606 # no shell is what we want
     except OSError as exc:
         os.write(report, f"{stage} {exc.errno}".encode())
     except BaseException:  # noqa: BLE001 # a child that is no program yet must not run on as a second launcher

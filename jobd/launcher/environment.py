@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-from typing import Final
+import resource
+from typing import Any, Final
 
+import trio
+
+from jobd.worker.containment import Container, Containment
 from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason
 
@@ -21,11 +25,44 @@ def environment_of(job_id: str, spec: JobSpec) -> dict[str, str]:
     return {**base, "JOBD_JOB_ID": job_id, **spec.env}
 
 
-def launch_error(number: int, spec: JobSpec, *, cwd_failed: bool) -> LaunchError:
-    """What errno ``number`` means for a job that could not be started."""
+async def make_container(containment: Containment, job_id: str, spec: JobSpec) -> Container:
+    """Make what holds a new job's processes together.
+
+    Raises:
+        LaunchError: it cannot be made.
+    """
+    try:
+        return await trio.to_thread.run_sync(containment.create, job_id, spec.limits)
+    except OSError as exc:
+        raise LaunchError(
+            Reason.CONTAINMENT_FAILED, f"there is no control group to be had for the job: {exc.strerror}"
+        ) from exc
+
+
+def program_of(job_id: str, spec: JobSpec, container: Container) -> dict[str, Any]:
+    """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
+    limits = spec.limits
+    resources = [(resource.RLIMIT_NOFILE, limits.open_files), (resource.RLIMIT_CORE, limits.core)]
+    return {
+        "argv": spec.argv,
+        "env": environment_of(job_id, spec),
+        "cwd": spec.cwd or DEFAULT_CWD,
+        "enter": list(container.entrances),
+        "limits": [each for each in resources if each[1]],
+        "nice": limits.nice,
+    }
+
+
+def launch_error(number: int, spec: JobSpec, stage: str) -> LaunchError:
+    """What errno ``number`` means for a job that could not be started, because this step of it failed."""
     command, what = spec.argv[0], os.strerror(number)
-    if cwd_failed:
-        return LaunchError(Reason.CWD_UNUSABLE, f"the working directory {spec.cwd!a} cannot be used: {what}")
+    match stage:
+        case "cwd":
+            return LaunchError(Reason.CWD_UNUSABLE, f"the working directory {spec.cwd!a} cannot be used: {what}")
+        case "contain":
+            return LaunchError(Reason.CONTAINMENT_FAILED, f"the job cannot enter its control group: {what}")
+        case "limits":
+            return LaunchError(Reason.LAUNCH_REFUSED, f"the job's limits cannot be set: {what}")
     match number:
         case errno.ENOENT | errno.ENOTDIR if "/" in command:
             return LaunchError(Reason.COMMAND_NOT_FOUND, f"{command!a} (or its interpreter) is not there")

@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import selectors
 import time
@@ -65,12 +66,18 @@ class Jobs:
                 self._tell_job(self._jobs[id], "launched")
             return
         try:
-            child = children.spawn(spec["argv"], spec["env"], spec["cwd"], self._nofile)
+            child = children.spawn(self._program(spec))
         except OSError as exc:
             self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno or 0}, [])
             return
         job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
         self._watch_report(job)
+
+    def _program(self, spec: protocol.Message) -> children.Program:
+        limits = {resource.RLIMIT_NOFILE: self._nofile}
+        for number, value in spec["limits"]:
+            limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)
+        return children.Program(spec["argv"], spec["env"], spec["cwd"], spec["enter"], limits, spec["nice"])
 
     def signal(self, id: str, signum: int) -> None:
         job = self._jobs.get(id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
@@ -18,10 +19,11 @@ import structlog
 import trio
 
 from jobd.launcher import protocol
-from jobd.launcher.environment import DEFAULT_CWD, environment_of, launch_error
-from jobd.launcher.local import group_is_empty
+from jobd.launcher.contained import ContainedProcess
+from jobd.launcher.environment import launch_error, make_container, program_of
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
+from jobd.worker.containment import Container, Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
@@ -41,8 +43,9 @@ class LauncherLink:
         end: this server is there to end the jobs.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, containment: Containment) -> None:
         self._socket = sock
+        self.containment = containment
         self._processes: dict[str, LaunchedProcess] = {}
         self._launching: dict[str, _Launch] = {}
         # Bounded by what is asked for: a launch is waited for, a job has few signals and one release.
@@ -65,12 +68,17 @@ class LauncherLink:
         """
         if self.gone.is_set():
             raise LaunchError(Reason.LAUNCH_REFUSED, str(LauncherGoneError()))
+        container = await make_container(self.containment, job_id, spec)
+        try:
+            return await self._launch(job_id, spec, container)
+        except LaunchError:
+            await trio.to_thread.run_sync(container.remove)
+            raise
+
+    async def _launch(self, job_id: str, spec: JobSpec, container: Container) -> LaunchedProcess:
         waiting = self._launching[job_id] = _Launch()
         try:
-            memfd = protocol.as_memfd(
-                {"argv": spec.argv, "env": environment_of(job_id, spec), "cwd": spec.cwd or DEFAULT_CWD}
-            )
-            self._send({"op": "launch", "id": job_id}, [memfd])
+            self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program_of(job_id, spec, container))])
             await waiting.answered.wait()
         except OSError as exc:
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be started now: {exc.strerror}") from exc
@@ -81,7 +89,7 @@ class LauncherLink:
         if waiting.failure is None:
             raise LaunchError(Reason.LAUNCH_REFUSED, "the launcher ended while it started the job")
         stage, number = waiting.failure
-        raise launch_error(number, spec, cwd_failed=stage == "cwd")
+        raise launch_error(number, spec, stage)
 
     def keep(self, name: str, fd: int) -> None:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
@@ -231,13 +239,13 @@ class _Launch:
         self.failure: tuple[str, int] | None = None
 
 
-class LaunchedProcess:
+class LaunchedProcess(ContainedProcess):
     """A child of the launcher, as a :class:`jobd.worker.ports.Process`."""
 
     def __init__(self, link: LauncherLink, facts: dict[str, Any], fds: list[int]) -> None:
         self._link = link
         self._id: str = facts["id"]
-        self.pid: int = facts["pid"]
+        super().__init__(link.containment, link.containment.find(self._id, facts["pid"]), facts["pid"])
         self.started_at: int | None = facts["started_at"]
         self._status: int | None = facts["status"]
         out, err, self._pidfd = (*fds, -1, -1, -1)[:3]
@@ -282,16 +290,19 @@ class LaunchedProcess:
         self._ended.set()
         scope.cancel()
 
-    def signal_group(self, signum: int) -> None:
+    def signal_main(self, signum: int) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
+
+    def _signal_group(self, signum: int) -> None:
         if self._link.gone.is_set():
             signal_group(self.pid, signum, leader_reaped=self._ended.is_set())
         else:
             self._link.signal(self._id, signum)
 
-    async def group_is_empty(self) -> bool:
-        return await group_is_empty(self.pid)
-
-    def release(self) -> None:
+    async def release(self) -> None:
+        await super().release()
         if self._pidfd >= 0:
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
@@ -316,8 +327,11 @@ async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:
 
 
 @asynccontextmanager
-async def open_link(fd: int) -> AsyncIterator[LauncherLink]:
+async def open_link(fd: int, containment: Containment) -> AsyncIterator[LauncherLink]:
     """Take up the socket that the launcher gave this process.
+
+    Args:
+        containment: what is to hold the jobs together.
 
     Raises:
         LauncherGoneError: the launcher ended meanwhile.
@@ -325,7 +339,7 @@ async def open_link(fd: int) -> AsyncIterator[LauncherLink]:
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     sock.set_inheritable(False)
-    link = LauncherLink(sock)
+    link = LauncherLink(sock, containment)
     try:
         await link.greet()
         async with trio.open_nursery() as nursery:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
+import signal
 import subprocess
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import trio
 
-from jobd.launcher.environment import DEFAULT_CWD, environment_of, launch_error
+from jobd.launcher.contained import ContainedProcess
+from jobd.launcher.environment import launch_error, make_container, program_of
 from jobd.launcher.pipe import FdPipe
-from jobd.launcher.procfs import group_has_members, signal_group
+from jobd.launcher.procfs import signal_group
+from jobd.worker.containment import Container, Containment
 from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
@@ -26,27 +31,36 @@ class LocalLauncher:
 
     identity = ""
 
+    def __init__(self, containment: Containment) -> None:
+        self.containment = containment
+
     async def launch(self, job_id: str, spec: JobSpec) -> LocalProcess:
         """Start the command as the leader of a new session, stdin from /dev/null.
 
         Raises:
             LaunchError: it could not be started; nothing is left behind.
         """
-        return await trio.to_thread.run_sync(_spawn, job_id, spec)
+        container = await make_container(self.containment, job_id, spec)
+        try:
+            return await trio.to_thread.run_sync(_spawn, self.containment, container, job_id, spec)
+        except LaunchError:
+            await trio.to_thread.run_sync(container.remove)
+            raise
 
     def take_adopted(self, job_id: str) -> LocalProcess | None:
         """Nothing outlives this process."""
         return None
 
 
-def _spawn(job_id: str, spec: JobSpec) -> LocalProcess:
+def _spawn(containment: Containment, container: Container, job_id: str, spec: JobSpec) -> LocalProcess:
+    program = program_of(job_id, spec, container)
     out, out_job = os.pipe2(os.O_CLOEXEC)
     err, err_job = os.pipe2(os.O_CLOEXEC)
     for pipe in (out, err):
         with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the default size works too
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     try:
-        popen = _popen(job_id, spec, out_job, err_job)
+        popen = _popen(program, spec, out_job, err_job)
     except LaunchError:
         os.close(out)
         os.close(err)
@@ -54,41 +68,58 @@ def _spawn(job_id: str, spec: JobSpec) -> LocalProcess:
     finally:
         os.close(out_job)
         os.close(err_job)
-    return LocalProcess(popen, FdPipe(out), FdPipe(err))
+    _contain(popen.pid, program)
+    return LocalProcess(containment, container, popen, FdPipe(out), FdPipe(err))
 
 
-def _popen(job_id: str, spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
-    cwd = spec.cwd or DEFAULT_CWD
+def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
+    cwd = program["cwd"]
     try:
         return subprocess.Popen(
             spec.argv,
             stdin=subprocess.DEVNULL,
             stdout=out_job,
             stderr=err_job,
-            env=environment_of(job_id, spec),
+            env=program["env"],
             cwd=cwd,
             umask=UMASK,
             start_new_session=True,
         )
     except OSError as exc:
         cwd_failed = exc.filename == cwd and cwd != spec.argv[0]
-        raise launch_error(exc.errno or 0, spec, cwd_failed=cwd_failed) from exc
+        raise launch_error(exc.errno or 0, spec, "cwd" if cwd_failed else "exec") from exc
     except (ValueError, subprocess.SubprocessError) as exc:
         raise LaunchError(Reason.LAUNCH_REFUSED, f"{spec.argv[0]!a} cannot be started: {exc}") from exc
 
 
-class LocalProcess:
+def _contain(pid: int, program: dict[str, Any]) -> None:
+    """After the fact, since there is no moment between fork and exec here: what the process has forked by then escapes.
+    The launcher, which is what jobs that matter run under, does it in time."""
+    with contextlib.suppress(ProcessLookupError):
+        for entrance in program["enter"]:
+            Path(entrance).write_text(str(pid))
+        for number, value in program["limits"]:
+            resource.prlimit(pid, number, (value, value))
+        if program["nice"]:
+            os.setpriority(os.PRIO_PROCESS, pid, program["nice"])
+
+
+class LocalProcess(ContainedProcess):
     """A child of this process, as a :class:`jobd.worker.ports.Process`."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], out: FdPipe, err: FdPipe) -> None:
+    def __init__(
+        self,
+        containment: Containment,
+        container: Container,
+        popen: subprocess.Popen[bytes],
+        out: FdPipe,
+        err: FdPipe,
+    ) -> None:
+        super().__init__(containment, container, popen.pid)
         self._popen = popen
         self._pidfd = os.pidfd_open(popen.pid)
         self._pipes = {Source.STDOUT: out, Source.STDERR: err}
         self._status: int | None = None
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
 
     @property
     def started_at(self) -> int | None:
@@ -105,26 +136,13 @@ class LocalProcess:
             self._popen.returncode = os.waitstatus_to_exitcode(self._status)
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
+            self._pidfd = -1
         return self._status
 
-    def signal_group(self, signum: int) -> None:
+    def signal_main(self, signum: int) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
+
+    def _signal_group(self, signum: int) -> None:
         signal_group(self.pid, signum, leader_reaped=self._status is not None)
-
-    async def group_is_empty(self) -> bool:
-        return await group_is_empty(self.pid)
-
-    def release(self) -> None:
-        """Nobody else remembers this process."""
-
-
-async def group_is_empty(pgid: int) -> bool:
-    """No process of the group, whose leader was reaped, is left alive."""
-    try:
-        os.killpg(pgid, 0)
-    except ProcessLookupError:
-        await trio.lowlevel.checkpoint()
-        return True
-    except PermissionError:
-        pass  # members that we may not signal are members
-    # kill(2) counts zombies too, and those may wait long for an init that takes its time.
-    return not await trio.to_thread.run_sync(group_has_members, pgid)

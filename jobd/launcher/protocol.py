@@ -4,7 +4,7 @@ Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all.
 and environment) travels as a memfd.
 
     server → launcher
-        launch     id; descriptors: memfd of {"argv", "env", "cwd"}
+        launch     id; descriptors: memfd of {"argv", "env", "cwd", "enter", "limits", "nice"}
         signal     id, signal            to the job's process group
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me

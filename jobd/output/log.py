@@ -222,15 +222,18 @@ class LogStore:
         self._limit = limit
         self._open: dict[str, Log] = {}
 
-    def create(self, job_id: str) -> Log:
-        """The log of a new job; it is the one that :meth:`get` gives until it is complete."""
+    def create(self, job_id: str, limit: int = 0) -> Log:
+        """The log of a new job; it is the one that :meth:`get` gives until it is complete.
+
+        Args:
+            limit: bytes, if fewer are to be recorded of this job than of others.
+        """
+        limit = min(limit or self._limit, self._limit)
 
         def forget() -> None:
             self._open.pop(job_id, None)
 
-        self._open[job_id] = created = Log(
-            self._root, job_id, limit=self._limit, budget=self.budget, on_complete=forget
-        )
+        self._open[job_id] = created = Log(self._root, job_id, limit=limit, budget=self.budget, on_complete=forget)
         return created
 
     def get(self, job_id: str, end: int, dropped: int = 0) -> Log:

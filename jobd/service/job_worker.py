@@ -50,7 +50,7 @@ class JobWorkerService:
 
     async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
         call.job_id = request.job_id
-        job = await self._broker.stop(request.job_id, by=_caller(call), grace=t.grace_of(request))
+        job = await self._broker.stop(request.job_id, t.stop_of(request, _caller(call)))
         return m.StopResponse(t.job_message(job))
 
     async def signal(self, call: ServerCall, request: m.SignalRequest) -> m.SignalResponse:

@@ -13,9 +13,12 @@ import betterproto
 from api import messages as m
 from api.errors import FieldViolation, InvalidArgumentError
 from jobd.broker.registry import WorkerView
-from jobd.worker.job import Job, JobSpec
+from jobd.worker.containment import CONTAINED, Limits, Receipt, Usage
+from jobd.worker.ending import StopMode
+from jobd.worker.job import LIMITS, Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Gap, Record, Source, Start
+from jobd.worker.supervisor import Stop
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_REQUEST_ID: Final = 128
@@ -24,7 +27,6 @@ DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
 ABRIDGED_SPEC: Final = 1024
 MAX_JOBS_OF_WORKER: Final = 100
-CONTAINMENT: Final = "process-group"
 
 TO_STATE: Final[dict[State, m.JobState]] = {state: m.JobState[state.name] for state in State}
 FROM_STATE: Final = {number: state for state, number in TO_STATE.items()}
@@ -43,7 +45,23 @@ def refuse(field: str, description: str) -> InvalidArgumentError:
 def spec_of(request: m.StartRequest) -> JobSpec:
     """The spec asked for; what it says is judged by the worker library."""
     spec = request.spec
-    return JobSpec(tuple(spec.argv), spec.name, dict(spec.env), spec.cwd)
+    return JobSpec(tuple(spec.argv), spec.name, dict(spec.env), spec.cwd, _limits_of(spec.limits))
+
+
+def _limits_of(limits: m.Limits | None) -> Limits:
+    if limits is None:
+        return Limits()
+    return Limits(
+        memory=limits.memory_bytes,
+        cpus=limits.cpus,
+        cpu_weight=limits.cpu_weight,
+        processes=limits.processes,
+        timeout=limits.timeout.total_seconds(),
+        output=limits.output_bytes,
+        open_files=limits.open_files,
+        core=limits.core_bytes,
+        nice=limits.nice,
+    )
 
 
 def request_id_of(request: m.StartRequest) -> str:
@@ -52,6 +70,15 @@ def request_id_of(request: m.StartRequest) -> str:
     if len(text) > MAX_REQUEST_ID or (text and not text.isprintable()):
         raise refuse("request_id", f"has more than {MAX_REQUEST_ID} characters, or some that are not printable")
     return text
+
+
+def stop_of(request: m.StopRequest, by: str) -> Stop:
+    """How the job is to end."""
+    signum = request.signal or signal.SIGTERM
+    if signum not in signal.valid_signals():
+        raise refuse("signal", f"has the value {signum}, which is no signal of Linux")
+    mode = StopMode.MAIN if request.mode == m.StopMode.MAIN else StopMode.GROUP
+    return Stop(by, grace_of(request), signum, mode)
 
 
 def grace_of(request: m.StopRequest) -> float | None:
@@ -128,6 +155,7 @@ def _from_token(token: str) -> int:
 def abridged_message(job: Job) -> m.Job:
     """A job as answers with many jobs show it: a thousand of them stay far below the limit on messages."""
     message = job_message(job)
+    message.stop_receipt = message.usage = None
     if job.spec.size <= ABRIDGED_SPEC:
         return message
     room, argv = ABRIDGED_SPEC, list[str]()
@@ -145,7 +173,13 @@ def job_message(job: Job) -> m.Job:
     """A job as the contract shows it."""
     return m.Job(
         id=job.id,
-        spec=m.JobSpec(argv=list(job.spec.argv), name=job.spec.name, env=dict(job.spec.env), cwd=job.spec.cwd),
+        spec=m.JobSpec(
+            argv=list(job.spec.argv),
+            name=job.spec.name,
+            env=dict(job.spec.env),
+            cwd=job.spec.cwd,
+            limits=_limits_message(job.spec.limits),
+        ),
         state=TO_STATE[job.state],
         stopping=job.stopping,
         reason=job.reason,
@@ -162,6 +196,53 @@ def job_message(job: Job) -> m.Job:
         ended_at=_time(job.ended_at),
         output_bytes=job.output_bytes,
         dropped_bytes=job.dropped_bytes,
+        usage=_usage_message(job.usage) if job.usage else None,
+        stop_receipt=_receipt_message(job.receipt) if job.receipt else None,
+    )
+
+
+def _limits_message(limits: Limits) -> m.Limits | None:
+    if limits == Limits():
+        return None
+    return m.Limits(
+        memory_bytes=limits.memory,
+        cpus=limits.cpus,
+        cpu_weight=limits.cpu_weight,
+        processes=limits.processes,
+        timeout=timedelta(seconds=limits.timeout),
+        output_bytes=limits.output,
+        open_files=limits.open_files,
+        core_bytes=limits.core,
+        nice=limits.nice,
+    )
+
+
+def _usage_message(usage: Usage) -> m.Usage:
+    return m.Usage(
+        cpu_time=None if usage.cpu is None else timedelta(microseconds=usage.cpu // 1000),
+        memory_peak_bytes=usage.memory_peak,
+        read_bytes=usage.read,
+        written_bytes=usage.written,
+        processes=usage.processes,
+    )
+
+
+def _receipt_message(receipt: Receipt) -> m.StopReceipt:
+    return m.StopReceipt(
+        processes=[
+            m.StoppedProcess(
+                pid=each.member.pid,
+                parent_pid=each.member.parent,
+                command=each.member.command,
+                left_session=each.member.left_session,
+                signal=each.signal or None,
+            )
+            for each in receipt.processes
+        ],
+        found=receipt.found,
+        took=timedelta(microseconds=receipt.took // 1000),
+        empty=receipt.empty,
+        proof=receipt.proof,
     )
 
 
@@ -174,7 +255,9 @@ def _time(nanoseconds: int | None) -> datetime | None:
 def worker_message(view: WorkerView) -> m.Worker:
     """A worker as the contract shows it."""
     shown = [abridged_message(job) for job in view.jobs[:MAX_JOBS_OF_WORKER]]
-    return m.Worker(view.name, view.slots, CONTAINMENT, shown, len(view.jobs))
+    held = view.containment
+    limits = sorted(LIMITS[name][0] for name in LIMITS if name not in CONTAINED or name in held.limits)
+    return m.Worker(view.name, view.slots, held.name, shown, len(view.jobs), list(held.weaknesses), limits)
 
 
 def verdict_message(job: Job) -> m.StreamResponse:

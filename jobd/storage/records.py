@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
+from jobd.worker.containment import Limits, Member, Receipt, Stopped, Usage
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 
@@ -50,6 +51,9 @@ def dump(job: Job) -> str:
     fields: dict[str, Any] = {f.name: getattr(job, f.name) for f in dataclasses.fields(job)}
     spec = job.spec
     fields["spec"] = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
+    fields["spec"]["limits"] = _facts(spec.limits)
+    fields["usage"] = _facts(job.usage) if job.usage else None
+    fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -63,11 +67,32 @@ def load(text: str) -> Job:
         fields = json.loads(text)
         spec = fields.pop("spec")
         signals = tuple((number, by) for number, by in fields.pop("signals", ()))
+        usage, receipt = fields.pop("usage", None), fields.pop("receipt", None)
         return Job(
-            spec=JobSpec(tuple(spec["argv"]), spec["name"], spec["env"], spec["cwd"]),
+            spec=JobSpec(tuple(spec["argv"]), spec["name"], spec["env"], spec["cwd"], Limits(**spec.get("limits", {}))),
+            usage=None if usage is None else Usage(**usage),
+            receipt=_receipt(receipt) if receipt else None,
             state=State(fields.pop("state")),
             signals=signals,
             **fields,
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"a damaged job record: {exc}") from exc
+
+
+def _facts(value: Limits | Usage) -> dict[str, Any]:
+    """Those that say something."""
+    return {f.name: got for f in dataclasses.fields(value) if (got := getattr(value, f.name)) != f.default}
+
+
+def _receipt_facts(receipt: Receipt) -> dict[str, Any]:
+    processes = [
+        [each.member.pid, each.member.parent, each.member.command, each.member.left_session, each.signal]
+        for each in receipt.processes
+    ]
+    return {**{f.name: getattr(receipt, f.name) for f in dataclasses.fields(receipt)}, "processes": processes}
+
+
+def _receipt(facts: dict[str, Any]) -> Receipt:
+    processes = tuple(Stopped(Member(*member), signal) for *member, signal in facts.pop("processes"))
+    return Receipt(processes, **facts)

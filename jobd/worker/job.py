@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import enum
 import os
+import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import trio
 
 from api.errors import FieldViolation
 from jobd.worker import lifecycle
+from jobd.worker.containment import Limits, Receipt, Usage
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.lifecycle import State
 
+NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
 MAX_SPEC: Final = 1024 * 1024
 """Bytes of arguments, environment and directory together. The kernel takes about 2 MiB, 128 KiB in one piece."""
@@ -34,6 +37,9 @@ class Reason(enum.StrEnum):
     SIGNALLED = "SIGNALLED"
     STOPPED_BY_REQUEST = "STOPPED_BY_REQUEST"
     WORKER_SHUT_DOWN = "WORKER_SHUT_DOWN"
+    TIMED_OUT = "TIMED_OUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    CONTAINMENT_FAILED = "CONTAINMENT_FAILED"
     DAEMON_LOST = "DAEMON_LOST"
     LAUNCHER_LOST = "LAUNCHER_LOST"
     REBOOTED = "REBOOTED"
@@ -48,12 +54,17 @@ class JobSpec:
     name: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
+    limits: Limits = NO_LIMITS
 
     @property
     def size(self) -> int:
         """Bytes of arguments, environment and directory together."""
         texts = (*self.argv, *self.env.keys(), *self.env.values(), self.cwd)
         return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+    def differences(self, other: JobSpec) -> list[str]:
+        """The names of the fields in which they differ."""
+        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
 
     def check(self) -> None:
         """See that this can be given to the kernel at all.
@@ -82,9 +93,32 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
             found.append((f"spec.env[{key!a}]", "has a NUL byte, which no variable can have"))
     if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
         found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
+    found += _limit_violations(spec.limits)
     if spec.size > MAX_SPEC:
         found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
+
+
+LIMITS: Final[dict[str, tuple[str, float, float]]] = {
+    "memory": ("memory_bytes", 4096, 2**62),
+    "cpus": ("cpus", 0.01, 10_000),
+    "cpu_weight": ("cpu_weight", 1, 10_000),
+    "processes": ("processes", 1, 2**22),
+    "timeout": ("timeout", 0.001, 10 * 366 * 86400),
+    "output": ("output_bytes", 1, 2**62),
+    "open_files": ("open_files", 3, 2**20),
+    "core": ("core_bytes", 1, 2**62),
+    "nice": ("nice", 0, 19),
+}
+"""Each limit's name in the contract, and what it can be; 0 is no limit of its own."""
+
+
+def _limit_violations(limits: Limits) -> list[tuple[str, str]]:
+    return [
+        (f"spec.limits.{field_}", f"is {getattr(limits, name):g}, and not between {lowest:g} and {highest:g}")
+        for name, (field_, lowest, highest) in LIMITS.items()
+        if getattr(limits, name) and not lowest <= getattr(limits, name) <= highest
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +129,14 @@ class Job:
         launcher: which launcher made, or was to make, the process.
         stop_asked_at, stop_grace: when the end was asked for (the sooner one, if more than once), and the seconds
             from then to SIGKILL.
+        stop_signal, stop_mode: the polite signal, and who got it.
         signals: those that were sent on request, each once, with the last one who asked.
         wait_status: as waitpid(2) gave it, kept verbatim; None while the process runs, or if it never did.
         created_at, started_at, ended_at: nanoseconds since the epoch.
         output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
         dropped_bytes: bytes that were read from the job and could not be recorded.
+        usage: what it has used; known when it has ended (while it runs, ask its supervisor).
+        receipt: what a stop found and ended.
     """
 
     id: str
@@ -114,6 +151,8 @@ class Job:
     stopped_by: str = ""
     stop_asked_at: int | None = None
     stop_grace: float = 0.0
+    stop_signal: int = int(signal.SIGTERM)  # compared as it is read back
+    stop_mode: str = "group"
     signals: tuple[tuple[int, str], ...] = ()
     reason: str = ""
     message: str = ""
@@ -123,6 +162,8 @@ class Job:
     ended_at: int | None = None
     output_bytes: int = 0
     dropped_bytes: int = 0
+    usage: Usage | None = None
+    receipt: Receipt | None = None
 
     @property
     def exit_code(self) -> int | None:

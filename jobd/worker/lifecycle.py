@@ -3,7 +3,9 @@
 pending ──assigned──▶ starting ──launched──▶ running ──exited 0──────▶ succeeded
    │                     │                      ├──────exited n──────▶ failed
    │                     │                      ├──────signalled─────▶ killed
-   │                     │                      └──────ended on request▶ stopped
+   │                     │                      ├──────ended on request▶ stopped
+   │                     │                      ├──────ran too long───▶ timed_out
+   │                     │                      └──────used too much──▶ out_of_memory
    ├──stop──▶ stopped    ├──launch failed──▶ start_failed
    │                     └──ended on request──▶ stopped
 and from pending, starting and running: ──untraceable──▶ lost
@@ -29,6 +31,8 @@ class State(enum.StrEnum):
     STOPPED = "stopped"
     START_FAILED = "start_failed"
     LOST = "lost"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
 
     @property
     def terminal(self) -> bool:
@@ -47,6 +51,8 @@ class Event(enum.StrEnum):
     EXITED_NONZERO = "exited with another code"
     SIGNALLED = "ended by a signal"
     ENDED_ON_REQUEST = "ended on request"
+    RAN_TOO_LONG = "ended because it ran too long"
+    USED_TOO_MUCH = "ended because it used too much memory"
     UNTRACEABLE = "can no longer be traced"
 
 
@@ -63,6 +69,8 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.RUNNING, Event.EXITED_NONZERO): State.FAILED,
     (State.RUNNING, Event.SIGNALLED): State.KILLED,
     (State.RUNNING, Event.ENDED_ON_REQUEST): State.STOPPED,
+    (State.RUNNING, Event.RAN_TOO_LONG): State.TIMED_OUT,
+    (State.RUNNING, Event.USED_TOO_MUCH): State.OUT_OF_MEMORY,
     (State.PENDING, Event.UNTRACEABLE): State.LOST,
     (State.STARTING, Event.UNTRACEABLE): State.LOST,
     (State.RUNNING, Event.UNTRACEABLE): State.LOST,

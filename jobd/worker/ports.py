@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from jobd.worker.containment import Containment, Member, Usage
 from jobd.worker.job import Job, JobSpec
 
 
@@ -97,14 +98,31 @@ class Process(Protocol):
         """Wait until the process is dead and reaped; gives its wait status (waitpid(2)), or None when nobody can tell
         it any more."""
 
-    def signal_group(self, signum: int) -> None:
-        """Send a signal to every process of the group. Harmless when none is left."""
+    async def members(self) -> list[Member]:
+        """The job's processes that are alive."""
 
-    async def group_is_empty(self) -> bool:
-        """No process of the group is left alive. Only after :meth:`exited`."""
+    async def signal(self, signum: int) -> None:
+        """Send a signal to every process of the job. Harmless when none is left."""
 
-    def release(self) -> None:
-        """How the process ended is recorded durably: whoever remembers it for us may forget it."""
+    def signal_main(self, signum: int) -> None:
+        """Send a signal to the main process alone. Harmless when it has ended."""
+
+    async def kill(self) -> None:
+        """SIGKILL to every process of the job, those that are forked meanwhile included."""
+
+    async def is_empty(self) -> bool:
+        """No process of the job is left alive. Only after :meth:`exited`."""
+
+    async def usage(self) -> Usage:
+        """What the job has used."""
+
+    @property
+    def proof(self) -> str:
+        """How :meth:`is_empty` knows (:attr:`jobd.worker.containment.Containment.proof`)."""
+
+    async def release(self) -> None:
+        """How the process ended is recorded durably: whoever remembers it for us may forget it, and what held it
+        together may go."""
 
 
 class Launcher(Protocol):
@@ -113,6 +131,10 @@ class Launcher(Protocol):
     @property
     def identity(self) -> str:
         """Which launcher it is (its boot, a slash, itself); "" when its processes end with this one."""
+
+    @property
+    def containment(self) -> Containment:
+        """What holds the jobs' processes together."""
 
     async def launch(self, job_id: str, spec: JobSpec) -> Process:
         """Start the command, with two pipes and /dev/null for stdin. Asked again for a job, it is the same process.
@@ -174,8 +196,8 @@ class OutputLog(Protocol):
 class OutputStore(Protocol):
     """Where the logs are."""
 
-    def create(self, job_id: str) -> OutputLog:
-        """The log of a new job."""
+    def create(self, job_id: str, limit: int) -> OutputLog:
+        """The log of a new job, which records so many bytes at the most (0: as many as others)."""
 
 
 class Journal(Protocol):

@@ -17,6 +17,8 @@ from typing import Final
 import structlog
 import trio
 
+from jobd.worker.containment import Limits, Receipt, Usage
+from jobd.worker.ending import Ending, StopMode
 from jobd.worker.errors import JobNotRunningError, LaunchError, StopFailedError
 from jobd.worker.job import Job, JobCell, Reason
 from jobd.worker.lifecycle import Event, State
@@ -30,9 +32,6 @@ HELD_BACK: Final = 2.0
 """Seconds that the record of an end may take before the job says that it is waited for."""
 RECORDING: Final = 1.0
 """Seconds that a stop or a signal waits for its record: a disk that fails must not keep a job alive."""
-POLL_FIRST: Final = 0.001
-POLL_LONGEST: Final = 0.05
-"""Seconds between two looks at a process group that should be empty; the kernel has no event for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,23 @@ class Timings:
     grace: float = 10.0
     drain: float = 5.0
     kill: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How a job is to end.
+
+    Attributes:
+        by: who asks.
+        grace: seconds until SIGKILL; the worker's default when None.
+        signal: the polite one.
+        mode: who gets that.
+    """
+
+    by: str = ""
+    grace: float | None = None
+    signal: int = signal.SIGTERM
+    mode: StopMode = StopMode.GROUP
 
 
 class Supervisor:
@@ -76,30 +92,29 @@ class Supervisor:
         self._journal = journal
         self._timings = timings
         self._clock = clock
-        self._end_wanted = trio.Event()
-        self._until_kill = trio.CancelScope()
+        self._ending_of_processes = Ending(timings.kill, clock, self._settle)
         self._process: Process | None = None
         self._ending = False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
         self._reading = False  # the pipes have their readers, which close them
         self._incomplete = ""  # why the output may lack its end
-        self.survived = False  # processes of the group were still there when we gave up
 
     # ---- what others ask for
 
-    def stop(self, *, by: str, grace: float | None, reason: Reason = Reason.STOPPED_BY_REQUEST) -> None:
+    def stop(self, how: Stop, reason: Reason = Reason.STOPPED_BY_REQUEST) -> None:
         """Ask for the end of the job. Asked again, it can only come sooner."""
-        job, grace = self.cell.job, self._timings.grace if grace is None else grace
+        job, grace = self.cell.job, self._timings.grace if how.grace is None else how.grace
         now = self._clock()
         if not self._ending:  # recorded, for a supervisor that comes after this one
             if not job.stopping:
-                job = replace(job, stopping=True, stopped_by=by, reason=reason, stop_asked_at=now, stop_grace=grace)
-            elif grace < _remaining_grace(job, now):
+                asked = {"stopping": True, "stopped_by": how.by, "reason": reason, "stop_mode": how.mode}
+                job = replace(job, **asked, stop_signal=how.signal, stop_asked_at=now, stop_grace=grace)  # type: ignore[arg-type] # field names are checked by replace()
+            elif grace < _remaining(job.stop_grace, job.stop_asked_at, now):
                 job = replace(job, stop_asked_at=now, stop_grace=grace)
             self._note(job)
-        self._end_group(grace)
+        self._ending_of_processes.want(grace, how.signal, how.mode)
 
     async def signal(self, signum: int, *, by: str) -> None:
-        """Send a signal to the process group.
+        """Send a signal to all of the job's processes.
 
         Raises:
             JobNotRunningError: there is none.
@@ -114,7 +129,7 @@ class Supervisor:
                 await self._settle()
         if self.cell.job.state.terminal:
             raise JobNotRunningError(job.id, self.cell.job.state)
-        self._process.signal_group(signum)
+        await self._process.signal(signum)
 
     async def _settle(self) -> None:
         """A wish is durable before its signal is sent: after a crash in between, the end would else look like one that
@@ -122,9 +137,9 @@ class Supervisor:
         with contained("a change of a job could not be made durable", self.cell.job.id), trio.move_on_after(RECORDING):
             await self._journal.settle()
 
-    def _end_group(self, grace: float) -> None:
-        self._until_kill.deadline = min(self._until_kill.deadline, trio.current_time() + grace)
-        self._end_wanted.set()
+    async def usage(self) -> Usage | None:
+        """What the job has used so far; None when it has no process."""
+        return self.cell.job.usage or (await self._process.usage() if self._process else None)
 
     # ---- the life of the job
 
@@ -158,7 +173,7 @@ class Supervisor:
             if not self._ends_with_worker():
                 shielded.cancel()
             elif not self.cell.job.state.terminal:
-                self.stop(by="", grace=None, reason=Reason.WORKER_SHUT_DOWN)
+                self.stop(Stop(), Reason.WORKER_SHUT_DOWN)
             raise
 
     async def _run(self, launched: Callable[[], None], adopted: Process | None) -> None:
@@ -177,10 +192,12 @@ class Supervisor:
             self._note(self.cell.job.moved(Event.LAUNCHED, pid=process.pid, started_at=started_at))
         launched()
         if self.cell.job.stopping:  # it was asked for before this process, and time has gone on meanwhile
-            self._end_group(_remaining_grace(self.cell.job, self._clock()))
+            grace = _remaining(self.cell.job.stop_grace, self.cell.job.stop_asked_at, self._clock())
+            self._ending_of_processes.want(grace, self.cell.job.stop_signal, StopMode(self.cell.job.stop_mode))
         status = await self._supervise(process)
         await self.output.finish()
-        await self._end_with(status)
+        usage, receipt = await process.usage(), await self._ending_of_processes.receipt(process)
+        await self._end_with(status, usage=usage, receipt=receipt)
 
     async def _supervise(self, process: Process) -> int | None:
         """The nursery that owns the process and its reader tasks. Returns the wait status, if anybody knows it."""
@@ -188,12 +205,15 @@ class Supervisor:
         self._reading = True
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ender, process)
+                nursery.start_soon(self._ending_of_processes.run, process)
+                nursery.start_soon(self._time_out)
                 for reader in readers:
                     nursery.start_soon(reader.run)
                 status = await process.exited()
                 await self._drain(readers)
-                await self._clear_group(process)
+                await self._ending_of_processes.clear(process, self._timings.grace)
+                if self.survived:
+                    log.error("processes of a job are still there after SIGKILL", job=self.cell.job.id, pid=process.pid)
                 for reader in readers:
                     await reader.halt()
                 for reader in readers:
@@ -206,18 +226,12 @@ class Supervisor:
                 reader.close()
         return status
 
-    async def _ender(self, process: Process) -> None:
-        """When the end is wanted: SIGTERM, SIGCONT (a stopped process cannot react), and in time SIGKILL."""
-        await self._end_wanted.wait()
-        begun = trio.current_time()
-        await self._settle()
-        self._until_kill.deadline += trio.current_time() - begun  # the grace period begins with SIGTERM
-        if self._until_kill.deadline > trio.current_time():
-            process.signal_group(signal.SIGTERM)
-            process.signal_group(signal.SIGCONT)
-            with self._until_kill:
-                await trio.sleep_forever()
-        process.signal_group(signal.SIGKILL)
+    async def _time_out(self) -> None:
+        """Stop the job when it has run for as long as it may, whatever servers have been there meanwhile."""
+        job = self.cell.job
+        if job.spec.limits.timeout:
+            await trio.sleep(_remaining(job.spec.limits.timeout, job.started_at, self._clock()))
+            self.stop(Stop(), Reason.TIMED_OUT)
 
     async def _drain(self, readers: list[Reader]) -> None:
         """Wait for the end of both streams; whoever holds them open after a while is told to end as well."""
@@ -225,34 +239,27 @@ class Supervisor:
             for reader in readers:
                 await reader.at_end.wait()
 
-    async def _clear_group(self, process: Process) -> None:
-        """See that the group of the dead process is empty; what is left of it is ended as a stop would."""
-        if await process.group_is_empty():
-            return
-        # From here on the members that are left keep the group id from being reused.
-        self._end_group(self._timings.grace)
-        give_up = self._until_kill.deadline + self._timings.kill
-        pause = POLL_FIRST
-        while not await process.group_is_empty():
-            if trio.current_time() > give_up:
-                self.survived = True
-                log.error("processes of a job are still there after SIGKILL", job=self.cell.job.id, pgid=process.pid)
-                break
-            await trio.sleep(pause)
-            pause = min(pause * 2, POLL_LONGEST)
+    @property
+    def survived(self) -> bool:
+        """Processes of the job were still there when we gave up."""
+        return self._ending_of_processes.survived
 
     # ---- the end
 
-    async def _end_with(self, status: int | None) -> None:
+    async def _end_with(self, status: int | None, *, usage: Usage, receipt: Receipt | None) -> None:
         job = self.cell.job
+        known = {"usage": usage, "receipt": receipt}
         if status is None:
             why = "the launcher ended before the job did, and nobody can tell how the job ended"
-            await self._end(Event.UNTRACEABLE, reason=Reason.LAUNCHER_LOST, message=why)
+            await self._end(Event.UNTRACEABLE, reason=Reason.LAUNCHER_LOST, message=why, **known)
             return
         by_signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         stopped_by, sent = job.stopped_by, dict(job.signals)
         if job.stopping:
-            event, reason = Event.ENDED_ON_REQUEST, Reason(job.reason or Reason.STOPPED_BY_REQUEST)
+            reason = Reason(job.reason or Reason.STOPPED_BY_REQUEST)
+            event = Event.RAN_TOO_LONG if reason is Reason.TIMED_OUT else Event.ENDED_ON_REQUEST
+        elif by_signal == signal.SIGKILL and usage.out_of_memory:
+            event, reason = Event.USED_TOO_MUCH, Reason.OUT_OF_MEMORY
         elif by_signal in sent:
             event, reason, stopped_by = Event.ENDED_ON_REQUEST, Reason.STOPPED_BY_REQUEST, sent[by_signal]
         elif by_signal is not None:
@@ -260,10 +267,12 @@ class Supervisor:
         else:
             event = Event.EXITED_NONZERO if os.WEXITSTATUS(status) else Event.EXITED_ZERO
             reason = Reason.EXITED
-        message = _message(status, event, reason, stopped_by)
+        message = _message(status, reason, stopped_by, job.spec.limits)
+        if usage.out_of_memory and reason is not Reason.OUT_OF_MEMORY:
+            message = f"{message}; the kernel ended {usage.out_of_memory} of its processes for using too much memory"
         if self._incomplete:
             message = f"{message}; {self._incomplete}"
-        await self._end(event, reason=reason, message=message, wait_status=status, stopped_by=stopped_by)
+        await self._end(event, reason=reason, message=message, wait_status=status, stopped_by=stopped_by, **known)
 
     async def _end(self, event: Event, **changes: object) -> None:
         self._ending = True
@@ -282,7 +291,7 @@ class Supervisor:
         self.cell.set(ended)
         if self._process and self.cell.recorded:  # else it is remembered for the server that comes after this one
             with contained("a process that has ended cannot be released", ended.id):
-                self._process.release()
+                await self._process.release()
 
     async def _record(self, ended: Job) -> None:
         """Raises what the journal raises, as it is."""
@@ -308,7 +317,7 @@ class Supervisor:
             if not self._reading:
                 close_pipes(job.id, process)
             status, gone = await end_processes(job.id, process, grace=self._timings.grace, kill=self._timings.kill)
-            self.survived = not gone
+            self._ending_of_processes.survived = not gone
         with contained("the output of a job cannot be finished", job.id):
             await self.output.finish()
         left = how_it_was_left(process, status, gone=gone)
@@ -321,29 +330,42 @@ class Supervisor:
         Raises:
             StopFailedError: it came, but processes of the job are still there.
         """
-        job = await self.cell.ended()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_given_up, nursery.cancel_scope)
+            await self.cell.ended()
+            nursery.cancel_scope.cancel()
         if self.survived:
-            raise StopFailedError(f"processes of job {job.id} did not exit after SIGKILL; see process group {job.pid}")
-        return job
+            job = self.cell.job
+            raise StopFailedError(f"processes of job {job.id} did not exit after SIGKILL; see its stop receipt")
+        return self.cell.job
+
+    async def _cancel_when_given_up(self, scope: trio.CancelScope) -> None:
+        await self._ending_of_processes.given_up.wait()
+        scope.cancel()
 
 
-def _remaining_grace(job: Job, now: int) -> float:
-    """Seconds until SIGKILL for a job whose end was asked for, whatever the clock has done since."""
-    if job.stop_asked_at is None:
-        return 0.0
-    return min(max(0.0, job.stop_grace - (now - job.stop_asked_at) / 1e9), job.stop_grace)
+def _remaining(seconds: float, since: int | None, now: int) -> float:
+    """What is left of a time that began then, whatever the clock has done since."""
+    return 0.0 if since is None else min(max(0.0, seconds - (now - since) / 1e9), seconds)
 
 
-def _message(status: int, event: Event, reason: Reason, stopped_by: str) -> str:
+def _message(status: int, reason: Reason, stopped_by: str, limits: Limits) -> str:
     """How a process ended, in words."""
     if os.WIFSIGNALED(status):
         how = f"ended by {_signal_name(os.WTERMSIG(status))}"
     else:
         how = f"exited with code {os.WEXITSTATUS(status)}"
-    if event is not Event.ENDED_ON_REQUEST:
-        return how
-    why = "jobd was shut down" if reason is Reason.WORKER_SHUT_DOWN else f"{stopped_by or 'a stop'} asked for it"
-    return f"{how}; {why}"
+    match reason:
+        case Reason.WORKER_SHUT_DOWN:
+            return f"{how}; jobd was shut down"
+        case Reason.STOPPED_BY_REQUEST:
+            return f"{how}; {stopped_by or 'a stop'} asked for it"
+        case Reason.TIMED_OUT:
+            return f"{how}; it had run for the {limits.timeout:g} s that it may"
+        case Reason.OUT_OF_MEMORY:
+            return f"{how}; its processes had used the {limits.memory} bytes of memory that they may"
+        case _:
+            return how
 
 
 def _signal_name(signum: int) -> str:

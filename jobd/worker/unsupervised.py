@@ -46,9 +46,9 @@ async def end_processes(job_id: str, process: Process, *, grace: float, kill: fl
     for signals, patience in (((signal.SIGTERM, signal.SIGCONT), grace), ((signal.SIGKILL,), kill)):
         with contained("a job that is not supervised cannot be ended", job_id), trio.move_on_after(patience):
             for signum in signals:
-                process.signal_group(signum)
+                await process.signal(signum)
             status = await process.exited()
-            while not await process.group_is_empty():  # noqa: ASYNC110 # the kernel has no event for that
+            while not await process.is_empty():  # noqa: ASYNC110 # the kernel has no event for that
                 await trio.sleep(PAUSE)
             return status, True
     return status, False

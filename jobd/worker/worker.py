@@ -9,13 +9,15 @@ from typing import Final
 
 import trio
 
+from jobd.worker.containment import Containment, Usage
 from jobd.worker.errors import JobNotFoundError
 from jobd.worker.job import Job, JobCell, JobSpec
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process, Start
-from jobd.worker.supervisor import Supervisor, Timings
+from jobd.worker.supervisor import Stop, Supervisor, Timings
 
 BEGINNING: Final = Start()
+AS_USUAL: Final = Stop()
 
 
 class NoJournal:
@@ -85,6 +87,11 @@ class Worker:
         return cell.job
 
     @property
+    def containment(self) -> Containment:
+        """What holds the jobs' processes together."""
+        return self._launcher.containment
+
+    @property
     def launcher(self) -> str:
         """Which launcher makes this worker's processes."""
         return self._launcher.identity
@@ -102,7 +109,7 @@ class Worker:
     def _supervise(self, cell: JobCell, adopted: Process | None) -> trio.Event:
         supervisor = self._supervisors[cell.job.id] = Supervisor(
             cell,
-            self._outputs.create(cell.job.id),
+            self._outputs.create(cell.job.id, cell.job.spec.limits.output),
             self._launcher,
             self._journal,
             self._timings,
@@ -121,13 +128,17 @@ class Worker:
         """The job as it is now; while it runs, with the output recorded so far."""
         return self._supervisor(job_id).cell.job
 
+    async def usage(self, job_id: str) -> Usage | None:
+        """What the job has used so far; None when it has no process."""
+        return await self._supervisor(job_id).usage()
+
     def progress(self, job_id: str) -> tuple[int, int]:
         """Bytes of output recorded, and dropped, so far."""
         output = self._supervisor(job_id).output
         return output.end, output.dropped
 
-    async def stop(self, job_id: str, *, by: str = "", grace: float | None = None) -> Job:
-        """End a job: SIGTERM to its group, SIGKILL after ``grace`` seconds; returns when no process is left.
+    async def stop(self, job_id: str, how: Stop = AS_USUAL) -> Job:
+        """End a job: SIGTERM to its processes, SIGKILL after the grace period; returns when no process is left.
 
         A job that has ended is returned as it is. Asked twice, the sooner of the two ends holds.
 
@@ -136,11 +147,11 @@ class Worker:
         """
         supervisor = self._supervisor(job_id)
         if not supervisor.cell.job.state.terminal:
-            supervisor.stop(by=by, grace=grace)
+            supervisor.stop(how)
         return await supervisor.ended()
 
     async def signal(self, job_id: str, signum: int, *, by: str = "") -> Job:
-        """Send a signal to a job's process group. If it is what ends the job, the job counts as stopped.
+        """Send a signal to a job's processes. If it is what ends the job, the job counts as stopped.
 
         Raises:
             JobNotRunningError: there is no process to send it to.

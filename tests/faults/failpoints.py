@@ -67,7 +67,8 @@ STEPS: Final[tuple[str, ...]] = (
     "Pipe.close",
     "Process.exited",
     "Process.release",
-    "Process.signal_group",
+    "Process.kill",
+    "Process.signal",
     "Store.delete",
     "Store.deleted",
     "Store.insert",
@@ -97,11 +98,13 @@ STEPS: Final[tuple[str, ...]] = (
     "writer.LogWriter._roll",
     "writer.LogWriter._seal",
 )
+_LIKE_SIGNAL: Final = "it is Process.signal for one of the processes"
 _READS: Final = "it changes nothing"
 _MEMORY: Final = "it changes what this process remembers, and that goes with it"
 _PARTS: Final = "what it does is done by steps that have points"
 _STATEMENTS: Final = "each of its statements is a point: test_a_kill_at_any_statement_of_a_migration_loses_nothing"
 EXEMPT: Final[dict[str, str]] = {
+    "Process.signal_main": _LIKE_SIGNAL,
     **dict.fromkeys(
         (
             "Archive.follow",
@@ -117,9 +120,15 @@ EXEMPT: Final[dict[str, str]] = {
             "Pressure.pressed",
             "Pressure.settle",
             "Pipe.wait_readable",
-            "Process.group_is_empty",
+            "Launcher.containment",
+            "Process.is_empty",
+            "Process.members",
             "Process.pid",
             "Process.pipe",
+            "Process.proof",
+            "Process.usage",
+            "Worker.containment",
+            "Worker.usage",
             "Process.started_at",
             "Store.deletions",
             "Store.ended",
@@ -320,7 +329,7 @@ class Points:
         self._wrap(LauncherLink, "_take", lambda _, message, *rest: f"heard {message['op']}")
 
     def _wrap(self, owner: Any, name: str, step_of: Callable[..., str]) -> None:
-        function = owner.__dict__[name]
+        function = inspect.getattr_static(owner, name)  # its own, or inherited
 
         @functools.wraps(function)
         async def later(*args: Any, **kwargs: Any) -> Any:

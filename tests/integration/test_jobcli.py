@@ -551,10 +551,14 @@ async def test_help_is_no_failure(offline: Jobcli) -> None:
 
 
 async def test_stop_says_how_each_job_ended(jobcli: Jobcli, client: JobClient) -> None:
-    """A line a job, in the order asked for."""
+    """A line a job, in the order asked for, and below it the receipt."""
     jobs = [await client.start(["sleep", "1000"]) for _ in range(2)]
     lines = (await jobcli.ok("stop", *[job.id for job in jobs])).splitlines()
-    assert lines == [f"{job.id}  stopped: ended by SIGTERM; alice asked for it" for job in jobs]
+    assert lines[::3] == [f"{job.id}  stopped: ended by SIGTERM; alice asked for it" for job in jobs]
+    assert all(re.fullmatch(r"  1 processes in [0-9.]+ s; nothing is left \(\S+\)", line) for line in lines[1::3])
+    assert [line.split() for line in lines[2::3]] == [
+        [str(job.pid), "sleep", "ended", "after", "SIGTERM"] for job in jobs
+    ]
     assert {(await client.query(job.id)).state for job in jobs} == {JobState.STOPPED}
 
 
@@ -574,7 +578,7 @@ async def test_query_tells_the_facts_a_line_each(jobcli: Jobcli, client: JobClie
     printed = await jobcli.ok("query", job.id[:8])
     facts = dict(line.split(":", 1) for line in printed.splitlines())
     assert {
-        key: value.strip() for key, value in facts.items() if not key.endswith(("_at", "pid", "dropped_bytes"))
+        key: value.strip() for key, value in facts.items() if not key.endswith(("_at", "pid", "dropped_bytes", "usage"))
     } == {
         "id": job.id,
         "name": "my job",
@@ -622,6 +626,10 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
     times = [facts.pop(f"{moment}_at") for moment in ("created", "started", "ended")]
     assert all(TIME.fullmatch(time) for time in times)
     assert times == sorted(times)
+    usage = facts.pop("usage")
+    assert usage is None or set(usage) <= {
+        *("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes", "processes")
+    }
     assert facts == {
         "id": job.id,
         "name": "n",
@@ -641,6 +649,8 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "stopped_by": None,
         "output_bytes": 4,
         "dropped_bytes": 0,
+        "limits": None,
+        "stop_receipt": None,
     }
 
 
@@ -736,7 +746,7 @@ async def test_workers_shows_the_pool(jobcli: Jobcli, client: JobClient) -> None
     await client.start(["sleep", "1000"], name="long")
     heading, worker, pending = (await jobcli.ok("workers")).splitlines()
     assert heading.split() == ["WORKER", "RUNNING", "SLOTS", "CONTAINMENT", "JOBS"]
-    assert worker.split()[1:4] == ["1", "64", "process-group"]
+    assert re.match(r"\S+ +1 +64 +(cgroup v[12]|cgroup v1 and v2|none) ", worker)
     assert "long" in worker
     assert pending == "0 pending"
 

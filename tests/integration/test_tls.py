@@ -92,7 +92,9 @@ async def test_a_client_whose_certificate_is_not_good_is_told_why(
         error = await refusal(client)
     assert isinstance(error, UnauthenticatedError)
     assert error.message.endswith(f"refused this client's certificate: {told}")
-    assert [entry["event"] for entry in log_guard] == ["handshake refused"]
+    assert [entry["event"] for entry in log_guard][1:] == [
+        "handshake refused"
+    ]  # the first says how jobs are held together
     await assert_works(connect)
 
 
@@ -106,7 +108,9 @@ async def test_a_client_without_a_certificate_is_told_to_bring_one(
         error = await refusal(client)
     assert isinstance(error, UnauthenticatedError)
     assert error.message.endswith("it asks for one; give --cert and --key")
-    assert [entry["event"] for entry in log_guard] == ["handshake refused"]
+    assert [entry["event"] for entry in log_guard][1:] == [
+        "handshake refused"
+    ]  # the first says how jobs are held together
     await assert_works(connect)
 
 
@@ -210,7 +214,9 @@ async def test_bytes_that_are_no_tls_end_the_connection(
             await stream.send_all(sent)
         received = await all_bytes(stream)
     assert received == b"" or (received[0] == 0x15 and len(received) == 7), "an alert record, or nothing"
-    assert [entry["event"] for entry in log_guard] == ["handshake refused"]
+    assert [entry["event"] for entry in log_guard][1:] == [
+        "handshake refused"
+    ]  # the first says how jobs are held together
     await assert_works(connect)
 
 

@@ -130,5 +130,5 @@ async def test_list_workers_shows_who_runs_what(peer: Peer) -> None:
         job_id = await client.start(*SLEEP)
         outcome = await client.call("ListWorkers")
     (worker,) = outcome["response"]["workers"]
-    assert (worker["slots"], worker["containment"]) == (64, "process-group")
+    assert (worker["slots"], worker["containment"].split()[0] in ("cgroup", "none")) == (64, True)
     assert [job["id"] for job in worker["jobs"]] == [job_id]

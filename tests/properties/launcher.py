@@ -16,6 +16,8 @@ from typing import Final
 import trio
 
 from jobd.launcher.pipe import FdPipe
+from jobd.limits.walk import Walk
+from jobd.worker.containment import Member, Usage
 from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
@@ -188,6 +190,8 @@ class Link:
         self.adopted = dict(self._processes)
         self._cut = False
 
+    containment = Walk()  # of its name and limits, no more: these processes are none that it would find
+
     @property
     def identity(self) -> str:
         return self.launcher.identity
@@ -299,14 +303,28 @@ class LinkedProcess:
             raise CrashedError
         return self._child.status
 
-    def signal_group(self, signum: int) -> None:
+    proof = "script"
+
+    async def members(self) -> list[Member]:
+        alive = self._child.status is None
+        return [Member(self.pid, 1, "scripted", left_session=False)] if alive else []
+
+    async def signal(self, signum: int) -> None:
         self._link.signal(self._child.id, signum)
 
-    async def group_is_empty(self) -> bool:
-        await trio.lowlevel.checkpoint()
+    def signal_main(self, signum: int) -> None:
+        self._link.signal(self._child.id, signum)
+
+    async def kill(self) -> None:
+        self._link.signal(self._child.id, signal.SIGKILL)
+
+    async def is_empty(self) -> bool:
         return self._child.status is not None
 
-    def release(self) -> None:
+    async def usage(self) -> Usage:
+        return Usage()
+
+    async def release(self) -> None:
         self._link.release(self._child.id)
 
     def let_go(self) -> None:

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from jobd.worker.supervisor import Stop as HowToStop
 from tests.properties.launcher import Script
 from tests.properties.machine import ALL, Machine
 from tests.properties.model import Request
@@ -147,7 +148,7 @@ class Stop:
     async def do(self, machine: Machine) -> None:
         if (job_id := machine.job(self.which)) and job_id not in machine.model.gone:
             machine.model.ending.add(job_id)
-            machine.call("stop", job_id, jobs=(job_id,), by="carol", grace=self.grace)
+            machine.call("stop", job_id, jobs=(job_id,), how=HowToStop("carol", self.grace))
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,27 @@ class JobState(betterproto.Enum):
     LOST = 9
     """How it ended can no longer be learned."""
 
+    TIMED_OUT = 10
+    """Ended because it ran longer than it may."""
+
+    OUT_OF_MEMORY = 11
+    """Killed by the kernel, because it used more memory than it may."""
+
+
+class StopMode(betterproto.Enum):
+    """Who gets the first signal of a stop."""
+
+    UNSPECIFIED = 0
+    """GROUP."""
+
+    GROUP = 1
+    """All processes of the job."""
+
+    MAIN = 2
+    """
+    Its main process alone; what is left when that has ended is ended too.
+    """
+
 
 class OutputSource(betterproto.Enum):
     UNSPECIFIED = 0
@@ -89,6 +110,54 @@ class JobSpec(betterproto.Message):
 
     cwd: str = betterproto.string_field(4)
     """The working directory, absolute; "/" when empty."""
+
+    limits: Optional["Limits"] = betterproto.message_field(5, optional=True)
+    """
+    What the job may use. In an answer: what holds for it, the server's defaults included.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class Limits(betterproto.Message):
+    """
+    What a job may use. What is 0 or unset is as the server is set. A limit beyond the server's ceiling, or one that the
+     worker has no means to hold, is refused by name.
+    """
+
+    memory_bytes: int = betterproto.int64_field(1)
+    """
+    Memory of all its processes together, in bytes; beyond it the kernel kills them, and the job is OUT_OF_MEMORY.
+    """
+
+    cpus: float = betterproto.double_field(2)
+    """
+    How many processors' time all its processes may take together, as 1.5.
+    """
+
+    cpu_weight: int = betterproto.int32_field(3)
+    """
+    Its share when processors are scarce, 1 to 10,000; 100 is what others have.
+    """
+
+    processes: int = betterproto.int32_field(4)
+    """How many processes and threads it may have at a time."""
+
+    timeout: timedelta = betterproto.message_field(5)
+    """How long it may run; then it is stopped, and TIMED_OUT."""
+
+    output_bytes: int = betterproto.int64_field(6)
+    """Bytes of output that are recorded; more is dropped and counted."""
+
+    open_files: int = betterproto.int64_field(7)
+    """How many open files each of its processes may have (RLIMIT_NOFILE)."""
+
+    core_bytes: int = betterproto.int64_field(8)
+    """The size of a core dump, in bytes (RLIMIT_CORE)."""
+
+    nice: int = betterproto.int32_field(9)
+    """
+    How nice it is to others when processors are scarce, 0 to 19 (nice(2)).
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -141,6 +210,79 @@ class Job(betterproto.Message):
      KiB of argv are shown. Query gives all of it.
     """
 
+    usage: Optional["Usage"] = betterproto.message_field(20, optional=True)
+    """What it has used. In answers that hold one job."""
+
+    stop_receipt: Optional["StopReceipt"] = betterproto.message_field(21, optional=True)
+    """
+    What a stop, a timeout or the end of the main process found and ended. When there was something, and in answers
+     that hold one job.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class Usage(betterproto.Message):
+    """
+    What a job has used so far, all its processes together. What nobody counts on the worker is unset.
+    """
+
+    cpu_time: Optional[timedelta] = betterproto.message_field(1, optional=True)
+    """Processor time."""
+
+    memory_peak_bytes: Optional[int] = betterproto.int64_field(2, optional=True)
+    """Bytes of memory, at the most."""
+
+    read_bytes: Optional[int] = betterproto.int64_field(3, optional=True)
+    """Bytes from and to block devices."""
+
+    written_bytes: Optional[int] = betterproto.int64_field(4, optional=True)
+    processes: Optional[int] = betterproto.int32_field(5, optional=True)
+    """Processes that it has now."""
+
+
+@dataclass(eq=False, repr=False)
+class StopReceipt(betterproto.Message):
+    """
+    What was there when a job was to end, what ended it, and how it is known that nothing is left.
+    """
+
+    processes: List["StoppedProcess"] = betterproto.message_field(1)
+    """At most 100 of them, the first ones found."""
+
+    found: int = betterproto.int32_field(2)
+    """How many there were."""
+
+    took: timedelta = betterproto.message_field(3)
+    """From the first signal until no process was left."""
+
+    empty: bool = betterproto.bool_field(4)
+    """No process is left. When false, some did not exit after SIGKILL."""
+
+    proof: str = betterproto.string_field(5)
+    """
+    How that is known: "cgroup.events", "cgroup.procs" (control groups of version 2 and 1) or "/proc".
+    """
+
+
+@dataclass(eq=False, repr=False)
+class StoppedProcess(betterproto.Message):
+    """A process of a job that was there when the job was to end."""
+
+    pid: int = betterproto.int32_field(1)
+    parent_pid: int = betterproto.int32_field(2)
+    command: str = betterproto.string_field(3)
+    """
+    Its name as the kernel has it, at most 15 bytes. A process can call itself anything.
+    """
+
+    left_session: bool = betterproto.bool_field(4)
+    """It had left the session that the job began in."""
+
+    signal: Optional[int] = betterproto.int32_field(5, optional=True)
+    """
+    The last signal that it was sent before it was gone: 15 or 9; unset when it is still there.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class StartRequest(betterproto.Message):
@@ -168,6 +310,12 @@ class StopRequest(betterproto.Message):
     """
     From SIGTERM to SIGKILL. The server's default when unset; zero kills at once.
     """
+
+    signal: int = betterproto.int32_field(3)
+    """The signal that is sent first, 1 to 64; SIGTERM when 0."""
+
+    mode: "StopMode" = betterproto.enum_field(4)
+    """Who gets it. SIGKILL is for all, always."""
 
 
 @dataclass(eq=False, repr=False)
@@ -341,13 +489,22 @@ class Worker(betterproto.Message):
     """How many jobs it runs at a time."""
 
     containment: str = betterproto.string_field(3)
-    """How a stop finds a job's processes: "process-group"."""
+    """
+    What holds a job's processes together: "cgroup v2", "cgroup v1", "cgroup v1 and v2", or "none" (a walk through
+     /proc).
+    """
 
     jobs: List["Job"] = betterproto.message_field(4)
     """The jobs it has now, at most 100 of them."""
 
     running: int = betterproto.int32_field(5)
     """How many jobs it has now."""
+
+    weaknesses: List[str] = betterproto.string_field(6)
+    """What the containment cannot do that the best one can."""
+
+    limits: List[str] = betterproto.string_field(7)
+    """The limits that can be held: names of fields of Limits."""
 
 
 @dataclass(eq=False, repr=False)

@@ -15,6 +15,7 @@ import trio
 from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
 from jobd.launcher.local import LocalLauncher
+from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
 from jobd.storage.sqlite import SqliteStore, open_store
@@ -31,7 +32,7 @@ from jobd.worker.errors import (
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source, Start
-from jobd.worker.supervisor import Timings
+from jobd.worker.supervisor import Stop, Timings
 from tests.support.jobs import collect, put, shell
 
 Make = Callable[..., AbstractAsyncContextManager[Broker]]
@@ -47,7 +48,7 @@ def make(tmp_path: Path) -> Make:
         async with open_store(tmp_path / "jobs") as store:
             journal, logs = PatientJournal(store), LogStore(tmp_path / "output")
             pool = open_local_pool(
-                LocalLauncher(), logs, journal, count=workers, slots=slots, timings=Timings(2.0, 0.3, 5.0)
+                LocalLauncher(Walk()), logs, journal, count=workers, slots=slots, timings=Timings(2.0, 0.3, 5.0)
             )
             async with pool as made, open_broker(made, store, journal, logs, **settings) as broker:
                 yield broker
@@ -95,7 +96,7 @@ async def test_with_no_free_worker_a_job_waits_and_says_why(make: Make) -> None:
         second = await broker.start(JobSpec(("echo", "hi")), by="alice")
         assert (second.state, second.reason, second.worker) == (State.PENDING, Reason.NO_FREE_WORKER, "")
         assert broker.pending == 1
-        await broker.stop(first.id, by="alice", grace=0)
+        await broker.stop(first.id, Stop(by="alice", grace=0))
         assert (await end_of(broker, second)).state is State.SUCCEEDED
         assert broker.pending == 0
 
@@ -125,7 +126,7 @@ async def test_a_waiting_job_can_be_stopped(make: Make) -> None:
     async with make(slots=1) as broker:
         await broker.start(SLEEP, by="alice")
         waiting = await broker.start(SLEEP, by="alice")
-        stopped = await broker.stop(waiting.id, by="bob", grace=None)
+        stopped = await broker.stop(waiting.id, Stop(by="bob", grace=None))
         assert (stopped.state, stopped.stopped_by, stopped.pid, stopped.exit_code) == (State.STOPPED, "bob", 0, None)
         follower, ended = await broker.follow(waiting.id, Start())
         assert await collect(follower) == {Source.STDOUT: b"", Source.STDERR: b""}
@@ -146,7 +147,7 @@ async def test_a_waiting_job_can_be_followed_before_it_starts(make: Make) -> Non
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
             await trio.testing.wait_all_tasks_blocked()
-            await broker.stop(first.id, by="alice", grace=0)
+            await broker.stop(first.id, Stop(by="alice", grace=0))
     assert got[0][Source.STDOUT] == b"hi\n"
 
 
@@ -184,14 +185,14 @@ async def test_a_job_whose_record_is_on_its_way_is_not_overtaken(tmp_path: Path)
     async with open_store(tmp_path / "jobs") as store:
         slow = SlowStore(store)
         journal, logs = PatientJournal(store), LogStore(tmp_path / "output")
-        pool = open_local_pool(LocalLauncher(), logs, journal, count=1, slots=1, timings=Timings(2.0, 0.3, 5.0))
+        pool = open_local_pool(LocalLauncher(Walk()), logs, journal, count=1, slots=1, timings=Timings(2.0, 0.3, 5.0))
         async with pool as made, open_broker(made, slow, journal, logs) as broker:
             first = await broker.start(SLEEP, by="alice")
             slow.held = trio.Event()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(broker.start, SLEEP, by="alice", request_id="second"))
                 await slow.waiting.wait()
-                await broker.stop(first.id, by="alice", grace=0)
+                await broker.stop(first.id, Stop(by="alice", grace=0))
                 nursery.start_soon(partial(broker.start, SLEEP, by="alice", request_id="third"))
                 await trio.testing.wait_all_tasks_blocked()
                 slow.held.set()
@@ -301,7 +302,7 @@ async def test_wait_for_any_and_for_all(make: Make) -> None:
         assert [job.state for job in now] == [State.RUNNING, State.FAILED]
         again = await broker.wait([long.id, short.id], any_of_them=True)  # one had ended before it was asked
         assert again == now
-        await broker.stop(long.id, by="alice", grace=0)
+        await broker.stop(long.id, Stop(by="alice", grace=0))
         assert [job.state for job in await broker.wait([long.id, short.id], any_of_them=False)] == [
             State.STOPPED,
             State.FAILED,
@@ -325,7 +326,7 @@ async def test_a_job_that_does_not_run_takes_no_signal(make: Make) -> None:
         waiting = await broker.start(SLEEP, by="alice")
         with pytest.raises(JobNotRunningError, match="pending"):
             await broker.signal(waiting.id, 1, by="alice")
-        await broker.stop(first.id, by="alice", grace=0)
+        await broker.stop(first.id, Stop(by="alice", grace=0))
         with pytest.raises(JobNotRunningError, match="stopped"):
             await broker.signal(first.id, 1, by="alice")
 
@@ -381,7 +382,7 @@ async def test_a_wait_that_races_the_stop_of_a_waiting_job_ends(make: Make) -> N
                 async with trio.open_nursery() as nursery:
                     for _ in range(3):
                         nursery.start_soon(end_of_prefix, broker, job.id[:13])
-                    await broker.stop(job.id, by="bob", grace=None)
+                    await broker.stop(job.id, Stop(by="bob", grace=None))
 
 
 async def end_of_prefix(broker: Broker, prefix: str) -> None:
@@ -397,7 +398,7 @@ async def on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asy
         slow = SlowStore(store)
         journal, logs = PatientJournal(slow), LogStore(tmp_path / "output")  # type: ignore[arg-type] # what it lacks is the store's
         journal.hurry()
-        pool = open_local_pool(LocalLauncher(), logs, journal, count=1, slots=1, timings=Timings(2.0, 0.3, 5.0))
+        pool = open_local_pool(LocalLauncher(Walk()), logs, journal, count=1, slots=1, timings=Timings(2.0, 0.3, 5.0))
         async with pool as made, open_broker(made, slow, journal, logs) as broker:  # type: ignore[arg-type] # the same
             yield broker, slow
             slow.fails = lambda _: False
@@ -416,7 +417,7 @@ async def test_an_end_that_cannot_be_recorded_is_told_as_it_was(
         await trio.testing.wait_all_tasks_blocked()
         assert await broker.query(job.id) == await broker.query(job.id[:13]) == ended
         assert [each for _, each in await broker.page(before=0, states=(), size=10)] == [ended]
-        assert await broker.stop(job.id, by="alice", grace=0) == ended
+        assert await broker.stop(job.id, Stop(by="alice", grace=0)) == ended
         assert (await broker.start(shell("echo 12345; exit 3"), by="alice", request_id="r1")) == ended
         follower, _ = await broker.follow(job.id, Start())
         assert (await collect(follower))[Source.STDOUT] == b"12345\n"
@@ -434,10 +435,10 @@ async def test_a_waiting_job_whose_stop_cannot_be_recorded_waits_on(on_a_full_di
     waiting = [await broker.start(JobSpec(("true",)), by="alice") for _ in range(3)]
     store.fails = lambda job: job.id == waiting[1].id
     with pytest.raises(StoreError):
-        await broker.stop(waiting[1].id, by="alice", grace=None)
+        await broker.stop(waiting[1].id, Stop(by="alice", grace=None))
     assert (broker.pending, (await broker.query(waiting[1].id)).state) == (3, State.PENDING)
     store.fails = lambda _: False
-    await broker.stop(running.id, by="alice", grace=0)
+    await broker.stop(running.id, Stop(by="alice", grace=0))
     ends = [await end_of(broker, job) for job in waiting]
     assert [job.state for job in ends] == [State.SUCCEEDED] * 3
     starts = [job.started_at or 0 for job in ends]
@@ -459,7 +460,7 @@ async def test_a_job_runs_only_when_it_is_recorded_that_it_will(
         return job.state is State.STARTING and len(tries) < 4
 
     store.fails = fails
-    await broker.stop(running.id, by="alice", grace=0)
+    await broker.stop(running.id, Stop(by="alice", grace=0))
     with trio.fail_after(30):
         assert (await end_of(broker, waiting)).state is State.SUCCEEDED
     assert len(tries) == 4
@@ -475,9 +476,9 @@ async def test_a_clock_that_jumps_back_changes_no_order(make: Make) -> None:
         assert [job.id for _, job in await broker.page(before=0, states=(), size=10)] == [
             job.id for job in reversed([first, *jobs])
         ]
-        stopped = await broker.stop(jobs[0].id, by="alice", grace=None)
+        stopped = await broker.stop(jobs[0].id, Stop(by="alice", grace=None))
         assert stopped.ended_at is not None
         assert stopped.ended_at < stopped.created_at
-        await broker.stop(first.id, by="alice", grace=0)
+        await broker.stop(first.id, Stop(by="alice", grace=0))
         ends = [await end_of(broker, job) for job in jobs[1:]]
         assert [job.state for job in ends] == [State.SUCCEEDED] * 4

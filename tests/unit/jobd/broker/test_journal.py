@@ -15,13 +15,14 @@ import trio.testing
 from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PATIENCE, PatientJournal
 from jobd.launcher.local import LocalLauncher
+from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.worker.errors import StoreError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
-from jobd.worker.supervisor import Timings
+from jobd.worker.supervisor import Stop, Timings
 from tests.support.jobs import shell
 
 SLEEP: Final = JobSpec(("sleep", "60"))
@@ -68,7 +69,7 @@ async def made(root: Path, *, full: bool = False) -> AsyncIterator[tuple[Broker,
     async with open_store(root / "jobs") as sqlite:
         store = FullStore(sqlite, full=full)
         journal, logs = PatientJournal(store), LogStore(root / "output")
-        pool = open_local_pool(LocalLauncher(), logs, journal, count=1, slots=1, timings=Timings(1.0, 0.3, 5.0))
+        pool = open_local_pool(LocalLauncher(Walk()), logs, journal, count=1, slots=1, timings=Timings(1.0, 0.3, 5.0))
         async with pool as workers, open_broker(workers, store, journal, logs) as broker:
             try:
                 yield broker, store
@@ -133,11 +134,11 @@ async def test_a_waiting_job_that_cannot_be_stopped_now_waits_on(tmp_path: Path)
         waiting = [await broker.start(SLEEP, by="alice") for _ in range(3)]
         store.full = True
         with pytest.raises(StoreError):
-            await broker.stop(waiting[1].id, by="alice", grace=0)
+            await broker.stop(waiting[1].id, Stop(by="alice", grace=0))
         assert (await broker.query(waiting[1].id)).state is State.PENDING
         assert [entry.cell.job.id for entry in broker._queue] == [job.id for job in waiting]
         store.full = False
-        assert (await broker.stop(waiting[1].id, by="alice", grace=0)).state is State.STOPPED
+        assert (await broker.stop(waiting[1].id, Stop(by="alice", grace=0))).state is State.STOPPED
 
 
 async def test_lost_jobs_are_known_though_that_cannot_be_recorded(tmp_path: Path) -> None:

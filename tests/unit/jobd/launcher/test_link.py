@@ -17,6 +17,7 @@ from structlog.typing import EventDict
 
 from jobd.launcher import protocol
 from jobd.launcher.link import LauncherLink, open_link
+from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
@@ -81,7 +82,7 @@ async def test_descriptors_that_do_not_arrive_cost_one_job(
 async def supervise_without_descriptors(
     launcher: PlayedLauncher, ours: socket.socket, job: Job, pipes: list[int], output: Path
 ) -> None:
-    async with open_link(ours.detach()) as link, trio.open_nursery() as nursery:
+    async with open_link(ours.detach(), Walk()) as link, trio.open_nursery() as nursery:
         worker = Worker(nursery, link, LogStore(output), timings=Timings(5.0, 0.3, 5.0))
         cell = JobCell(job)
         worker.begin(cell)

@@ -14,6 +14,7 @@ import trio
 from structlog.typing import EventDict
 
 from jobd.launcher.local import LocalLauncher, LocalProcess
+from jobd.limits.walk import Walk
 from jobd.output.log import Log, LogStore
 from jobd.worker.errors import StopFailedError, StoreError
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
@@ -59,7 +60,7 @@ class PoisonousStore(LogStore):
     def poison_next(self, *names: str) -> None:
         self._poison = names
 
-    def create(self, job_id: str) -> Log:
+    def create(self, job_id: str, limit: int = 0) -> Log:
         log = PoisonousLog(self._directory, job_id)
         log.poison, self._poison = self._poison, ()
         return log
@@ -69,6 +70,7 @@ class RememberingLauncher(LocalLauncher):
     """Real children; it tells which were released, and has those that are to be adopted."""
 
     def __init__(self) -> None:
+        super().__init__(Walk())
         self.released: list[int] = []
         self.adopted: dict[str, LocalProcess] = {}
         self.failure: Exception | None = None
@@ -77,7 +79,11 @@ class RememberingLauncher(LocalLauncher):
         if self.failure:
             raise self.failure
         process = await super().launch(job_id, spec)
-        process.release = lambda: self.released.append(process.pid)  # type: ignore[method-assign] # to see the call
+
+        async def release() -> None:
+            self.released.append(process.pid)
+
+        process.release = release  # type: ignore[method-assign] # to see the call
         return process
 
     def take_adopted(self, job_id: str) -> LocalProcess | None:
@@ -203,10 +209,10 @@ async def test_everything_that_fails_at_once_costs_one_job(
         process = b.worker._supervisors[job.id]._process
         assert isinstance(process, LocalProcess)
 
-        def no_signal(signum: int) -> None:
-            raise RuntimeError("poison in signal_group")
+        async def no_signal(signum: int) -> None:
+            raise RuntimeError("poison in signal")
 
-        process.signal_group = no_signal  # type: ignore[method-assign] # a fault
+        process.signal = no_signal  # type: ignore[method-assign] # a fault
         b.journal.fails = {"note", "commit"}
         os.kill(job.pid, signal.SIGKILL)  # the end of its streams is what the log then fails to take
         with trio.fail_after(20):

@@ -12,11 +12,13 @@ import trio
 import trio.testing
 
 from jobd.launcher.local import LocalLauncher
+from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
 from jobd.worker.errors import JobNotRunningError
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source
+from jobd.worker.supervisor import Stop
 from jobd.worker.worker import NoJournal, Worker
 from tests.support.daemon import is_alive
 from tests.support.jobs import collect, processes_with, shell, until_output
@@ -33,7 +35,7 @@ async def started(worker: Worker, script: str, ready: bytes = b"ready\n") -> tup
 async def test_stop_ends_a_job_with_sigterm(worker: Worker) -> None:
     """The state says that someone asked, who it was, and how the process took it."""
     job, mark = await started(worker, "echo ready; sleep 60")
-    ended = await worker.stop(job.id, by="alice")
+    ended = await worker.stop(job.id, Stop(by="alice"))
     assert (ended.state, ended.signal, ended.stopped_by) == (State.STOPPED, signal.SIGTERM, "alice")
     assert ended.reason == Reason.STOPPED_BY_REQUEST
     assert processes_with(mark) == []
@@ -50,7 +52,7 @@ async def test_a_job_that_ends_itself_in_the_grace_period_keeps_its_code(worker:
 async def test_a_job_that_ignores_sigterm_is_killed_after_the_grace_period(worker: Worker) -> None:
     """SIGKILL cannot be ignored."""
     job, mark = await started(worker, "trap '' TERM; echo ready; while :; do sleep 0.01; done")
-    ended = await worker.stop(job.id, grace=0.1)
+    ended = await worker.stop(job.id, Stop(grace=0.1))
     assert (ended.state, ended.signal) == (State.STOPPED, signal.SIGKILL)
     assert processes_with(mark) == []
 
@@ -58,7 +60,7 @@ async def test_a_job_that_ignores_sigterm_is_killed_after_the_grace_period(worke
 async def test_no_grace_is_sigkill_at_once(worker: Worker) -> None:
     """Grace 0 does not even ask."""
     job, _ = await started(worker, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done")
-    assert (await worker.stop(job.id, grace=0)).signal == signal.SIGKILL
+    assert (await worker.stop(job.id, Stop(grace=0))).signal == signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ async def test_the_whole_group_is_gone_when_stop_answers(worker: Worker, script:
     job = await worker.start(shell(script, env={"MARK": mark}))
     if "ready" in script:
         await until_output(worker, job.id, b"ready\n")
-    await worker.stop(job.id, grace=0.2)
+    await worker.stop(job.id, Stop(grace=0.2))
     assert processes_with(mark) == []
 
 
@@ -92,7 +94,7 @@ async def test_a_stopped_process_tree_can_be_ended(worker: Worker) -> None:
 async def test_stop_says_so_again(worker: Worker) -> None:
     """Stopping what has ended is not an error; the answer is how it ended."""
     job, _ = await started(worker, "echo ready; sleep 60")
-    assert await worker.stop(job.id, by="alice") == await worker.stop(job.id, by="bob")
+    assert await worker.stop(job.id, Stop(by="alice")) == await worker.stop(job.id, Stop(by="bob"))
     done = await worker.start(JobSpec(("true",)))
     await worker.wait(done.id)
     assert (await worker.stop(done.id)).state is State.SUCCEEDED
@@ -119,13 +121,13 @@ async def test_a_stop_or_signal_that_comes_while_the_end_is_recorded_changes_not
     """The end is the last thing that is recorded of a job, and whoever asked is told of it."""
     journal = SlowJournal()
     async with trio.open_nursery() as nursery:
-        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
+        worker = Worker(nursery, LocalLauncher(Walk()), LogStore(tmp_path), journal=journal)
         job = await worker.start(shell("exit 3"))
         await journal.writing.wait()
         ends: list[Job] = []
 
         async def stop() -> None:
-            ends.append(await worker.stop(job.id, by="alice"))
+            ends.append(await worker.stop(job.id, Stop(by="alice")))
 
         async with trio.open_nursery() as stopping:
             stopping.start_soon(stop)
@@ -142,14 +144,14 @@ async def test_a_second_stop_makes_the_end_come_sooner(worker: Worker) -> None:
     ends: list[Job] = []
 
     async def patient() -> None:
-        ends.append(await worker.stop(job.id, by="alice", grace=3600))
+        ends.append(await worker.stop(job.id, Stop(by="alice", grace=3600)))
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(patient)
             await trio.testing.wait_all_tasks_blocked()
             assert worker.query(job.id).stopping
-            ends.append(await worker.stop(job.id, by="bob", grace=0))
+            ends.append(await worker.stop(job.id, Stop(by="bob", grace=0)))
     assert ends[0] == ends[1]
     assert ends[0].stopped_by == "alice"
 
@@ -171,9 +173,24 @@ async def test_a_background_child_may_finish_writing(worker: Worker) -> None:
     assert ended.state is State.SUCCEEDED
 
 
-async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker) -> None:
-    """One that left the session and holds the pipe is not waited for beyond the drain period, and that is said."""
+async def test_a_process_that_left_the_session_is_ended_with_the_job(worker: Worker) -> None:
+    """After the drain period; the receipt has it."""
     job = await worker.start(shell("setsid sh -c 'echo $$ >&2; exec sleep 60' & echo early"))
+    with trio.fail_after(10):
+        ended = await worker.wait(job.id)
+    got = await collect(await worker.stream(job.id))
+    assert ended.state is State.SUCCEEDED
+    assert ended.receipt is not None
+    [escaped] = ended.receipt.processes
+    assert escaped.member.pid == int(got[Source.STDERR])
+    assert (escaped.member.command, escaped.member.left_session, escaped.signal) == ("sleep", True, signal.SIGTERM)
+    assert (ended.receipt.empty, ended.receipt.proof) == (True, "/proc")
+
+
+async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker) -> None:
+    """One that nothing ties to the job any more (session, parent, environment), and that holds the pipe, is not waited
+    for beyond the drain period, and that is said. A control group would hold it."""
+    job = await worker.start(shell("env -i setsid sh -c 'echo $$ >&2; exec sleep 60' & sleep 0.3; echo early"))
     with trio.fail_after(10):
         ended = await worker.wait(job.id)
     got = await collect(await worker.stream(job.id))
@@ -230,9 +247,9 @@ async def test_a_stop_is_durable_before_its_signal_is_sent(tmp_path: Path, answe
     does not keep the job alive."""
     journal = Witness(answers=answers)
     async with trio.open_nursery() as nursery:
-        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
+        worker = Worker(nursery, LocalLauncher(Walk()), LogStore(tmp_path), journal=journal)
         job = await worker.start(JobSpec(("sleep", "60")))
-        ended = await worker.stop(job.id, by="alice", grace=0.05)
+        ended = await worker.stop(job.id, Stop(by="alice", grace=0.05))
         nursery.cancel_scope.cancel()
     assert [(noted.stopped_by, alive) for noted, alive in journal.seen] == [("alice", True)]
     # The grace period begins when the signal is sent, however long that took.
@@ -244,7 +261,7 @@ async def test_a_signal_is_durable_before_it_is_sent(tmp_path: Path, answers: bo
     """As a stop is."""
     journal = Witness(answers=answers)
     async with trio.open_nursery() as nursery:
-        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path), journal=journal)
+        worker = Worker(nursery, LocalLauncher(Walk()), LogStore(tmp_path), journal=journal)
         job = await worker.start(JobSpec(("sleep", "60")))
         await worker.signal(job.id, signal.SIGUSR1, by="alice")
         ended = await worker.wait(job.id)

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from jobd.limits.walk import Walk
 from jobd.worker.errors import InvalidSpecError, JobNotFoundError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.lifecycle import State
@@ -197,7 +198,7 @@ async def test_the_end_of_the_nursery_ends_the_jobs(tmp_path: Path) -> None:
 
     mark = f"MARK-{uuid.uuid4()}"
     async with trio.open_nursery() as nursery:
-        worker = Worker(nursery, LocalLauncher(), LogStore(tmp_path))
+        worker = Worker(nursery, LocalLauncher(Walk()), LogStore(tmp_path))
         jobs = [await worker.start(shell("sleep 60 & sleep 60", env={"MARK": mark})) for _ in range(3)]
         nursery.cancel_scope.cancel()
     assert processes_with(mark) == []

@@ -1,0 +1,122 @@
+"""Ends a job's processes, all of them, and keeps the receipt.
+
+The order: a polite signal to all (or to the main process alone), SIGCONT since a stopped process cannot react, the
+grace period, SIGKILL to all. It is over when no process of the job is left; what does not go is said to be there.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from jobd.worker.containment import MAX_RECEIPT, Member, Receipt, Stopped
+from jobd.worker.ports import Process
+
+POLL_FIRST: Final = 0.001
+POLL_LONGEST: Final = 0.05
+"""Seconds between two looks at what should be empty; not every kind of containment has an event for that."""
+
+
+class StopMode(enum.StrEnum):
+    """Who gets the polite signal. SIGKILL is for all, always."""
+
+    GROUP = "group"
+    MAIN = "main"
+
+
+class Ending:
+    """The end of one job, if and when it is wanted.
+
+    Attributes:
+        survived: processes were still there when we gave up.
+        given_up: set then.
+    """
+
+    def __init__(self, patience: float, clock: Callable[[], int], settle: Callable[[], Awaitable[None]]) -> None:
+        """
+        Args:
+            patience: seconds after SIGKILL until what is left is given up.
+            settle: sees that the wish is on record, before anybody is sent anything.
+        """
+        self._settle = settle
+        self._patience = patience
+        self._clock = clock
+        self._wanted = trio.Event()
+        self._until_kill = trio.CancelScope()
+        self._polite = signal.SIGTERM
+        self._mode = StopMode.GROUP
+        self._seen: dict[int, Stopped] = {}
+        self._begun: int | None = None
+        self.survived = False
+        self.given_up = trio.Event()
+
+    def want(self, grace: float, polite: int = signal.SIGTERM, mode: StopMode = StopMode.GROUP) -> None:
+        """Ask for the end: SIGKILL comes ``grace`` seconds from now at the latest. Asked again, it can only come
+        sooner, and nobody is asked politely again."""
+        if not self._wanted.is_set():
+            self._polite, self._mode = signal.Signals(polite), mode
+        self._until_kill.deadline = min(self._until_kill.deadline, trio.current_time() + grace)
+        self._wanted.set()
+
+    async def run(self, process: Process) -> None:
+        """When the end is wanted, bring it about; cancelled when no process is left."""
+        await self._wanted.wait()
+        begun = trio.current_time()
+        await self._settle()
+        self._until_kill.deadline += trio.current_time() - begun  # the grace period begins with the first signal
+        self._begun = self._clock()
+        if self._until_kill.deadline > trio.current_time():
+            await self._note(process, self._polite)
+            if self._mode is StopMode.MAIN:
+                process.signal_main(self._polite)
+            else:
+                await process.signal(self._polite)
+            await process.signal(signal.SIGCONT)
+            with self._until_kill:
+                await trio.sleep_forever()
+        with trio.move_on_after(self._patience):
+            await self._kill(process)
+        self.survived = True
+        self.given_up.set()
+
+    async def _kill(self, process: Process) -> None:
+        """Again and again: without a kernel that does it at one stroke, somebody may have been forked meanwhile."""
+        pause = POLL_FIRST
+        while True:
+            await self._note(process, signal.SIGKILL)
+            await process.kill()
+            await trio.sleep(pause)
+            pause = min(pause * 2, POLL_LONGEST)
+
+    async def clear(self, process: Process, grace: float) -> None:
+        """The main process has ended: see that nobody else is left, or end them; until then, or given up."""
+        if await process.is_empty():
+            self.survived = False  # if it was given up, it has gone after all
+            return
+        self.want(grace)
+        pause = POLL_FIRST
+        while not await process.is_empty() and not self.given_up.is_set():
+            await trio.sleep(pause)
+            pause = min(pause * 2, POLL_LONGEST)
+
+    async def _note(self, process: Process, signum: int) -> None:
+        for member in await process.members():
+            self._seen[member.pid] = Stopped(member, signum)
+
+    async def receipt(self, process: Process) -> Receipt | None:
+        """What was found and ended; None when nothing had to be."""
+        if self._begun is None:
+            return None
+        left: dict[int, Member] = {member.pid: member for member in await process.members()}
+        self._seen.update({pid: Stopped(member) for pid, member in left.items()})
+        return Receipt(
+            processes=tuple(self._seen.values())[:MAX_RECEIPT],
+            found=len(self._seen),
+            took=max(0, self._clock() - self._begun),
+            empty=not left and not self.survived,
+            proof=process.proof,
+        )

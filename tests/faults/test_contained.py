@@ -1,0 +1,251 @@
+"""A stop is a proof, a limit holds, and the end of a job says why: with a real jobd, in each kind of containment.
+
+The kind ``auto`` is what the machine has: control groups, if this user may make some.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from api.client import JobClient
+from api.errors import InvalidArgumentError
+from api.messages import Job, JobState, Limits
+from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.jobs import processes_with
+from tests.support.pki import TestPki
+
+SECONDS = 60
+KINDS = ["auto", "none"]
+PYTHON = f"exec {sys.executable} -c"
+BOMB = """
+import os, time
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(0.01)
+"""
+TREES = {
+    "ignores SIGTERM": "trap '' TERM; echo ready; while :; do sleep 0.1; done",
+    "double fork": "setsid sh -c 'setsid sleep 1000 & exit'; echo ready; exec sleep 1000",
+    "forks all the time": "for i in 1 2 3; do (while :; do (sleep 0.01 &); sleep 0.005; done) & done; echo ready; wait",
+    "stopped": "sleep 1000 & kill -STOP $!; echo ready; kill -STOP $$",
+    "closed its descriptors": (
+        f"{PYTHON} \"import os, time; print('ready', flush=True); os.closerange(0, 99); time.sleep(1000)\""
+    ),
+    "deep": 'sh -c \'sh -c "sh -c \\"sleep 1000\\" & wait" & wait\' & echo ready; wait',
+}
+
+
+@asynccontextmanager
+async def running(
+    pki: TestPki, directory: Path, kind: str, *flags: str
+) -> AsyncIterator[tuple[JobdProgram, JobClient]]:
+    """A jobd with this kind of containment, and a writer."""
+    arguments = ("--containment", kind, "--slots", "200", *flags)
+    with jobd_program(pki, directory / "state", *arguments) as jobd, trio.fail_after(SECONDS):
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+            yield jobd, client
+
+
+async def held_by(client: JobClient) -> tuple[str, set[str]]:
+    """What holds the jobs, and the limits that it can hold."""
+    [worker] = (await client.workers()).workers
+    return worker.containment, set(worker.limits)
+
+
+async def start_tree(client: JobClient, name: str, mark: str, limits: Limits | None = None) -> Job:
+    """Start one of the trees, and wait until it is as it is meant to be."""
+    job = await client.start(["sh", "-c", TREES[name]], name=name, env={"MARK": mark}, limits=limits)
+    async with client.stream(job.id) as output:
+        assert (await anext(output)).data == b"ready\n"
+    return job
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "server killed meanwhile"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, killed: bool) -> None:
+    """After the answer no process of the job exists, whatever its tree; the receipt names them, and the proof."""
+    mark = f"stop-{kind}-{killed}-{tmp_path.name}"
+    stopped: dict[str, Job] = {}
+    async with running(pki, tmp_path, kind) as (jobd, client):
+        jobs = {name: await start_tree(client, name, mark) for name in TREES}
+
+        async def stop(name: str) -> None:
+            stopped[name] = await client.stop(jobs[name].id, grace=0.5)
+            assert processes_with(f"JOBD_JOB_ID={jobs[name].id}") == []
+
+        async with trio.open_nursery() as nursery:
+            for name in TREES:
+                nursery.start_soon(stop, name)
+            if killed:
+                await trio.to_thread.run_sync(jobd.kill_server)
+        assert processes_with(mark) == []
+        assert {job.state for job in stopped.values()} == {JobState.STOPPED}
+        for name, job in stopped.items():
+            receipt = job.stop_receipt
+            assert receipt is not None, name
+            assert receipt.empty, name
+            assert receipt.proof in ("cgroup.events", "cgroup.procs", "/proc")
+            assert receipt.found == len(receipt.processes) or receipt.found > 100
+            assert {process.signal for process in receipt.processes} <= {signal.SIGTERM, signal.SIGKILL}
+        assert (await client.query(jobs["deep"].id)).stop_receipt == stopped["deep"].stop_receipt
+    if not killed:
+        escaped = stopped["double fork"].stop_receipt
+        assert escaped is not None
+        assert {(p.command, p.left_session) for p in escaped.processes} == {("sleep", True), ("sleep", False)}
+        deaf = stopped["ignores SIGTERM"].stop_receipt
+        assert deaf is not None
+        assert signal.SIGKILL in {p.signal for p in deaf.processes if p.pid == jobs["ignores SIGTERM"].pid}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_timeout_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str) -> None:
+    """A state and a reason of its own; a kill of the server meanwhile does not give it more time."""
+    mark = f"timeout-{kind}-{tmp_path.name}"
+    async with running(pki, tmp_path, kind, "--grace", "0.3") as (jobd, client):
+        limits = Limits(timeout=timedelta(seconds=3))
+        jobs = [await start_tree(client, name, mark, limits) for name in TREES]
+        await trio.to_thread.run_sync(jobd.kill_server)
+        ended = await client.wait(*[job.id for job in jobs])
+        assert processes_with(mark) == []
+    assert {(job.state, job.reason) for job in ended} == {(JobState.TIMED_OUT, "TIMED_OUT")}
+    assert all("the 3 s that it may" in job.message for job in ended)
+    assert all(job.stopped_by == "" for job in ended)
+
+
+async def test_a_hog_is_told_apart_and_its_neighbour_finishes(pki: TestPki, tmp_path: Path) -> None:
+    """Out of memory is a state of its own; so much was used at the most; and a SIGKILL of somebody else is none."""
+    async with running(pki, tmp_path, "auto") as (_, client):
+        kind, limits = await held_by(client)
+        if "memory_bytes" not in limits:
+            pytest.skip(f"needs a control group with the memory controller (root, or delegation); here: {kind}")
+        neighbour = await client.start(["sh", "-c", "for i in 1 2 3 4 5; do sleep 0.1; done; echo well"])
+        allowed = Limits(memory_bytes=50_000_000)
+        hog = await client.start([sys.executable, "-c", "x = bytearray(200_000_000)"], limits=allowed)
+        killed = await client.start(["sh", "-c", "kill -9 $$"], limits=allowed)
+        await client.wait(hog.id, killed.id, neighbour.id)
+        ends = [await client.query(job.id) for job in (hog, killed, neighbour)]
+    assert [job.state for job in ends] == [JobState.OUT_OF_MEMORY, JobState.KILLED, JobState.SUCCEEDED]
+    assert ends[0].reason == "OUT_OF_MEMORY"
+    assert "50000000 bytes" in ends[0].message
+    assert ends[0].usage is not None
+    assert 20_000_000 < (ends[0].usage.memory_peak_bytes or 0) <= 50_100_000
+
+
+async def test_a_fork_bomb_stays_within_its_limit(pki: TestPki, tmp_path: Path) -> None:
+    """And is stopped; the daemon answers meanwhile."""
+    async with running(pki, tmp_path, "auto") as (_, client):
+        kind, limits = await held_by(client)
+        if "processes" not in limits:
+            pytest.skip(f"needs a control group with the pids controller (root, or delegation); here: {kind}")
+        bomb = await client.start([sys.executable, "-c", BOMB], limits=Limits(processes=30), env={"MARK": "bomb"})
+        for _ in range(20):
+            seen = await client.query(bomb.id)
+            assert seen.usage is not None
+            assert (seen.usage.processes or 0) <= 30
+        stopped = await client.stop(bomb.id, grace=0)
+        assert stopped.stop_receipt is not None
+        assert stopped.stop_receipt.empty
+        assert processes_with("MARK=bomb") == []
+
+
+async def test_limits_of_each_process_hold_everywhere(pki: TestPki, tmp_path: Path) -> None:
+    """Open files, core size, niceness and recorded output need no control group."""
+    async with running(pki, tmp_path, "none") as (_, client):
+        limits = Limits(open_files=77, core_bytes=4096, nice=5, output_bytes=4)
+        job = await client.start(["sh", "-c", "ulimit -n; ulimit -c; nice"], limits=limits)
+        [ended] = await client.wait(job.id)
+        assert (ended.output_bytes, ended.dropped_bytes) == (4, len("77\n8\n5\n") - 4)
+        plain = await client.start(["sh", "-c", "ulimit -n; nice"], limits=Limits(open_files=77, nice=5))
+        async with client.stream(plain.id) as output:
+            assert b"".join([chunk.data async for chunk in output]) == b"77\n5\n"
+        assert (await client.query(plain.id)).spec.limits == Limits(open_files=77, nice=5)
+
+
+async def test_a_limit_that_cannot_be_held_is_refused_by_name(pki: TestPki, tmp_path: Path) -> None:
+    """And nothing is started."""
+    async with running(pki, tmp_path, "none") as (_, client):
+        with pytest.raises(InvalidArgumentError) as caught:
+            await client.start(["true"], limits=Limits(memory_bytes=10**8, cpus=0.5, open_files=10))
+        assert {each.field for each in caught.value.violations} == {"spec.limits.memory_bytes", "spec.limits.cpus"}
+        assert [job async for job in client.list()] == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (Limits(memory_bytes=-1), "memory_bytes"),
+        (Limits(cpus=float("nan")), "cpus"),
+        (Limits(cpus=-1.0), "cpus"),
+        (Limits(cpu_weight=10_001), "cpu_weight"),
+        (Limits(processes=-5), "processes"),
+        (Limits(timeout=timedelta(seconds=-2)), "timeout"),
+        (Limits(nice=20), "nice"),
+        (Limits(nice=-1), "nice"),
+        (Limits(open_files=2), "open_files"),
+        (Limits(core_bytes=-1), "core_bytes"),
+    ],
+    ids=str,
+)
+async def test_a_limit_that_is_none_is_refused_by_name(
+    pki: TestPki, tmp_path: Path, limits: Limits, field: str
+) -> None:
+    """Zero means "as the server is set"; all else has to be within bounds."""
+    async with running(pki, tmp_path, "none") as (_, client):
+        with pytest.raises(InvalidArgumentError) as caught:
+            await client.start(["true"], limits=limits)
+        assert [each.field for each in caught.value.violations] == [f"spec.limits.{field}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_first_signal_can_be_another_and_for_the_main_process_alone(
+    pki: TestPki, tmp_path: Path, kind: str
+) -> None:
+    """The child hears nothing of it; when the main process has ended, what is left is ended too."""
+    child = "trap 'echo child heard' HUP; echo ready; while :; do sleep 0.05; done"
+    script = f"trap 'echo main heard; exit 3' HUP; sh -c \"{child}\" & while :; do sleep 0.05; done"
+    async with running(pki, tmp_path, kind, "--drain", "0.2") as (_, client):
+        job = await client.start(["sh", "-c", script], env={"MARK": f"main-{kind}"})
+        async with client.stream(job.id) as output:
+            assert (await anext(output)).data == b"ready\n"
+            stopped = await client.stop(job.id, grace=20, signum=signal.SIGHUP, main_only=True)
+            text = b"".join([chunk.data async for chunk in output])
+        assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 3)
+        assert b"main heard" in text
+        assert b"child heard" not in text
+        assert processes_with(f"MARK=main-{kind}") == []
+
+
+async def test_many_starts_and_stops_leave_nothing(pki: TestPki, tmp_path: Path) -> None:
+    """No control group, process or descriptor of the launcher."""
+    async with running(pki, tmp_path, "auto") as (jobd, client):
+        await client.wait((await client.start(["true"])).id)
+        before = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
+
+        async def one(number: int) -> None:
+            job = await client.start(["sleep", "1000"], env={"MARK": "many-stops"})
+            if number % 2:
+                await client.stop(job.id, grace=0)
+            else:
+                await client.stop(job.id)
+
+        for _ in range(5):
+            async with trio.open_nursery() as nursery:
+                for number in range(20):
+                    nursery.start_soon(partial(one, number))
+        assert processes_with("many-stops") == []
+        while len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir())) > before:
+            await trio.sleep(0.01)
+        groups = [path for path in Path("/sys/fs/cgroup").rglob("jobd-*/*-*-*-*-*") if path.is_dir()]
+        listed = {job.id async for job in client.list()}
+        assert [path for path in groups if path.name in listed] == []
