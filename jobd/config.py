@@ -15,6 +15,9 @@ from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import read_toml
+from jobd.worker.containment import Limits
+from jobd.worker.job import LIMITS
+from jobd.worker.policy import Bounds, LimitPolicy
 
 ENV_PREFIX: Final = "JOBD_"
 
@@ -52,9 +55,10 @@ class Config:
     )
     heartbeat: float = _setting("after which a quiet output stream gets a sign of life", "SECONDS", 15.0)
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
+    limits: LimitPolicy = field(default_factory=LimitPolicy)  # only in the file: [limits] and [principals.NAME.limits]
 
 
-FIELDS: Final = {f.name: f for f in dataclasses.fields(Config)}
+FIELDS: Final = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
 CHOICES: Final = {
     "log_level": ("debug", "info", "warning", "error"),
     "containment": ("auto", "cgroup", "none"),
@@ -110,10 +114,65 @@ def load_state(flag: str | None, environment: Mapping[str, str], file: Path | No
 
 def _from_file(path: Path) -> dict[str, Any]:
     table = read_toml(path, "the configuration file")
-    return {
+    policy = _policy(table.pop("limits", {}), table.pop("principals", {}), f"{path}")
+    settings = {
         _known(key, f"{path}"): _convert(_known(key, f"{path}"), value, f"{key} in {path}")
         for key, value in table.items()
     }
+    return {**settings, "limits": policy}
+
+
+def _policy(everyone: Any, principals: Any, where: str) -> LimitPolicy:
+    bounds = _bounds(everyone, f"{where}: [limits]")
+    if not isinstance(principals, dict):
+        raise ConfigError(f"{where}: principals is not a table")
+    own = {}
+    for name, table in principals.items():
+        if not isinstance(table, dict) or set(table) != {"limits"}:
+            raise ConfigError(f"{where}: [principals.{name}] has one thing, limits: write [principals.{name}.limits]")
+        own[name] = _bounds(table["limits"], f"{where}: [principals.{name}.limits]").over(bounds)
+    return LimitPolicy(bounds, own)
+
+
+def _bounds(table: Any, where: str) -> Bounds:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is not a table")
+    values = dict(table)
+    ceiling = values.pop("max", {})
+    if not isinstance(ceiling, dict):
+        raise ConfigError(f"{where}: max is not a table")
+    return Bounds(_limits(values, where), _limits(ceiling, f"{where}, max"))
+
+
+def _limits(table: dict[str, Any], where: str) -> Limits:
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in LIMITS or "_" in key:
+            near = difflib.get_close_matches(key, [key_of(each) for each in LIMITS], n=1)
+            raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+        _, lowest, highest = LIMITS[name]
+        try:
+            number = _size(value) if name in SIZES else _number(value)
+        except (TypeError, ValueError) as exc:
+            kind = "size" if name in SIZES else "number"
+            raise ConfigError(f"{where}: {key} is {value!a}, which is no {kind}") from exc
+        if not lowest <= number <= highest or (name not in FRACTIONS and number != int(number)):
+            raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
+        values[name] = number if name in FRACTIONS else int(number)
+    return Limits(**values)
+
+
+def _size(value: Any) -> int:
+    """A number of bytes, or a text with K, M or G behind the number."""
+    if isinstance(value, str) and value[-1:].upper() in UNITS:
+        return int(value[:-1]) * UNITS[value[-1].upper()]
+    return _whole(value)
+
+
+SIZES: Final = ("memory", "output", "core")
+FRACTIONS: Final = ("cpus", "timeout")
+UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -150,7 +150,9 @@ async def _run(
                     timings=timings,
                     ends_jobs=ends_jobs,
                 ) as workers,
-                open_broker(workers, store, journal, logs, max_pending=config.max_pending) as broker,
+                open_broker(
+                    workers, store, journal, logs, max_pending=config.max_pending, policy=config.limits
+                ) as broker,
             ):
                 service = JobWorkerService(broker, config.heartbeat)
                 health = HealthService([draining, link.gone] if link else [draining])
@@ -193,6 +195,9 @@ def _containment(config: Config) -> Containment:
         found = detect(name, Choice(config.containment))
     except OSError as exc:
         raise ConfigError(f"--containment {config.containment}: {exc.strerror}") from exc
+    missing = sorted(config.limits.contained - found.limits)
+    if missing:
+        raise ConfigError(f"the limits of {', '.join(missing)} in the configuration cannot be held here ({found.name})")
     return found
 
 

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from jobd.broker.lost import lost_job
-from jobd.broker.placement import Load, check_held, choose
+from jobd.broker.placement import Load, admitted, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry, WorkerView
 from jobd.worker.errors import (
@@ -27,12 +27,14 @@ from jobd.worker.errors import (
 )
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
+from jobd.worker.policy import LimitPolicy
 from jobd.worker.ports import Follower, Journal, Start
 from jobd.worker.supervisor import Stop
 
 log = structlog.get_logger(__name__)
 
 MAX_PENDING: Final = 10_000
+ANYTHING: Final = LimitPolicy()
 WAITING: Final = "every slot of every worker is taken"
 
 
@@ -48,6 +50,7 @@ class Broker:
         archive: Archive,
         *,
         max_pending: int = MAX_PENDING,
+        policy: LimitPolicy = ANYTHING,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._nursery = nursery
@@ -56,6 +59,7 @@ class Broker:
         self._archive = archive
         self._journal = journal
         self._max_pending = max_pending
+        self._policy = policy
         self._clock = clock
         self._registry = Registry(store)
         self._queue: deque[Entry] = deque()
@@ -75,8 +79,7 @@ class Broker:
             StoreError: the job could not be recorded; it does not exist.
             WorkerError: no new jobs are taken (:meth:`refuse_new`).
         """
-        spec.check()
-        check_held(spec, list(self._workers.values()))
+        spec = admitted(spec, by, self._policy, list(self._workers.values()))
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
             entry = await self._accept(spec, by, request_id)
@@ -384,11 +387,12 @@ async def open_broker(
     archive: Archive,
     *,
     max_pending: int = MAX_PENDING,
+    policy: LimitPolicy = ANYTHING,
     clock: Callable[[], int] = time.time_ns,
 ) -> AsyncIterator[Broker]:
     """A broker that has taken up what the store had. What becomes of the jobs at the end is their workers' business."""
     async with trio.open_nursery() as nursery:
-        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending, clock=clock)
+        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending, policy=policy, clock=clock)
         await broker.recover()
         try:
             yield broker

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.errors import FieldViolation
 from jobd.broker.ports import Worker
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.job import LIMITS, JobSpec
+from jobd.worker.policy import LimitPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,19 @@ def choose(workers: Sequence[Load]) -> str | None:
     return min(free, key=lambda worker: worker.running / worker.slots).name if free else None
 
 
-def check_held(spec: JobSpec, workers: Sequence[Worker]) -> None:
-    """See that some worker has the means to hold the limits that a job asks for.
+def admitted(spec: JobSpec, principal: str, policy: LimitPolicy, workers: Sequence[Worker]) -> JobSpec:
+    """The spec as it is to run: with the limits that hold for it.
 
     Raises:
-        InvalidSpecError: none has; it names those that the first one cannot hold.
+        InvalidSpecError: it cannot be given to the kernel, asks for more than the principal may, or for a limit that
+            no worker has the means to hold (then it names those that the first one has not).
     """
+    spec.check()
+    spec = replace(spec, limits=policy.apply(spec.limits, principal))
     missing = [spec.limits.contained - worker.containment.limits for worker in workers]
     if missing and all(missing):
         why = "cannot be held here: 'jobcli workers' shows what can"
         raise InvalidSpecError(
             tuple(FieldViolation(f"spec.limits.{LIMITS[name][0]}", why) for name in sorted(missing[0]))
         )
+    return spec

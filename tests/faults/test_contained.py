@@ -181,6 +181,26 @@ async def test_a_limit_that_cannot_be_held_is_refused_by_name(pki: TestPki, tmp_
         assert [job async for job in client.list()] == []
 
 
+async def test_the_operator_s_limits_hold(pki: TestPki, tmp_path: Path) -> None:
+    """Defaults for whoever does not say, ceilings for all, and others for one; as the answer shows."""
+    file = tmp_path / "jobd.toml"
+    file.write_text("[limits]\nopen-files = 50\n[limits.max]\ntimeout = 100\n[principals.rob.limits]\nnice = 1\n")
+    async with running(pki, tmp_path, "none", "--config", str(file)) as (_, client):
+        job = await client.start(["true"])
+        assert job.spec.limits == Limits(open_files=50, timeout=timedelta(seconds=100))
+        with pytest.raises(InvalidArgumentError, match="alice may ask for 100"):
+            await client.start(["true"], limits=Limits(timeout=timedelta(seconds=101)))
+
+
+async def test_a_limit_of_the_operator_s_that_cannot_be_held_stops_jobd(pki: TestPki, tmp_path: Path) -> None:
+    """It says which; nothing is started."""
+    file = tmp_path / "jobd.toml"
+    file.write_text("[limits]\nmemory = '1G'\n")
+    with pytest.raises(AssertionError, match="the limits of memory in the configuration cannot be held here"):
+        async with running(pki, tmp_path, "none", "--config", str(file)):
+            pass
+
+
 @pytest.mark.parametrize(
     ("limits", "field"),
     [

@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 """From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
 
 NEIGHBOURS = {
+    "jobd.config": {"jobd.worker"},  # for the names of limits
     "jobd.__main__": {"jobd.cli"},
     "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade"},
     "jobd.dev": {"jobd.server", "pki"},

@@ -8,6 +8,8 @@ import pytest
 
 from api.errors import ConfigError
 from jobd.config import load
+from jobd.worker.containment import Limits
+from jobd.worker.policy import Bounds, LimitPolicy
 
 FILES = {"cert": "c", "key": "k", "ca": "a", "state": "s"}
 
@@ -42,6 +44,17 @@ def test_what_is_missing_is_named() -> None:
         ("cert = 5", "5 is not a path"),
         ('log-level = "loud"', "'loud' is not one of debug, info, warning, error"),
         ("[table]\nx = 1", "no setting 'table'"),
+        ("[limits]\nmemry = 1", r"\[limits\]: there is no limit 'memry'; did you mean memory"),
+        ("[limits]\nopen_files = 7", r"\[limits\]: there is no limit 'open_files'; did you mean open-files"),
+        ("[limits]\nmemory = '1X'", r"\[limits\]: memory is '1X', which is no size"),
+        ("[limits]\nprocesses = 1.5", r"\[limits\]: processes is 1.5, and not between 1 and"),
+        ("[limits]\ntimeout = true", r"\[limits\]: timeout is True, which is no number"),
+        ("[limits.max]\nnice = 20", r"\[limits\], max: nice is 20, and not between 0 and 19"),
+        ("limits = 5", r"\[limits\] is not a table"),
+        ("[limits]\nmax = 5", r"\[limits\]: max is not a table"),
+        ("principals = 5", "principals is not a table"),
+        ("[principals.alice]\nmemory = 5", r"\[principals.alice\] has one thing, limits"),
+        ("[principals.alice.limits]\nx = 5", r"\[principals.alice.limits\]: there is no limit 'x'"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -64,3 +77,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """With what the system says."""
     with pytest.raises(ConfigError, match="No such file"):
         load(FILES, {}, tmp_path / "none.toml")
+
+
+def test_limits_stand_in_the_file(tmp_path: Path) -> None:
+    """For everyone and, over that, for some; sizes as people write them."""
+    file = tmp_path / "jobd.toml"
+    file.write_text(
+        "[limits]\nmemory = '1G'\ntimeout = 3600\n[limits.max]\nmemory = '2G'\nopen-files = 1000\n"
+        "[principals.alice.limits.max]\nmemory = '4g'\n"
+    )
+    policy = load(FILES, {}, file).limits
+    assert policy.everyone == Bounds(Limits(memory=2**30, timeout=3600.0), Limits(memory=2**31, open_files=1000))
+    assert policy.principals["alice"].ceiling == Limits(memory=2**32, open_files=1000)
+    assert policy.principals["alice"].default == policy.everyone.default
+    assert load(FILES, {}, None).limits == LimitPolicy()

@@ -192,7 +192,7 @@ def test_running_out_of_memory_is_told_apart(containment: Containment) -> None:
         assert done.returncode == -signal.SIGKILL
         usage = container.usage()
         assert usage.memory_peak is not None
-        assert usage.cpu
+        assert usage.cpu is None or usage.cpu > 0
         counts.append(usage.out_of_memory > 0)
         until(container.is_empty)
         container.remove()
