@@ -52,6 +52,11 @@ class Channel:
         self._unsent.append((message, fds or []))
         self.flush()
 
+    def drain(self) -> None:
+        """Hear what the other side said before it ended."""
+        if self._open:
+            self._ready()
+
     def _ready(self) -> None:
         self.flush()
         try:

@@ -221,8 +221,10 @@ class Launcher:
         self._tell({"op": "known"}, [])
 
     def _server_ended(self, status: int) -> None:
-        server, self._server = self._server, None
+        server = self._server
         assert server
+        server.channel.drain()
+        self._server = None
         server.channel.close()
         code = os.waitstatus_to_exitcode(status)
         if self._upgrading:

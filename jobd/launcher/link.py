@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import trio
@@ -29,6 +29,9 @@ from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
 log = structlog.get_logger(__name__)
+
+PATIENCE: Final = 5.0
+"""Seconds for which the end of a server waits for a launcher that does not listen."""
 
 
 class LauncherLink:
@@ -51,6 +54,7 @@ class LauncherLink:
         # Bounded by what is asked for: a launch is waited for, a job has few signals and one release.
         self._unsent: deque[tuple[protocol.Message, list[int]]] = deque()
         self._more_unsent = trio.Event()
+        self._all_sent = trio.Event()
         self.identity = ""
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
@@ -110,6 +114,7 @@ class LauncherLink:
     def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
         """Say something, in the order of the calls, however far behind the launcher is. The descriptors are ours."""
         self._unsent.append((message, fds or []))
+        self._all_sent = trio.Event()
         self._more_unsent.set()
 
     async def speak(self) -> None:
@@ -129,6 +134,13 @@ class LauncherLink:
                 self._unsent.popleft()
                 for fd in fds:
                     os.close(fd)
+            self._all_sent.set()
+
+    async def flush(self) -> None:
+        """Wait until everything was said, as long as the launcher lives and listens."""
+        if self._unsent and not self.gone.is_set():
+            with trio.move_on_after(PATIENCE):
+                await self._all_sent.wait()
 
     # ---- facts
 
@@ -348,6 +360,8 @@ async def open_link(fd: int, containment: Containment) -> AsyncIterator[Launcher
             try:
                 yield link
             finally:
+                with trio.CancelScope(shield=True):
+                    await link.flush()
                 life.cancel()
     finally:
         with contextlib.suppress(OSError):

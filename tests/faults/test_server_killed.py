@@ -17,7 +17,7 @@ import trio
 from api.client import JobClient
 from api.errors import RpcError, UnavailableError
 from api.messages import Job, JobState, OutputSource, Verdict
-from tests.support.daemon import JobdProgram, is_alive, jobd_program
+from tests.support.daemon import JobdProgram, is_alive, jobd_program, until_dead
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
 from tests.support.records import make_store
@@ -285,7 +285,7 @@ async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> No
             for _ in range(300):
                 nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": "many-jobs"}))
         assert len(processes_with("many-jobs")) == 300
-        server = jobd.server_pid()
+        server, launcher = jobd.server_pid(), jobd.launcher
         os.kill(jobd.launcher, signal.SIGSTOP)
         os.kill(server, signal.SIGTERM)  # what the launcher would do next
         await trio.sleep(0.5)
@@ -293,6 +293,7 @@ async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> No
         jobd.process.send_signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(jobd.process.wait) == 0
     assert processes_with("many-jobs") == []
+    until_dead(launcher)  # it has heard of every end that it is recorded, and has nothing to remember
 
 
 @pytest.mark.parametrize("pause", [0, 0.1, 0.3])

@@ -104,3 +104,24 @@ async def is_alive(link: LauncherLink) -> None:
     """The link still carries what is said."""
     await trio.testing.wait_all_tasks_blocked()
     assert not link.gone.is_set()
+
+
+async def test_what_was_to_be_said_is_said_before_the_end(tmp_path: Path) -> None:
+    """Though the launcher listens late: it would else remember jobs for ever that nobody asks for any more."""
+    ours, theirs = protocol.pair()
+    launcher = PlayedLauncher(theirs)
+    launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
+    launcher.tell("known")
+    ids = [str(number) for number in range(3000)]
+
+    async def server() -> None:
+        async with open_link(ours.detach(), Walk()) as link:
+            for job_id in ids:
+                link.forget(job_id)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server)
+            await trio.testing.wait_all_tasks_blocked()  # the socket is full, and the server at its end
+            assert [(await launcher.hear())["id"] for _ in ids] == ids
+    theirs.close()
