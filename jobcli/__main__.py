@@ -1,7 +1,22 @@
-"""``python -m jobcli``."""
+"""The command ``jobcli``, and ``python -m jobcli``: everything else is imported from here on."""
 
+from __future__ import annotations
+
+import signal
 import sys
 
-from jobcli.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run ``jobcli``; returns the exit code."""
+    patient = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if patient:  # Ctrl-C during the imports is to be the end, and not a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from jobcli import cli
+
+    if patient:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ import trio
 
 from api.client import JobClient
 from api.errors import ConfigError, JobdError
+from api.version import VERSION
 from jobcli import exit_codes, profile, render
 from jobcli.commands import delete, query, run, signal, start, stop, stream, wait, workers
 from jobcli.commands import list as list_
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "$XDG_CONFIG_HOME or ~/.config.",
         allow_abbrev=False,
     )
+    made.add_argument("--version", action="version", version=f"jobcli {VERSION}")
     verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, module in VERBS.items():
         text = f"{module.HELP[0].upper()}{module.HELP[1:]}."

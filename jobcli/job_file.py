@@ -28,6 +28,7 @@ KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS)
 class JobEntry:
     """One job of a file."""
 
+    table: str
     argv: list[str]
     name: str
     env: dict[str, str] = field(default_factory=dict)
@@ -62,7 +63,7 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     if not isinstance(own_name, str) or not isinstance(cwd, str):
         raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
     limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
-    return JobEntry(argv, own_name, env, cwd, limits)
+    return JobEntry(name, argv, own_name, env, cwd, limits)
 
 
 def _number(path: Path, name: str, key: str, value: Any) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobd.launcher import front
 
-LOOKING = frozenset({"-h", "--help"})
+LOOKING = frozenset({"-h", "--help", "--version"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

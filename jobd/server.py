@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from api.errors import ConfigError, JobdError
+from api.version import VERSION
 from jobd import logs
 from jobd.config import FIELDS, Config, key_of, load
 from jobd.daemon import Daemon, run
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "'jobd upgrade' replaces the code of a running one.",
         allow_abbrev=False,
     )
+    made.add_argument("--version", action="version", version=f"jobd {VERSION}")
     made.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
     for name, field in FIELDS.items():
         flag, help = f"--{key_of(name)}", field.metadata["help"]

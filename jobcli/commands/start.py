@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from api.client import JobClient
-from api.errors import ConfigError
+from api.errors import ConfigError, JobdError, RpcError
 from api.messages import Job, JobState
 from jobcli import exit_codes, job_file, render
 from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of, limits_of
@@ -34,9 +34,11 @@ async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator
     if args.command or args.name or args.env or args.cwd:
         raise ConfigError("--file says what to run; give no command, --name, --env or --cwd with it")
     for entry in job_file.read(args.file):
-        yield await client.start(
-            entry.argv, name=entry.name, env=entry.env, cwd=entry.cwd, limits=limits_of(entry.limits)
-        )
+        limits = limits_of(entry.limits)
+        try:
+            yield await client.start(entry.argv, name=entry.name, env=entry.env, cwd=entry.cwd, limits=limits)
+        except RpcError as exc:
+            raise JobdError(f"{args.file}: [{entry.table}]: {exc} (the jobs before it were started)") from exc
 
 
 def _report(job: Job, *, as_json: bool) -> int:

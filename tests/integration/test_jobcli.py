@@ -19,6 +19,7 @@ import trio
 
 from api.client import JobClient
 from api.messages import JobState
+from api.version import VERSION
 from tests.integration.conftest import Connect
 from tests.support.daemon import running_daemon
 from tests.support.pki import TestPki
@@ -1005,3 +1006,32 @@ async def test_a_wait_that_is_given_up_says_that_the_job_goes_on(jobcli: Jobcli,
     """125: the job has not ended."""
     job = await client.start(["sleep", "60"])
     assert await jobcli.fails("wait", "--timeout", "0.2", job.id) == "not ended within 0.2 s; the jobs go on"
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
+    """It ends as by the signal, before there was anything to say."""
+    slow = tmp_path / "trio"
+    slow.mkdir()
+    (slow / "__init__.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "jobcli", "list"],
+        capture_output=True,
+        check=False,
+        timeout=20,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+async def test_version(jobcli: Jobcli) -> None:
+    """Of the whole project."""
+    assert (await jobcli.ok("--version")).strip() == f"jobcli {VERSION}"
+
+
+async def test_a_job_of_a_file_that_the_server_refuses_is_named(jobcli: Jobcli, tmp_path: Path) -> None:
+    """With its table; those before it have their ids printed."""
+    file = tmp_path / "jobs.toml"
+    file.write_text('[good]\nargv = ["true"]\n[bad]\nargv = ["true"]\nnice = 99\n')
+    ended = await jobcli("start", "--file", str(file))
+    assert (ended.code, len(ended.text.split())) == (OUR_FAILURE, 1)
+    assert "[bad]: spec.limits.nice: is 99" in ended.error
