@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -148,7 +149,8 @@ class ControlGroup:
         return "populated 0" in events
 
     def usage(self) -> Usage:
-        return usage(self._controllers)
+        used = usage(self._controllers)
+        return used if used.processes is not None else replace(used, processes=sum(1 for _ in self._pids()))
 
     def remove(self) -> None:
         for directory in self._directories:
