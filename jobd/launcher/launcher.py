@@ -205,9 +205,10 @@ class Launcher:
         if self._served or not self._visitors.front:
             environment[protocol.RESTART_ENVIRONMENT] = "1"
         command = wanted["command"]
+        with contextlib.suppress(OSError):  # removed since: the server does as well without
+            os.chdir(wanted["cwd"])
         with theirs:
             try:
-                os.chdir(wanted["cwd"])
                 pid = os.posix_spawn(command[0], command, environment)
             except OSError:
                 ours.close()

@@ -269,3 +269,19 @@ async def test_code_that_does_not_start_changes_nothing(pki: TestPki, tmp_path: 
             assert "ImportError: half installed" in done.stderr
             assert jobd.server_pid() == server
             await client.workers()
+
+
+async def test_a_working_directory_that_was_removed_is_in_nobody_s_way(
+    pki: TestPki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next server is started all the same."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        monkeypatch.undo()
+        here.rmdir()
+        async with connect(pki, jobd) as client:
+            job = await client.start(["sleep", "1000"])
+            jobd.kill_server()
+            assert (await client.query(job.id)).pid == job.pid
