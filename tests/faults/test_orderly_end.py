@@ -285,3 +285,18 @@ async def test_a_working_directory_that_was_removed_is_in_nobody_s_way(
             job = await client.start(["sleep", "1000"])
             jobd.kill_server()
             assert (await client.query(job.id)).pid == job.pid
+
+
+def test_a_refusal_needs_nobody_to_hear_it(pki: TestPki, tmp_path: Path) -> None:
+    """The exit code is the same without a stderr."""
+    state = tmp_path / "state"
+    with jobd_program(pki, state):
+        flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
+        arguments = [sys.executable, "-m", "jobd", *flags, "--state", str(state), "--listen", "127.0.0.1:0"]
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *arguments],
+            check=False,
+            timeout=SECONDS,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 2
