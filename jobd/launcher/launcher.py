@@ -94,10 +94,11 @@ class Launcher:
         waking, woken = socket.socketpair()
         for sock in (waking, woken):
             sock.setblocking(False)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in upgrade.SIGNALS:
             signal.signal(signum, lambda *_: None)
         self._waking = waking.fileno()
         signal.set_wakeup_fd(self._waking)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._signals(woken))
         if self._visitors.wanted:
             self._start_server_or_wait()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from jobd.launcher import protocol
 
 STATE_ENVIRONMENT: Final = "JOBD_LAUNCHER_STATE"
+SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those that a launcher acts on."""
 
 
 def problem(python: str, environment: Mapping[str, str]) -> str:
@@ -41,8 +44,11 @@ def execute_anew(
     try:
         for fd in fds:
             os.set_inheritable(fd, True)
+        # A signal that comes before the new program is ready for it waits, and does not end it, and all jobs' parent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.execve(program[0], program, {**environment, STATE_ENVIRONMENT: str(memfd)})  # noqa: S606 # ourselves
     except OSError as exc:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for fd in fds:
             os.set_inheritable(fd, False)
         os.close(memfd)

@@ -300,3 +300,22 @@ def test_a_refusal_needs_nobody_to_hear_it(pki: TestPki, tmp_path: Path) -> None
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 2
+
+
+async def test_a_signal_while_the_launcher_executes_itself_anew_is_not_its_end(pki: TestPki, tmp_path: Path) -> None:
+    """It waits until the new code is ready for it."""
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(
+        "import os, signal\nif 'JOBD_LAUNCHER_STATE' in os.environ:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    with (
+        jobd_program(pki, tmp_path / "state", STAY, path=[code, ROOT]) as jobd,
+        trio.fail_after(SECONDS),
+    ):
+        async with connect(pki, jobd) as client:
+            await client.start(["sleep", "1000"])
+        with left_behind(jobd) as launcher:
+            os.kill(launcher, signal.SIGHUP)
+            assert await trio.to_thread.run_sync(jobd.process.wait, SECONDS) == 0  # what SIGINT asks for
+            assert is_alive(launcher)
