@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -319,3 +321,20 @@ async def test_a_signal_while_the_launcher_executes_itself_anew_is_not_its_end(p
             os.kill(launcher, signal.SIGHUP)
             assert await trio.to_thread.run_sync(jobd.process.wait, SECONDS) == 0  # what SIGINT asks for
             assert is_alive(launcher)
+
+
+def test_a_visitor_who_talks_nonsense_costs_the_launcher_nothing(pki: TestPki, tmp_path: Path) -> None:
+    """No descriptor that it sends stays there, whatever it says, and the launcher goes on."""
+    said = [b"x", b"[]", b"{}", b'{"op":1}', b'{"op":"serve"}', b'{"op":"knock"}', b'{"op":"signal"}']
+    with jobd_program(pki, tmp_path / "state") as jobd:
+        descriptors = Path(f"/proc/{jobd.launcher}/fd")
+        before = len(list(descriptors.iterdir()))
+        with open(os.devnull) as file:  # noqa: PTH123 # pathlib's is the same
+            for packet in said:
+                with control.connect(tmp_path / "state") as sock:
+                    socket.send_fds(sock, [packet], [file.fileno()] * 2)
+        until = time.monotonic() + SECONDS
+        while len(list(descriptors.iterdir())) > before:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert "held by another jobd" in run_again(pki, jobd, tmp_path / "state").stderr
