@@ -267,3 +267,10 @@ def test_a_process_that_cannot_be_seen_is_not_taken_for_our_own_group(tmp_path: 
     finally:
         signal.signal(signal.SIGURG, before)
     assert heard == []
+
+
+def test_looking_for_groups_leaves_those_of_another_jobd_alone(tmp_path: Path) -> None:
+    """The directory for the jobs may be another's, with the same name, which is about to put a job there."""
+    (tmp_path / "jobd").mkdir()
+    assert control_groups("jobd", [Hierarchy(1, frozenset({"pids"}), tmp_path)]) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["jobd"]
