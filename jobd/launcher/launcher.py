@@ -281,7 +281,7 @@ class Launcher:
 
     def _replace(self, wanted: protocol.Message) -> None:
         """Ask the server to leave; when it has, execute what is installed now."""
-        problem = upgrade.problem(wanted["launcher"][0], wanted["env"])
+        problem = upgrade.problem(wanted["launcher"], wanted["env"])
         if problem:
             why = f"what is installed does not start, and everything stays as it is: {problem}"
             self._say(f"no upgrade: {why}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from jobd.launcher import protocol
@@ -14,13 +14,14 @@ SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Those that a launcher acts on."""
 
 
-def problem(python: str, environment: Mapping[str, str]) -> str:
+def problem(launcher: Sequence[str], environment: Mapping[str, str]) -> str:
     """What is wrong with the code that is installed now; "" when it can be started."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
-    command = [python, "-c", "import jobd.launcher.launcher, jobd.server"]
+    python = launcher[: launcher.index("-m")]  # with its options: what it would find is what counts
+    command = [*python, "-c", "import jobd.launcher.launcher, jobd.server"]
     try:
-        pid = os.posix_spawn(python, command, environment, file_actions=actions)
+        pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
     except OSError as exc:
         os.close(reading)
         return exc.strerror or str(exc)
