@@ -10,7 +10,9 @@ import sys
 
 def say(text: str) -> None:
     """Tell the operator something, in a line, if anybody listens."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(
+        OSError, ValueError, AttributeError
+    ):  # it was closed when we began: there is no sys.stderr
         poll = select.poll()
         poll.register(sys.stderr.fileno(), select.POLLOUT)
         if poll.poll(0):

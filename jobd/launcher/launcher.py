@@ -94,10 +94,11 @@ class Launcher:
         waking, woken = socket.socketpair()
         for sock in (waking, woken):
             sock.setblocking(False)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in upgrade.SIGNALS:
             signal.signal(signum, lambda *_: None)
         self._waking = waking.fileno()
         signal.set_wakeup_fd(self._waking)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._signals(woken))
         if self._visitors.wanted:
             self._start_server_or_wait()
@@ -205,9 +206,10 @@ class Launcher:
         if self._served or not self._visitors.front:
             environment[protocol.RESTART_ENVIRONMENT] = "1"
         command = wanted["command"]
+        with contextlib.suppress(OSError):  # removed since: the server does as well without
+            os.chdir(wanted["cwd"])
         with theirs:
             try:
-                os.chdir(wanted["cwd"])
                 pid = os.posix_spawn(command[0], command, environment)
             except OSError:
                 ours.close()
@@ -279,7 +281,7 @@ class Launcher:
 
     def _replace(self, wanted: protocol.Message) -> None:
         """Ask the server to leave; when it has, execute what is installed now."""
-        problem = upgrade.problem(wanted["launcher"][0], wanted["env"])
+        problem = upgrade.problem(wanted["launcher"], wanted["env"])
         if problem:
             why = f"what is installed does not start, and everything stays as it is: {problem}"
             self._say(f"no upgrade: {why}")

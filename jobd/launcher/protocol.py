@@ -98,7 +98,11 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
         for (fd,) in _INT.iter_unpack(data[: len(data) - len(data) % _INT.size])
     ]
-    return (unpack(packet), fds) if packet else None
+    try:
+        return (unpack(packet), fds) if packet else None
+    except (ValueError, AssertionError):
+        close_all(fds)
+        raise
 
 
 def close_all(fds: list[int]) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from jobd.launcher import protocol
 
 STATE_ENVIRONMENT: Final = "JOBD_LAUNCHER_STATE"
+SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those that a launcher acts on."""
 
 
-def problem(python: str, environment: Mapping[str, str]) -> str:
+def problem(launcher: Sequence[str], environment: Mapping[str, str]) -> str:
     """What is wrong with the code that is installed now; "" when it can be started."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
-    command = [python, "-c", "import jobd.launcher.launcher, jobd.server"]
+    python = launcher[: launcher.index("-m")]  # with its options: what it would find is what counts
+    command = [*python, "-c", "import jobd.launcher.launcher, jobd.server"]
     try:
-        pid = os.posix_spawn(python, command, environment, file_actions=actions)
+        pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
     except OSError as exc:
         os.close(reading)
         return exc.strerror or str(exc)
@@ -41,8 +45,11 @@ def execute_anew(
     try:
         for fd in fds:
             os.set_inheritable(fd, True)
+        # A signal that comes before the new program is ready for it waits, and does not end it, and all jobs' parent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.execve(program[0], program, {**environment, STATE_ENVIRONMENT: str(memfd)})  # noqa: S606 # ourselves
     except OSError as exc:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for fd in fds:
             os.set_inheritable(fd, False)
         os.close(memfd)

@@ -88,18 +88,18 @@ class Visitors:
         self._all.add(visitor)
 
     def _hear(self, visitor: _Visitor, message: protocol.Message, fds: list[int]) -> None:
-        match message["op"]:
+        if message.get("op") == "serve" and len(fds) == 3:
+            self._serve(visitor, *fds)
+            return
+        protocol.close_all(fds)  # nobody else is to send any
+        match message.get("op"):
             case "knock":
                 visitor.channel.tell({"op": "busy" if self._front else "serving"})
-            case "serve":
-                self._serve(visitor, *fds)
             case "signal" if visitor is self._front:
                 self._host.signalled(message["signal"])
             case "upgrade":
                 self._asked.append(visitor)
                 self._host.upgrade()
-            case _:
-                protocol.close_all(fds)
 
     def _serve(self, visitor: _Visitor, memfd: int, out: int, err: int) -> None:
         """Be this front's, and write where it does, unless there is another, or it has gone meanwhile."""

@@ -64,14 +64,13 @@ def _version_1_tree(usable: Sequence[Hierarchy]) -> Hierarchy | None:
 def _usable(hierarchy: Hierarchy, name: str) -> Hierarchy | None:
     """The hierarchy with the controllers that can be used in it; None when no group can be made there."""
     try:
-        (hierarchy.base / name).mkdir(exist_ok=True)
-        probe = hierarchy.base / name / "probe"
+        # Another jobd may be looking, or have the directory, at this moment: neither is to be in the other's way.
+        probe = hierarchy.base / f"{name}-probe-{os.getpid()}"
         probe.mkdir(exist_ok=True)
         probe.rmdir()
         if hierarchy.version == 1 or not hierarchy.controllers:
-            with contextlib.suppress(OSError):  # jobs are in it; else it is made when one comes
-                (hierarchy.base / name).rmdir()
             return hierarchy
+        (hierarchy.base / name).mkdir(exist_ok=True)
     except OSError:
         return None
     try:

@@ -161,7 +161,8 @@ class ControlGroup:
     def _pids(self) -> Iterator[int]:
         for directory in [self._tree, *_descendants(self._tree)]:
             with contextlib.suppress(OSError):
-                yield from map(int, (directory / PROCS).read_text().split())
+                # 0 is one that our pid namespace cannot see; kill(2) takes it for our own process group.
+                yield from (pid for pid in map(int, (directory / PROCS).read_text().split()) if pid)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -269,3 +271,70 @@ async def test_code_that_does_not_start_changes_nothing(pki: TestPki, tmp_path: 
             assert "ImportError: half installed" in done.stderr
             assert jobd.server_pid() == server
             await client.workers()
+
+
+async def test_a_working_directory_that_was_removed_is_in_nobody_s_way(
+    pki: TestPki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next server is started all the same."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
+        monkeypatch.undo()
+        here.rmdir()
+        async with connect(pki, jobd) as client:
+            job = await client.start(["sleep", "1000"])
+            jobd.kill_server()
+            assert (await client.query(job.id)).pid == job.pid
+
+
+def test_a_refusal_needs_nobody_to_hear_it(pki: TestPki, tmp_path: Path) -> None:
+    """The exit code is the same without a stderr."""
+    state = tmp_path / "state"
+    with jobd_program(pki, state):
+        flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
+        arguments = [sys.executable, "-m", "jobd", *flags, "--state", str(state), "--listen", "127.0.0.1:0"]
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *arguments],
+            check=False,
+            timeout=SECONDS,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 2
+
+
+async def test_a_signal_while_the_launcher_executes_itself_anew_is_not_its_end(pki: TestPki, tmp_path: Path) -> None:
+    """It waits until the new code is ready for it."""
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(
+        "import os, signal\nif 'JOBD_LAUNCHER_STATE' in os.environ:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    with (
+        jobd_program(pki, tmp_path / "state", STAY, path=[code, ROOT]) as jobd,
+        trio.fail_after(SECONDS),
+    ):
+        async with connect(pki, jobd) as client:
+            await client.start(["sleep", "1000"])
+        with left_behind(jobd) as launcher:
+            os.kill(launcher, signal.SIGHUP)
+            assert await trio.to_thread.run_sync(jobd.process.wait, SECONDS) == 0  # what SIGINT asks for
+            assert is_alive(launcher)
+
+
+def test_a_visitor_who_talks_nonsense_costs_the_launcher_nothing(pki: TestPki, tmp_path: Path) -> None:
+    """No descriptor that it sends stays there, whatever it says, and the launcher goes on."""
+    said = [b"x", b"[]", b"{}", b'{"op":1}', b'{"op":"serve"}', b'{"op":"knock"}', b'{"op":"signal"}']
+    with jobd_program(pki, tmp_path / "state") as jobd:
+        descriptors = Path(f"/proc/{jobd.launcher}/fd")
+        before = len(list(descriptors.iterdir()))
+        with open(os.devnull) as file:  # noqa: PTH123 # pathlib's is the same
+            for packet in said:
+                with control.connect(tmp_path / "state") as sock:
+                    socket.send_fds(sock, [packet], [file.fileno()] * 2)
+        until = time.monotonic() + SECONDS
+        while len(list(descriptors.iterdir())) > before:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert "held by another jobd" in run_again(pki, jobd, tmp_path / "state").stderr

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from jobd.limits.detect import Choice, control_groups, detect
+from jobd.limits.groups import ControlGroup
 from jobd.limits.hierarchies import Hierarchy, hierarchies
 from jobd.limits.processes import stat_of
 from jobd.limits.walk import Walk
@@ -254,3 +255,22 @@ def test_a_command_can_have_any_name(tmp_path: Path) -> None:
             assert stat.parent == os.getpid()
         finally:
             process.kill()
+
+
+def test_a_process_that_cannot_be_seen_is_not_taken_for_our_own_group(tmp_path: Path) -> None:
+    """A group can hold processes of another pid namespace; cgroup.procs has 0 for them, and kill(2) means us by it."""
+    (tmp_path / "cgroup.procs").write_text("0\n")
+    heard: list[int] = []
+    before = signal.signal(signal.SIGURG, lambda signum, _: heard.append(signum))
+    try:
+        ControlGroup([tmp_path], {}, 0).signal(signal.SIGURG)
+    finally:
+        signal.signal(signal.SIGURG, before)
+    assert heard == []
+
+
+def test_looking_for_groups_leaves_those_of_another_jobd_alone(tmp_path: Path) -> None:
+    """The directory for the jobs may be another's, with the same name, which is about to put a job there."""
+    (tmp_path / "jobd").mkdir()
+    assert control_groups("jobd", [Hierarchy(1, frozenset({"pids"}), tmp_path)]) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["jobd"]
