@@ -11,7 +11,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -101,14 +101,11 @@ async def run(
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
     check_server_certificate(config.cert, datetime.now(UTC))
     containment = await trio.to_thread.run_sync(_containment, config)
-    try:
-        if launcher_fd is None:
-            await _run(config, context, LocalLauncher(containment), None, task_status)
-            return
-        async with open_link(launcher_fd, containment) as link:
-            await _run(config, context, link, link, task_status)
-    finally:
-        containment.close()
+    if launcher_fd is None:
+        await _run(config, context, LocalLauncher(containment), None, task_status)
+        return
+    async with open_link(launcher_fd, containment) as link:
+        await _run(config, context, link, link, task_status)
 
 
 async def _run(
@@ -129,6 +126,7 @@ async def _run(
 
     with (
         _hold(config.state, kept.get("lock"), link) as held,
+        closing(launcher.containment),
         bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
     ):
         if link:

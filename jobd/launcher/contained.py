@@ -40,7 +40,7 @@ class ContainedProcess:
 
     async def signal(self, signum: int) -> None:
         with contextlib.suppress(OSError):  # no descriptors to look with: the group is known without
-            if not await trio.to_thread.run_sync(self._container.is_empty):
+            if await trio.to_thread.run_sync(self._container.members):
                 await trio.to_thread.run_sync(self._container.signal, signum)
                 return
         self._signal_group(signum)

@@ -206,8 +206,7 @@ class Launcher:
         if self._served or not self._visitors.front:
             environment[protocol.RESTART_ENVIRONMENT] = "1"
         command = wanted["command"]
-        with contextlib.suppress(OSError):  # removed since: the server does as well without
-            os.chdir(wanted["cwd"])
+        _go_to(wanted["cwd"])
         with theirs:
             try:
                 pid = os.posix_spawn(command[0], command, environment)
@@ -264,6 +263,10 @@ class Launcher:
                 "start jobd again with the same --state to take them up, or end them with SIGTERM to that pid"
             )
         console.quieten()
+        if not self._jobs:
+            for fd in self._kept.values():  # whoever starts jobd again, once the front has ended, is not to meet us
+                os.close(fd)
+            self._kept.clear()
         self._visitors.dismiss_front(code)
         if not self._jobs:
             self._exit_code = code
@@ -281,6 +284,7 @@ class Launcher:
 
     def _replace(self, wanted: protocol.Message) -> None:
         """Ask the server to leave; when it has, execute what is installed now."""
+        _go_to(wanted["cwd"])
         problem = upgrade.problem(wanted["launcher"], wanted["env"])
         if problem:
             why = f"what is installed does not start, and everything stays as it is: {problem}"
@@ -383,3 +387,8 @@ class Launcher:
                     self._protected(partial(self._server_ended, status))
                 else:
                     self._protected(partial(self._jobs.reaped, pid, status))
+
+
+def _go_to(directory: str) -> None:
+    with contextlib.suppress(OSError):  # removed since: what is started does as well without
+        os.chdir(directory)

@@ -103,14 +103,14 @@ class Visitors:
 
     def _serve(self, visitor: _Visitor, memfd: int, out: int, err: int) -> None:
         """Be this front's, and write where it does, unless there is another, or it has gone meanwhile."""
-        wanted = protocol.from_memfd(memfd)
-        free = self._front is None and visitor.channel.other_side_is_there()
+        wanted = _wish(memfd)
+        free = wanted is not None and self._front is None and visitor.channel.other_side_is_there()
         if free:
             os.dup2(out, 1)
             os.dup2(err, 2)
         protocol.close_all([out, err])
         visitor.channel.tell({"op": "serving" if free else "busy"})
-        if free:
+        if free and wanted is not None:
             first, self.wanted, self._front = self.wanted is None, wanted, visitor
             self._host.serve(wanted, first=first)
 
@@ -168,3 +168,12 @@ class Visitors:
         self._front = by_fd.get(state["front"])
         self._asked = [by_fd[fd] for fd in state["asked"]]
         self.wanted = state["wanted"]
+
+
+def _wish(memfd: int) -> protocol.Message | None:
+    """What a front asks for, if that is what it is."""
+    try:
+        wish = protocol.from_memfd(memfd)
+    except (OSError, ValueError, AssertionError):
+        return None
+    return wish if wish.keys() >= {"command", "launcher", "env", "cwd"} else None

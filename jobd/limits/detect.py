@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from jobd.limits.groups import PROCS, ControlGroups
-from jobd.limits.hierarchies import LEAF, Hierarchy, hierarchies
+from jobd.limits.hierarchies import LEAF, Hierarchy, hierarchies, shared
 from jobd.limits.processes import stat_of
 from jobd.limits.walk import Walk
 from jobd.worker.containment import Containment
@@ -86,7 +86,7 @@ def share_out(hierarchy: Hierarchy, name: str) -> None:
     Raises:
         OSError: this process may not, or others than jobd's own are in the group that it began in.
     """
-    share = " ".join(f"+{controller}" for controller in sorted(hierarchy.controllers))
+    share = shared(hierarchy)
     control = hierarchy.base / "cgroup.subtree_control"
     try:
         control.write_text(share)

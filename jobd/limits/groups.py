@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from jobd.limits.hierarchies import Hierarchy
+from jobd.limits.hierarchies import Hierarchy, shared
 from jobd.limits.processes import member_of
 from jobd.limits.settings import OPTIONAL, holdable, settings, usage
+from jobd.limits.walk import WalkedJob
 from jobd.worker.containment import Limits, Member, Usage
 
 PROCS: Final = "cgroup.procs"
@@ -57,13 +58,22 @@ class ControlGroups:
                 if not files and each is not self._tree and not each.controllers & COUNTING:
                     continue  # nothing to hold, nothing to count
                 directory = each.base / self._name / job_id
-                directory.mkdir(parents=True, exist_ok=True)
+                self._see_to_room(each)
+                directory.mkdir(exist_ok=True)
                 for file, value in files:
                     _set(directory / file, value)
         except OSError:
             group.remove()
             raise
         return group
+
+    def _see_to_room(self, hierarchy: Hierarchy) -> None:
+        """Make the directory for jobs, with what groups in it may use of version 2, if it was removed since."""
+        room = hierarchy.base / self._name
+        if not room.exists():
+            room.mkdir(exist_ok=True)
+            if hierarchy.version == 2 and hierarchy.controllers:
+                (room / "cgroup.subtree_control").write_text(shared(hierarchy))
 
     def find(self, job_id: str, pid: int) -> ControlGroup:
         """The groups of a job that was started before."""
@@ -104,6 +114,7 @@ class ControlGroup:
             pid: the job's first process, if it is known: the session that others may have left.
         """
         self._directories = directories
+        self._strays = WalkedJob(directories[0].name)
         self._controllers = controllers
         self._tree = directories[0]
         self._pid = pid
@@ -115,15 +126,19 @@ class ControlGroup:
     def began_with(self, pid: int) -> None:
         """The job's first process is there."""
         self._pid = pid
+        self._strays.began_with(pid)
 
     def members(self) -> list[Member]:
-        return [member for pid in self._pids() if (member := member_of(pid, self._pid)) is not None]
+        """Those of the group, and those that had the right to leave it, did, and are found as without groups."""
+        found = {pid: member for pid in self._pids() if (member := member_of(pid, self._pid)) is not None}
+        return list({**{stray.pid: stray for stray in self._strays.members()}, **found}.values())
 
     def signal(self, signum: int) -> None:
-        for pid in self._pids():
-            _signal(pid, signum)
+        for member in self.members():
+            _signal(member.pid, signum)
 
     def kill(self) -> None:
+        self._strays.kill()
         try:
             (self._tree / "cgroup.kill").write_text("1")
         except OSError:

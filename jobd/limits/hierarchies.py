@@ -28,6 +28,11 @@ class Hierarchy:
     base: Path
 
 
+def shared(hierarchy: Hierarchy) -> str:
+    """What to write into ``cgroup.subtree_control`` for groups to have the controllers."""
+    return " ".join(f"+{controller}" for controller in sorted(hierarchy.controllers))
+
+
 def hierarchies(mountinfo: str, membership: str) -> list[Hierarchy]:
     """What ``/proc/self/mountinfo`` and ``/proc/self/cgroup`` say; not all of it need be writable."""
     paths = _memberships(membership)

@@ -94,14 +94,18 @@ class Ending:
 
     async def clear(self, process: Process, grace: float) -> None:
         """The main process has ended: see that nobody else is left, or end them; until then, or given up."""
-        if await process.is_empty():
+        if await self._is_over(process):
             self.survived = False  # if it was given up, it has gone after all
             return
         self.want(grace)
         pause = POLL_FIRST
-        while not await process.is_empty() and not self.given_up.is_set():
+        while not await self._is_over(process) and not self.given_up.is_set():
             await trio.sleep(pause)
             pause = min(pause * 2, POLL_LONGEST)
+
+    async def _is_over(self, process: Process) -> bool:
+        """Nobody is left. What a stop answers for is looked for more closely than what ended by itself."""
+        return await process.is_empty() and (not self._wanted.is_set() or not await process.members())
 
     async def _note(self, process: Process, signum: int) -> None:
         for member in await process.members():

@@ -42,6 +42,10 @@ TREES = {
     "closed its descriptors": (
         f"{PYTHON} \"import os, time; print('ready', flush=True); os.closerange(0, 99); time.sleep(1000)\""
     ),
+    "left its group": (
+        "for g in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do echo 0 > $g; done 2>/dev/null; "
+        "setsid sleep 1000 & echo ready; exec sleep 1000"
+    ),
     "deep": 'sh -c \'sh -c "sh -c \\"sleep 1000\\" & wait" & wait\' & echo ready; wait',
 }
 
