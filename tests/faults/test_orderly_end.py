@@ -17,7 +17,7 @@ import trio
 
 from api.client import JobClient
 from api.messages import JobState
-from jobd.launcher import control
+from jobd.launcher import control, protocol
 from tests.support.daemon import JobdProgram, is_alive, jobd_program, until_dead
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
@@ -122,6 +122,32 @@ async def test_sigterm_to_a_launcher_left_alone_ends_the_jobs(pki: TestPki, tmp_
             async with connect(pki, next_one) as client:
                 ended = await client.query(job.id)
     assert (ended.state, ended.reason, ended.signal) == (JobState.STOPPED, "WORKER_SHUT_DOWN", signal.SIGTERM)
+
+
+async def test_a_jobd_can_be_started_as_soon_as_the_last_one_has_ended(pki: TestPki, tmp_path: Path) -> None:
+    """Its launcher, though it may still be there for a moment, has let go of the directory."""
+    for _ in range(3):
+        with jobd_program(pki, tmp_path / "state", STAY) as jobd:
+            assert await end(jobd) == 0
+
+
+async def test_a_front_that_makes_no_sense_is_not_served(pki: TestPki, tmp_path: Path) -> None:
+    """One of another version, say: it is turned away, and the next one finds everything as it was."""
+    with jobd_program(pki, tmp_path / "state", STAY) as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            job = await client.start(["sleep", "1000"])
+        assert await end(jobd) == 0
+        launcher = jobd.launcher
+        with control.connect(tmp_path / "state") as door:
+            wish = protocol.as_memfd({"command": ["true"]})
+            protocol.send(door, {"op": "serve"}, [wish] * 3)
+            os.close(wish)
+            await trio.lowlevel.wait_readable(door)
+            assert protocol.receive(door) == ({"op": "busy"}, [])
+        with jobd_program(pki, tmp_path / "state") as next_one:
+            async with connect(pki, next_one) as client:
+                assert (await client.query(job.id)).pid == job.pid
+                assert next_one.launcher == launcher
 
 
 async def test_a_client_takes_up_its_stream_at_the_next_jobd(pki: TestPki, tmp_path: Path) -> None:
