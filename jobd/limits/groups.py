@@ -90,7 +90,8 @@ class ControlGroups:
         return ControlGroup(directories, by_controller, pid)
 
     def close(self) -> None:
-        """Remove the directories for this daemon's jobs, if no job is left."""
+        """Remove what is empty: groups of jobs that have ended, and with the last of them the directory for all."""
+        self.sweep(frozenset())  # the kernel keeps those that have processes
         for each in self._all:
             with contextlib.suppress(OSError):
                 (each.base / self._name).rmdir()

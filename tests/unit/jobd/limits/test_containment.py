@@ -214,6 +214,24 @@ def test_nothing_is_left_of_what_was_removed(containment: Containment) -> None:
         assert not any(Path(entrance).exists() for entrance in container.entrances)
 
 
+def test_an_end_removes_what_is_empty_and_nothing_else(
+    containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]]
+) -> None:
+    """Jobs that go on stay where they are."""
+    process, job_id = run("echo ready; exec sleep 1000")
+    empty = containment.create(str(uuid.uuid4()), Limits())
+    entrances = list(empty.entrances)
+    containment.close()
+    assert not any(Path(entrance).exists() for entrance in entrances)
+    container = containment.find(job_id, process.pid)
+    assert [member.pid for member in container.members()] == [process.pid]
+    container.kill()
+    process.wait()
+    until(container.is_empty)
+    containment.close()
+    assert not any(Path(entrance).parents[1].exists() for entrance in entrances)
+
+
 def test_what_this_machine_has_is_found() -> None:
     """Control groups if some can be made, else /proc; never an error unless groups were demanded."""
     name = f"{DAEMON}-detect"
