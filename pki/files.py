@@ -184,7 +184,7 @@ def _publish(files: Sequence[NewFile], temporaries: Sequence[Path], *, force: bo
         for file, temporary in zip(files, temporaries, strict=True):
             os.link(temporary, file.path, follow_symlinks=False)
             made.append(file.path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: all of the files, or none
         for path in made:
             path.unlink(missing_ok=True)
         raise

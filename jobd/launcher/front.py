@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from typing import Final
 
 from jobd.launcher import protocol
@@ -41,7 +42,7 @@ class Front:
         self._socket: socket.socket | None = None
         self._patience: float | None = None
         self._where = ""  # the state directory and the pid of who has it, once we were sent there
-        self._passed: list[int] = []
+        self._passed: deque[int] = deque(maxlen=8)  # the last ones: a launcher that we are sent to is to hear them too
 
     def run(self) -> int:
         """Serve until the server has ended for good; returns its exit code."""

@@ -24,7 +24,7 @@ async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] =
     except RpcError as exc:
         status = exc.code
         raise
-    except BaseException as exc:
+    except BaseException as exc:  # only looked at, and raised on: a nursery may have wrapped what cancelled it
         if _is_cancellation(exc):
             # By the caller's deadline, or by the caller, or by the end of the connection.
             status = Code.DEADLINE_EXCEEDED if call.expired else Code.CANCELLED

@@ -104,7 +104,7 @@ def _lock(path: Path, holder: int) -> int:
         raise ConfigError(f"the state directory {path.parent} cannot be written: {exc.strerror}") from exc
     try:
         _take(fd, path)
-    except BaseException:
+    except BaseException:  # refused, whatever for: the descriptor, and with it a lock, must not stay
         os.close(fd)
         raise
     _write_pid(fd, holder)

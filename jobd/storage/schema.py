@@ -85,7 +85,7 @@ def open_database(path: Path, *, trusted: bool = False) -> sqlite3.Connection:
         connection = _connect(path)
         try:
             _prepare(connection)
-        except BaseException:
+        except BaseException:  # an open connection would keep the store locked
             connection.close()
             raise
     except OSError as exc:

@@ -117,7 +117,7 @@ async def serve(
                 sock = await _accept(listener)
                 try:
                     await slots.acquire_on_behalf_of(sock)
-                except BaseException:
+                except BaseException:  # cancelled above all: no task has the connection yet
                     sock.close()
                     raise
                 nursery.start_soon(connection, sock)

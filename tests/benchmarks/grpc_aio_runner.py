@@ -99,13 +99,13 @@ class Runner(pb_grpc.JobWorkerServiceServicer):  # type: ignore[misc] # generate
         self._jobs[job.message.id] = job
         return pb.StartResponse(job=job.message)
 
-    async def Wait(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+    async def Wait(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802 # the RPC's name
         jobs = [await self._find(job_id, context) for job_id in request.job_ids]
         for job in jobs:
             await job.ended.wait()
         return pb.WaitResponse(jobs=[job.message for job in jobs])
 
-    async def Stream(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:  # noqa: N802
+    async def Stream(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:  # noqa: N802 # the RPC's name
         job = await self._find(request.job_id, context)
         async for piece in job.follow():
             yield piece

@@ -97,7 +97,7 @@ def test_period_must_have_a_length(ca: Authority, tmp_path: Path, now: datetime)
 def test_times_are_aware(ca: Authority, tmp_path: Path, now: datetime) -> None:
     """A time without a zone is a mistake of the caller."""
     with pytest.raises(ValueError, match="no time zone"):
-        ca.issue_client(tmp_path, "alice", [], now=now, not_after=datetime(2026, 2, 1))  # noqa: DTZ001
+        ca.issue_client(tmp_path, "alice", [], now=now, not_after=datetime(2026, 2, 1))  # noqa: DTZ001 # what is refused here
 
 
 def test_no_leaf_outlives_its_ca(tmp_path: Path, now: datetime) -> None:
