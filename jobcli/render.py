@@ -140,7 +140,8 @@ def receipt(job_: Job) -> None:
     if receipt_ is None:
         return
     left = f"nothing is left ({receipt_.proof})" if receipt_.empty else f"SOME ARE LEFT ({receipt_.proof})"
-    line(f"  {receipt_.found} processes in {receipt_.took.total_seconds():.3f} s; {left}")
+    processes = "1 process" if receipt_.found == 1 else f"{receipt_.found} processes"
+    line(f"  {processes} in {receipt_.took.total_seconds():.3f} s; {left}")
     for each in receipt_.processes:
         how = "is still there" if each.signal is None else f"ended after {_signal(each.signal)}"
         escaped = ", had left the session" if each.left_session else ""

@@ -556,7 +556,7 @@ async def test_stop_says_how_each_job_ended(jobcli: Jobcli, client: JobClient) -
     jobs = [await client.start(["sleep", "1000"]) for _ in range(2)]
     lines = (await jobcli.ok("stop", *[job.id for job in jobs])).splitlines()
     assert lines[::3] == [f"{job.id}  stopped: ended by SIGTERM; alice asked for it" for job in jobs]
-    assert all(re.fullmatch(r"  1 processes in [0-9.]+ s; nothing is left \(\S+\)", line) for line in lines[1::3])
+    assert all(re.fullmatch(r"  1 process in [0-9.]+ s; nothing is left \(\S+\)", line) for line in lines[1::3])
     assert [line.split() for line in lines[2::3]] == [
         [str(job.pid), "sleep", "ended", "after", "SIGTERM"] for job in jobs
     ]
