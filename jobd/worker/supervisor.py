@@ -92,9 +92,11 @@ class Supervisor:
         self._journal = journal
         self._timings = timings
         self._clock = clock
-        self._ending_of_processes = Ending(timings.kill, clock, self._settle)
+        self._ending = Ending(timings.kill, clock, self._settle)
         self._process: Process | None = None
-        self._ending = False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
+        self._decided = (
+            False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
+        )
         self._reading = False  # the pipes have their readers, which close them
         self._incomplete = ""  # why the output may lack its end
 
@@ -104,14 +106,14 @@ class Supervisor:
         """Ask for the end of the job. Asked again, it can only come sooner."""
         job, grace = self.cell.job, self._timings.grace if how.grace is None else how.grace
         now = self._clock()
-        if not self._ending:  # recorded, for a supervisor that comes after this one
+        if not self._decided:  # recorded, for a supervisor that comes after this one
             if not job.stopping:
                 asked = {"stopping": True, "stopped_by": how.by, "reason": reason, "stop_mode": how.mode}
                 job = replace(job, **asked, stop_signal=how.signal, stop_asked_at=now, stop_grace=grace)  # type: ignore[arg-type] # field names are checked by replace()
             elif grace < _remaining(job.stop_grace, job.stop_asked_at, now):
                 job = replace(job, stop_asked_at=now, stop_grace=grace)
             self._note(job)
-        self._ending_of_processes.want(grace, how.signal, how.mode)
+        self._ending.want(grace, how.signal, how.mode)
 
     async def signal(self, signum: int, *, by: str) -> None:
         """Send a signal to all of the job's processes.
@@ -122,7 +124,7 @@ class Supervisor:
         job = self.cell.job
         if self._process is None or job.state.terminal:
             raise JobNotRunningError(job.id, job.state)
-        if not self._ending:
+        if not self._decided:
             others = [each for each in job.signals if each[0] != signum]
             self._note(replace(job, signals=(*others, (signum, by))))
             with trio.CancelScope(shield=True):  # what is noted is sent, though whoever asked gives up
@@ -193,10 +195,10 @@ class Supervisor:
         launched()
         if self.cell.job.stopping:  # it was asked for before this process, and time has gone on meanwhile
             grace = _remaining(self.cell.job.stop_grace, self.cell.job.stop_asked_at, self._clock())
-            self._ending_of_processes.want(grace, self.cell.job.stop_signal, StopMode(self.cell.job.stop_mode))
+            self._ending.want(grace, self.cell.job.stop_signal, StopMode(self.cell.job.stop_mode))
         status = await self._supervise(process)
         await self.output.finish()
-        usage, receipt = await process.usage(), await self._ending_of_processes.receipt(process)
+        usage, receipt = await process.usage(), await self._ending.receipt(process)
         await self._end_with(status, usage=usage, receipt=receipt)
 
     async def _supervise(self, process: Process) -> int | None:
@@ -205,13 +207,13 @@ class Supervisor:
         self._reading = True
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ending_of_processes.run, process)
+                nursery.start_soon(self._ending.run, process)
                 nursery.start_soon(self._time_out)
                 for reader in readers:
                     nursery.start_soon(reader.run)
                 status = await process.exited()
                 await self._drain(readers)
-                await self._ending_of_processes.clear(process, self._timings.grace)
+                await self._ending.clear(process, self._timings.grace)
                 if self.survived:
                     log.error("processes of a job are still there after SIGKILL", job=self.cell.job.id, pid=process.pid)
                 for reader in readers:
@@ -242,7 +244,7 @@ class Supervisor:
     @property
     def survived(self) -> bool:
         """Processes of the job were still there when we gave up."""
-        return self._ending_of_processes.survived
+        return self._ending.survived
 
     # ---- the end
 
@@ -275,7 +277,7 @@ class Supervisor:
         await self._end(event, reason=reason, message=message, wait_status=status, stopped_by=stopped_by, **known)
 
     async def _end(self, event: Event, **changes: object) -> None:
-        self._ending = True
+        self._decided = True
         ended = self.cell.job.moved(
             event,
             stopping=False,
@@ -317,7 +319,7 @@ class Supervisor:
             if not self._reading:
                 close_pipes(job.id, process)
             status, gone = await end_processes(job.id, process, grace=self._timings.grace, kill=self._timings.kill)
-            self._ending_of_processes.survived = not gone
+            self._ending.survived = not gone
         with contained("the output of a job cannot be finished", job.id):
             await self.output.finish()
         left = how_it_was_left(process, status, gone=gone)
@@ -340,7 +342,7 @@ class Supervisor:
         return self.cell.job
 
     async def _cancel_when_given_up(self, scope: trio.CancelScope) -> None:
-        await self._ending_of_processes.given_up.wait()
+        await self._ending.given_up.wait()
         scope.cancel()
 
 
