@@ -25,6 +25,7 @@ class ContainedProcess:
         self._containment = containment
         self._container = container
         self.pid = pid
+        self._used: Usage | None = None  # what it used in all, once it is empty
         container.began_with(pid)
 
     @abstractmethod
@@ -52,11 +53,19 @@ class ContainedProcess:
 
     async def is_empty(self) -> bool:
         try:
-            return await trio.to_thread.run_sync(self._container.is_empty) and await group_is_empty(self.pid)
+            return await trio.to_thread.run_sync(self._look) and await group_is_empty(self.pid)
         except OSError:
             return False  # what cannot be seen is not called empty
 
+    def _look(self) -> bool:
+        if not self._container.is_empty():
+            return False
+        self._used = self._container.usage()  # in the same thread: nothing more is used from here on
+        return True
+
     async def usage(self) -> Usage:
+        if self._used:
+            return self._used
         return await trio.to_thread.run_sync(self._container.usage)
 
     async def release(self) -> None:

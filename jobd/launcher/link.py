@@ -172,8 +172,9 @@ class LauncherLink:
             self.gone.set()
             for waiting in self._launching.values():
                 waiting.answered.set()
-            for process in self._processes.values():
-                process.orphan()
+            async with trio.open_nursery() as nursery:
+                for process in self._processes.values():
+                    nursery.start_soon(process.outlive_launcher)
 
     async def _receive(self) -> tuple[protocol.Message, list[int]]:
         while True:
@@ -265,7 +266,6 @@ class LaunchedProcess(ContainedProcess):
         self._pipes = {source: FdPipe(fd) for source, fd in ((Source.STDOUT, out), (Source.STDERR, err)) if fd >= 0}
         self._taken: set[Source] = set()
         self._ended = trio.Event()
-        self._orphaned = trio.Event()
         if self._status is not None:
             self._ended.set()
 
@@ -284,23 +284,16 @@ class LaunchedProcess(ContainedProcess):
         self._status = status
         self._ended.set()
 
-    def orphan(self) -> None:
-        """The launcher is gone: nobody will tell the exit code any more."""
-        self._orphaned.set()
+    async def outlive_launcher(self) -> None:
+        """Nobody will tell the exit code any more: wait for the end itself."""
+        if self._pidfd >= 0 and not self._ended.is_set():
+            with contextlib.suppress(trio.ClosedResourceError):  # it was released
+                await trio.lowlevel.wait_readable(self._pidfd)
+        self._ended.set()
 
     async def exited(self) -> int | None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_orphan, nursery.cancel_scope)
-            await self._ended.wait()
-            nursery.cancel_scope.cancel()
+        await self._ended.wait()
         return self._status
-
-    async def _watch_orphan(self, scope: trio.CancelScope) -> None:
-        await self._orphaned.wait()
-        if self._pidfd >= 0:
-            await trio.lowlevel.wait_readable(self._pidfd)  # it tells that, though not how, the process has ended
-        self._ended.set()
-        scope.cancel()
 
     def signal_main(self, signum: int) -> None:
         if self._pidfd >= 0:
@@ -315,17 +308,18 @@ class LaunchedProcess(ContainedProcess):
 
     async def release(self) -> None:
         await super().release()
+        self._close_pidfd()
+        self._link.forget(self._id)
+
+    def _close_pidfd(self) -> None:
         if self._pidfd >= 0:
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        self._link.forget(self._id)
 
     def close(self) -> None:
         """Let go of the descriptors that no supervisor has taken."""
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._close_pidfd()
         for source in self._pipes.keys() - self._taken:
             os.close(self._pipes[source].fileno())
 

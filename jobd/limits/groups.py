@@ -13,7 +13,7 @@ from typing import Final
 
 from jobd.limits.hierarchies import Hierarchy, shared
 from jobd.limits.processes import member_of
-from jobd.limits.settings import OPTIONAL, holdable, settings, usage
+from jobd.limits.settings import OPTIONAL, holdable, settings, text_of, usage
 from jobd.limits.walk import WalkedJob
 from jobd.worker.containment import Limits, Member, Usage
 
@@ -38,7 +38,7 @@ class ControlGroups:
         """
         self._tree = tree
         self._all = [tree, *(other for other in others if _is_of_use(other, tree))]
-        self._name = name
+        self._rooms = [each.base / name for each in self._all]
         self.limits = frozenset[str]().union(*(holdable(each.controllers) for each in self._all))
         kinds = {each.version for each in self._all}
         self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"
@@ -53,34 +53,30 @@ class ControlGroups:
         """
         group = self._group(job_id)
         try:
-            for each in self._all:
+            for each, room in zip(self._all, self._rooms, strict=True):
                 files = list(settings(limits, each.controllers, each.version))
                 if not files and each is not self._tree and not each.controllers & COUNTING:
                     continue  # nothing to hold, nothing to count
-                directory = each.base / self._name / job_id
-                self._see_to_room(each)
-                directory.mkdir(exist_ok=True)
+                directory = room / job_id
+                try:
+                    directory.mkdir(exist_ok=True)
+                except FileNotFoundError:
+                    _make_room(room, each)
+                    directory.mkdir(exist_ok=True)
                 for file, value in files:
                     _set(directory / file, value)
+                group.entrances.append(f"{directory}/{PROCS}")
         except OSError:
             group.remove()
             raise
         return group
-
-    def _see_to_room(self, hierarchy: Hierarchy) -> None:
-        """Make the directory for jobs, with what groups in it may use of version 2, if it was removed since."""
-        room = hierarchy.base / self._name
-        if not room.exists():
-            room.mkdir(exist_ok=True)
-            if hierarchy.version == 2 and hierarchy.controllers:
-                (room / "cgroup.subtree_control").write_text(shared(hierarchy))
 
     def find(self, job_id: str, pid: int) -> ControlGroup:
         """The groups of a job that was started before."""
         return self._group(job_id, pid)
 
     def _group(self, job_id: str, pid: int = 0) -> ControlGroup:
-        directories = [each.base / self._name / job_id for each in self._all]
+        directories = [room / job_id for room in self._rooms]
         by_controller = {
             controller: (each.version, directory)
             for each, directory in zip(self._all, directories, strict=True)
@@ -92,20 +88,26 @@ class ControlGroups:
     def close(self) -> None:
         """Remove what is empty: groups of jobs that have ended, and with the last of them the directory for all."""
         self.sweep(frozenset())  # the kernel keeps those that have processes
-        for each in self._all:
+        for room in self._rooms:
             with contextlib.suppress(OSError):
-                (each.base / self._name).rmdir()
+                room.rmdir()
 
     def sweep(self, jobs: frozenset[str]) -> int:
         """Remove the groups of all jobs but these."""
-        left = {path.name for each in self._all for path in _children(each.base / self._name)} - jobs
-        for job_id in left:
-            self._group(job_id).remove()
-        return len(left)
+        with contextlib.suppress(OSError):
+            left = {path.rpartition("/")[2] for room in self._rooms for path in _children(room)} - jobs
+            for job_id in left:
+                self._group(job_id).remove()
+            return len(left)
+        return 0
 
 
 class ControlGroup:
-    """One job's groups, as :class:`jobd.worker.containment.Container`."""
+    """One job's groups, as :class:`jobd.worker.containment.Container`.
+
+    Attributes:
+        entrances: of those that were made for it; none when it was found.
+    """
 
     def __init__(self, directories: Sequence[Path], controllers: Mapping[str, tuple[int, Path]], pid: int) -> None:
         """
@@ -114,15 +116,12 @@ class ControlGroup:
             controllers: which version and which of them a controller has.
             pid: the job's first process, if it is known: the session that others may have left.
         """
+        self.entrances: list[str] = []
         self._directories = directories
         self._strays = WalkedJob(directories[0].name)
         self._controllers = controllers
         self._tree = directories[0]
         self._pid = pid
-
-    @property
-    def entrances(self) -> Sequence[str]:
-        return [str(directory / PROCS) for directory in self._directories if directory.exists()]
 
     def began_with(self, pid: int) -> None:
         """The job's first process is there."""
@@ -157,11 +156,14 @@ class ControlGroup:
                 return
 
     def is_empty(self) -> bool:
-        """What the kernel says of the group and of those that the job made in it. Zombies have left it."""
-        try:
-            events = (self._tree / "cgroup.events").read_text()
-        except FileNotFoundError:
-            return all(member_of(pid, 0) is None for pid in self._pids())
+        """What the kernel says of the group and of those that the job made in it. Zombies have left it.
+
+        Raises:
+            OSError: it cannot be read; what cannot be seen is not empty.
+        """
+        events = text_of(f"{self._tree}/cgroup.events")
+        if events is None:
+            return all(member_of(pid, 0) is None for each in self._procs() for pid in _pids_in(each))
         return "populated 0" in events
 
     def usage(self) -> Usage:
@@ -170,15 +172,26 @@ class ControlGroup:
 
     def remove(self) -> None:
         for directory in self._directories:
-            for path in reversed([directory, *_descendants(directory)]):
+            if not _rmdir(directory):
                 with contextlib.suppress(OSError):
-                    path.rmdir()
+                    for path in reversed(_descendants(directory)):
+                        _rmdir(path)
+                _rmdir(directory)
 
     def _pids(self) -> Iterator[int]:
-        for directory in [self._tree, *_descendants(self._tree)]:
-            with contextlib.suppress(OSError):
-                # 0 is one that our pid namespace cannot see; kill(2) takes it for our own process group.
-                yield from (pid for pid in map(int, (directory / PROCS).read_text().split()) if pid)
+        """As far as they can be seen."""
+        with contextlib.suppress(OSError):
+            for each in self._procs():
+                with contextlib.suppress(OSError):
+                    yield from _pids_in(each)
+
+    def _procs(self) -> list[str]:
+        return [f"{directory}/{PROCS}" for directory in (self._tree, *_descendants(self._tree))]
+
+
+def _pids_in(procs: str) -> list[int]:
+    # 0 is one that our pid namespace cannot see; kill(2) takes it for our own process group.
+    return [pid for pid in map(int, (text_of(procs) or "").split()) if pid]
 
 
 @contextlib.contextmanager
@@ -212,17 +225,36 @@ def _set(path: Path, value: str) -> None:
             raise
 
 
-def _children(directory: Path) -> list[Path]:
+def _make_room(room: Path, hierarchy: Hierarchy) -> None:
+    """Make the directory for jobs, with what groups in it may use of version 2."""
+    room.mkdir(exist_ok=True)
+    if hierarchy.version == 2 and hierarchy.controllers:
+        (room / "cgroup.subtree_control").write_text(shared(hierarchy))
+
+
+def _rmdir(directory: str | Path) -> bool:
+    """Whether it is gone; not, when it has processes or groups of its own."""
     try:
-        return [path for path in directory.iterdir() if path.is_dir()]
+        os.rmdir(directory)  # noqa: PTH106 # for each job: no Path objects
+    except FileNotFoundError:
+        pass
     except OSError:
+        return False
+    return True
+
+
+def _children(directory: str | Path) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
         return []
 
 
-def _descendants(directory: Path) -> list[Path]:
+def _descendants(directory: str | Path) -> list[str]:
     """The groups below, parents before their children. A job that may make groups makes as many as it likes."""
-    found: list[Path] = []
-    waiting = [directory]
+    found: list[str] = []
+    waiting: list[str | Path] = [directory]
     while waiting:
         below = _children(waiting.pop())
         found += below

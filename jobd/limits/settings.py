@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from jobd.worker.containment import Limits, Usage
 
+PIECE: Final = 64 * 1024
 PERIOD: Final = 100_000
 """Microseconds over which the share of processors is measured."""
 V1_SHARES_OF_100: Final = 1024
@@ -61,11 +64,12 @@ def usage(groups: Mapping[str, tuple[int, Path]]) -> Usage:
     Args:
         groups: for each controller the version of its hierarchy and the job's directory in it.
     """
+    read, written = _io(groups)
     return Usage(
         cpu=_cpu(groups),
         memory_peak=_peak(groups),
-        read=_io(groups, "rbytes", "Read"),
-        written=_io(groups, "wbytes", "Write"),
+        read=read,
+        written=written,
         processes=_number(groups, "pids", "pids.current", "pids.current"),
         out_of_memory=_out_of_memory(groups),
     )
@@ -90,36 +94,62 @@ def _out_of_memory(groups: Mapping[str, tuple[int, Path]]) -> int:
     return _fields(groups, "memory", "memory.events" if version == 2 else "memory.oom_control").get("oom_kill", 0)
 
 
-def _io(groups: Mapping[str, tuple[int, Path]], v2: str, v1: str) -> int | None:
-    if "io" in groups:
-        text = _text(groups["io"][1] / "io.stat")
-        if text is None:
-            return None
+def _io(groups: Mapping[str, tuple[int, Path]]) -> tuple[int | None, int | None]:
+    """Bytes read and written."""
+    if "io" in groups and (text := _text(f"{groups['io'][1]}/io.stat")) is not None:
         words = [word.partition("=") for word in text.split()]
-        return sum(int(value) for name, _, value in words if name == v2)
-    if "blkio" in groups:
-        text = _text(groups["blkio"][1] / "blkio.throttle.io_service_bytes_recursive")
-        if text is None:
-            return None
+        counts = [(name, int(value)) for name, _, value in words if name in ("rbytes", "wbytes")]
+    elif (
+        "blkio" in groups
+        and (text := _text(f"{groups['blkio'][1]}/blkio.throttle.io_service_bytes_recursive")) is not None
+    ):
         lines = [line.split() for line in text.splitlines()]
-        return sum(int(line[2]) for line in lines if len(line) == 3 and line[1] == v1)
-    return None
+        counts = [(line[1], int(line[2])) for line in lines if len(line) == 3]
+    else:
+        return None, None
+    return (
+        sum(count for name, count in counts if name in ("rbytes", "Read")),
+        sum(count for name, count in counts if name in ("wbytes", "Write")),
+    )
 
 
 def _number(groups: Mapping[str, tuple[int, Path]], controller: str, v2: str, v1: str) -> int | None:
     version, directory = groups.get(controller, (0, Path()))
     name = {0: "", 1: v1, 2: v2}[version]
-    text = _text(directory / name) if name else None
+    text = _text(f"{directory}/{name}") if name else None
     return int(text) if text is not None else None
 
 
 def _fields(groups: Mapping[str, tuple[int, Path]], controller: str, name: str) -> dict[str, int]:
     _, directory = groups.get(controller, (0, Path()))
-    lines = [line.split() for line in (_text(directory / name) or "").splitlines()]
+    lines = [line.split() for line in (_text(f"{directory}/{name}") or "").splitlines()]
     return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: str) -> str | None:
+    """What a file of a control group says; None when there is none. Several are read for each job: no file objects.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        pieces = []
+        while piece := os.read(fd, PIECE):
+            pieces.append(piece)
+        return b"".join(pieces).decode()
+    except OSError as exc:
+        if exc.errno == errno.ENODEV:  # the group was removed meanwhile
+            return None
+        raise
+    finally:
+        os.close(fd)
+
+
+def _text(path: str) -> str | None:
     with contextlib.suppress(OSError):
-        return path.read_text()
+        return text_of(path)
     return None

@@ -120,7 +120,8 @@ class Log:
     async def finish(self) -> None:
         async with self._write_lock:
             try:
-                await trio.to_thread.run_sync(self._writer.finish, self._clock())
+                if not self._writer.untouched:
+                    await trio.to_thread.run_sync(self._writer.finish, self._clock())
             except OSError as exc:
                 log.error("output may not survive a power cut", job=self.job_id, error=exc.strerror)
             self._advance()

@@ -93,6 +93,11 @@ class LogWriter:
         self.dropped = 0
         self.found = True
 
+    @property
+    def untouched(self) -> bool:
+        """There is nothing to end: no bytes came since the last end, and none are missing."""
+        return self._segment is None and not self._resuming and not self._gap
+
     # ---- going on after a crash
 
     def resume(self, *, power_cut: bool = False) -> Place | None:

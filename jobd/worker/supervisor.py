@@ -208,7 +208,8 @@ class Supervisor:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ending.run, process)
-                nursery.start_soon(self._time_out)
+                if self.cell.job.spec.limits.timeout:
+                    nursery.start_soon(self._time_out)
                 for reader in readers:
                     nursery.start_soon(reader.run)
                 status = await process.exited()
@@ -231,9 +232,8 @@ class Supervisor:
     async def _time_out(self) -> None:
         """Stop the job when it has run for as long as it may, whatever servers have been there meanwhile."""
         job = self.cell.job
-        if job.spec.limits.timeout:
-            await trio.sleep(_remaining(job.spec.limits.timeout, job.started_at, self._clock()))
-            self.stop(Stop(), Reason.TIMED_OUT)
+        await trio.sleep(_remaining(job.spec.limits.timeout, job.started_at, self._clock()))
+        self.stop(Stop(), Reason.TIMED_OUT)
 
     async def _drain(self, readers: list[Reader]) -> None:
         """Wait for the end of both streams; whoever holds them open after a while is told to end as well."""

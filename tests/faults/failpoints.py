@@ -164,6 +164,7 @@ EXEMPT: Final[dict[str, str]] = {
             "sqlite._marks",
             "sqlite._requested",
             "writer.LogWriter._find",
+            "writer.LogWriter.untouched",
         ),
         _READS,
     ),

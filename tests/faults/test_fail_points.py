@@ -583,7 +583,7 @@ async def test_a_kill_while_old_jobs_are_deleted(pki: TestPki, tmp_path: Path) -
 async def ended_job(run: Run) -> Job:
     job = await run.start()
     await run.see_through(job)
-    assert len(files_of(run, job)) > 4
+    assert len(files_of(run, job)) >= 4  # two segments
     return job
 
 
