@@ -104,7 +104,10 @@ def test_request_then_sign(pki_dir: Path, tmp_path: Path, jobpki: Jobpki) -> Non
     signed = jobpki("sign", pki_dir, away / "bob.csr", "client", "--role", "writer", "--name", "bob")
     assert "principal: bob\nroles: writer\n" in signed.out
     assert "hosts: localhost\n" in jobpki("sign", pki_dir, away / "server.csr", "server", "--out", "edge").out
-    assert {path.name for path in pki_dir.iterdir()} == {"ca.key", "ca.crt", "bob.crt", "edge.crt"}
+    assert {path.name for path in pki_dir.iterdir()} == {
+        *("ca.key", "ca.crt", "index.jsonl", "index.lock"),
+        *("bob.crt", "edge.crt"),
+    }
     assert principal_of(load_certificate(pki_dir / "bob.crt")).roles == {Role.WRITER}
 
 
