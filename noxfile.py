@@ -40,6 +40,15 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def judges(session: nox.Session) -> None:
+    """What OpenSSL, GnuTLS, pkilint and certvalidator say of our certificates and revocation lists."""
+    install(session, "test", "judges")
+    session.run(
+        "pytest", "tests/integration/test_pki_openssl.py", "tests/integration/test_pki_judges.py", *session.posargs
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff: rules and format."""
     session.install("--quiet", *nox.project.dependency_groups(PROJECT, "lint"))
