@@ -11,7 +11,7 @@ from cryptography import x509
 from api.errors import ConfigError, CredentialsError
 from pki.authority import Authority
 from pki.certificates import certificate_file
-from pki.errors import RevokedError
+from pki.errors import PassphraseError, RevokedError
 from pki.extensions import host_names
 from pki.files import NewFile, check_targets, read_file, write_files
 from pki.hosts import Host
@@ -132,7 +132,7 @@ def renew(
     _check_alone(path, files, in_place=in_place)
     replaced = {path} if in_place else set[Path]()
     if with_new_key and in_place:
-        replaced |= _own_key(leaf, files)
+        replaced |= _own_key(leaf, files, passphrase)
     wanted = [files.certificate] if not with_new_key else [files.key, files.csr, files.certificate]
     check_targets([target for target in wanted if target not in replaced], force=force)
     check_targets(wanted, force=True)  # whether one is a directory
@@ -178,11 +178,22 @@ def _check_alone(path: Path, files: IssuedFiles, *, in_place: bool) -> None:
         raise ConfigError(f"{path} holds a private key as well, which would be lost: choose a name with --out STEM")
 
 
-def _own_key(leaf: Leaf, files: IssuedFiles) -> set[Path]:
-    """The old key and request, if they are seen to be the certificate's own, and so may go with it."""
+def _own_key(leaf: Leaf, files: IssuedFiles, passphrase: bytes | None) -> set[Path]:
+    """The old key and request, if they are seen to be the certificate's own, and so may go with it.
+
+    Raises:
+        PassphraseError: the old key is encrypted, and the new one would not be.
+    """
     try:
-        key = load_key(files.key)
-    except CredentialsError:  # encrypted, or no key at all: whoever knows better says --force
+        key = load_key(files.key, ask=None if passphrase is None else lambda: passphrase)
+    except PassphraseError as exc:
+        if passphrase is None:
+            raise PassphraseError(
+                f"{files.key} is encrypted, and the new key would not be: say with which passphrase, or choose another "
+                f"name with --out STEM"
+            ) from exc
+        return set()
+    except CredentialsError:  # no key at all: whoever knows better says --force
         return set()
     return {files.key, files.csr} if public_bytes(key.public_key()) == public_bytes(leaf.key) else set()
 

@@ -56,10 +56,17 @@ def test_an_encrypted_key_is_encrypted_pkcs8(locked_ca: Path, openssl: Openssl, 
     assert "BEGIN PRIVATE KEY" in openssl("pkey", "-in", locked_ca / "ca.key", "-passin", f"file:{secret}")
 
 
-def test_openssl_s_encrypted_key_is_read(tmp_path: Path, openssl: Openssl, secret: Path) -> None:
-    """A CA's key that openssl encrypted opens here."""
-    openssl("genpkey", "-algorithm", "ed25519", "-aes256", "-pass", f"file:{secret}", "-out", "x.key")
-    assert load_key(tmp_path / "x.key", ask=from_file(secret))
+@pytest.mark.parametrize("rounds", [[], ["-iter", "600000"], ["-scrypt"]], ids=" ".join)
+def test_openssl_s_encrypted_key_is_read(
+    tmp_path: Path, openssl: Openssl, locked_ca: Path, secret: Path, jobpki: Jobpki, rounds: list[str]
+) -> None:
+    """A CA's key that openssl encrypted anew, with more rounds or scrypt, opens here."""
+    (tmp_path / "new").write_text("another\n")
+    secrets = ("-passin", f"file:{secret}", "-passout", f"file:{tmp_path}/new")
+    openssl("pkcs8", "-topk8", "-in", locked_ca / "ca.key", *secrets, *rounds, "-out", "x.key")
+    (locked_ca / "ca.key").unlink()
+    (tmp_path / "x.key").rename(locked_ca / "ca.key")
+    assert jobpki("crl", locked_ca, "--ca-passphrase-file", tmp_path / "new").code == 0
 
 
 def test_from_a_file(locked_ca: Path, secret: Path, jobpki: Jobpki) -> None:

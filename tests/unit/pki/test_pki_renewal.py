@@ -13,7 +13,7 @@ from cryptography import x509
 from api.errors import ConfigError, CredentialsError
 from api.identity import Role
 from pki.authority import Authority
-from pki.errors import ExistingFilesError, ForeignCertificateError, RevokedError
+from pki.errors import ExistingFilesError, ForeignCertificateError, PassphraseError, RevokedError
 from pki.index_file import read_index
 from pki.keys import KeyKind, key_kind
 from pki.leaf_files import IssuedFiles
@@ -112,6 +112,18 @@ def test_somebody_else_s_key_is_not_replaced(ca: Authority, alice: IssuedFiles, 
     assert alice.certificate.read_bytes() == before
     renew(ca, alice.certificate, now=now, with_new_key=True, force=True)
     assert load_key(alice.key).public_key() == load_certificate(alice.certificate).public_key()
+
+
+def test_an_encrypted_key_is_followed_by_another(ca: Authority, now: datetime) -> None:
+    """A new key in the place of an encrypted one is encrypted as well; with another passphrase, force is needed."""
+    bob = ca.issue_client(ca.directory, "bob", [], now=now, passphrase=b"one")
+    with pytest.raises(PassphraseError, match="the new key would not be"):
+        renew(ca, bob.certificate, now=now, with_new_key=True)
+    renew(ca, bob.certificate, now=now, with_new_key=True, passphrase=b"one")
+    with pytest.raises(ExistingFilesError):
+        renew(ca, bob.certificate, now=now, with_new_key=True, passphrase=b"two")
+    renew(ca, bob.certificate, now=now, with_new_key=True, passphrase=b"two", force=True)
+    assert load_key(bob.key, ask=lambda: b"two").public_key() == load_certificate(bob.certificate).public_key()
 
 
 def test_a_file_with_its_key_is_not_replaced(ca: Authority, alice: IssuedFiles, now: datetime) -> None:
