@@ -82,6 +82,7 @@ class JobClient:
         cert: str | os.PathLike[str],
         key: str | os.PathLike[str],
         ca: str | os.PathLike[str],
+        key_passphrase_file: str | os.PathLike[str] | None = None,
         retry_for: float = RETRY_FOR,
     ) -> AsyncIterator[Self]:
         """Read the credentials; the connection is made by the first call, and made anew when it was lost.
@@ -90,6 +91,7 @@ class JobClient:
             server: ``HOST:PORT``.
             cert, key: the client's certificate and private key (PEM files).
             ca: the certificate of the CA that signed the server's (PEM file).
+            key_passphrase_file: a file whose first line opens the private key, if that is encrypted.
             retry_for: seconds for which a call, or an interrupted stream, tries to reach the server again;
                 0 for one try only.
 
@@ -97,7 +99,8 @@ class JobClient:
             ConfigError: the address or a file cannot be used.
         """
         host, port = parse_address(server)
-        context = client_context(certificate=Path(cert), key=Path(key), ca=Path(ca))
+        passphrase = None if key_passphrase_file is None else Path(key_passphrase_file)
+        context = client_context(certificate=Path(cert), key=Path(key), ca=Path(ca), passphrase=passphrase)
         async with background_nursery() as nursery:
             yield cls(nursery, host, port, context, retry_for)
 

@@ -33,6 +33,9 @@ class Config:
     cert: Path = _setting("the server's certificate (PEM)", "FILE")
     key: Path = _setting("the server's private key (PEM)", "FILE")
     ca: Path = _setting("the certificate of the CA that signs clients (PEM)", "FILE")
+    key_passphrase_file: Path | None = _setting(
+        "the first line of FILE opens the private key, if that is encrypted", "FILE", None
+    )
     listen: str = _setting("the address to listen on; port 0 takes a free one", "HOST:PORT", "127.0.0.1:50051")
     state: Path = _setting("the directory for job records and output; made if it is not there", "DIR")
     workers: int = _setting("how many workers this machine is", "N", 1, 1)
@@ -239,6 +242,7 @@ _CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
     "float": _number,
     "str": _text,
     "Path": _path,
+    "Path | None": _path,
     "bool": _truth,
 }
 _KINDS: Final = {
@@ -246,5 +250,6 @@ _KINDS: Final = {
     "float": "a number",
     "str": "a text",
     "Path": "a path",
+    "Path | None": "a path",
     "bool": "true or false",
 }

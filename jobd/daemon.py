@@ -98,7 +98,9 @@ async def run(
         ConfigError: something that it was told to use cannot be used; nothing was started.
         ServedElsewhereError: another launcher has the state directory, and serves the front from now on.
     """
-    context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
+    context = server_context(
+        certificate=config.cert, key=config.key, ca=config.ca, passphrase=config.key_passphrase_file
+    )
     check_server_certificate(config.cert, datetime.now(UTC))
     containment = await trio.to_thread.run_sync(_containment, config)
     if launcher_fd is None:
