@@ -32,9 +32,13 @@ def expiring_in(path: Path, within: timedelta, now: datetime) -> Iterator[Facts]
 
 
 def expiring_entries(index: Index, within: timedelta, now: datetime) -> list[Entry]:
-    """What ends ``within`` this time, or has ended, unless it is revoked or there is a newer one for the same."""
-    newest = {(entry.subject, entry.profile): entry for entry in index.entries.values() if entry.revoked is None}
-    return [entry for entry in newest.values() if entry.not_after <= now + within]
+    """What ends ``within`` this time, or has ended, unless it is revoked or the same have a longer one."""
+    last: dict[tuple[str | int, str], Entry] = {}
+    for entry in index.entries.values():
+        same = (entry.subject or entry.serial, entry.profile)
+        if entry.revoked is None and (same not in last or last[same].not_after <= entry.not_after):
+            last[same] = entry
+    return [entry for entry in last.values() if entry.not_after <= now + within]
 
 
 def describe_entry(entry: Entry, now: datetime) -> Facts:

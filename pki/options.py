@@ -19,18 +19,22 @@ _UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta
 
 
 def add_dir(parser: argparse.ArgumentParser, summary: str = "where the CA is, and the new files go") -> None:
+    """The CA's directory."""
     parser.add_argument("dir", metavar="DIR", type=Path, help=summary)
 
 
 def add_new_dir(parser: argparse.ArgumentParser) -> None:
+    """A directory that is made if it is not there."""
     add_dir(parser, "made, for its owner only, if it is not there")
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
+    """The principal."""
     parser.add_argument("name", metavar="NAME", help="the principal's name")
 
 
 def add_hosts(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Where a server is reached."""
     summary = "a DNS name or IP address at which the server is reached; may repeat"
     if not required:
         summary += " (default: those that the request names; a request for any other is refused)"
@@ -38,6 +42,7 @@ def add_hosts(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def add_roles(parser: argparse.ArgumentParser) -> None:
+    """What a client is granted; nothing only if that is said."""
     roles = parser.add_mutually_exclusive_group(required=True)
     roles.add_argument(
         "--role", action="append", default=[], choices=[str(role) for role in Role], help="grant this; may repeat"
@@ -46,10 +51,12 @@ def add_roles(parser: argparse.ArgumentParser) -> None:
 
 
 def add_stem(parser: argparse.ArgumentParser, default: str) -> None:
+    """What the new files are called."""
     parser.add_argument("--out", metavar="STEM", help=f"the files' name without its ending (default: {default})")
 
 
 def add_server_stem(parser: argparse.ArgumentParser) -> None:
+    """What a server's new files are called."""
     parser.add_argument(
         "--name",
         "--out",
@@ -61,12 +68,14 @@ def add_server_stem(parser: argparse.ArgumentParser) -> None:
 
 
 def add_days(parser: argparse.ArgumentParser, default: timedelta) -> None:
+    """How long the certificate is good."""
     parser.add_argument(
         "--days", type=days, default=default, metavar="N", help=f"valid for N days (default: {default.days})"
     )
 
 
 def add_path_length(parser: argparse.ArgumentParser) -> None:
+    """How many CAs may stand below."""
     parser.add_argument(
         "--path-length",
         type=int,
@@ -78,6 +87,7 @@ def add_path_length(parser: argparse.ArgumentParser) -> None:
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
+    """Whether to replace what is there."""
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
 
 
@@ -101,6 +111,7 @@ def add_ca_key(parser: argparse.ArgumentParser) -> None:
 
 
 def add_expires_within(parser: argparse.ArgumentParser) -> None:
+    """What ends soon, for cron."""
     parser.add_argument(
         "--expires-within",
         type=duration,

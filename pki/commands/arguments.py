@@ -10,14 +10,21 @@ from api.identity import Role
 from pki.authority import Authority
 from pki.ca_files import KEY_NAME
 from pki.console import say
-from pki.files import open_to_others
+from pki.files import is_missing, open_to_others
+from pki.index_file import index_path
 from pki.passphrases import from_descriptor, from_file, from_terminal
 from pki.reading import Ask
 
 
 def authority_in(directory: Path, args: Namespace) -> Authority:
-    """The CA in ``directory``, with a warning if its key lies open."""
+    """The CA in ``directory``, with a warning if its key lies open, or it has no index."""
     authority = Authority.load(directory, ca_passphrase(directory, args))
+    if is_missing(index_path(directory)):
+        say(
+            f"jobpki: warning: {index_path(directory)} is not there, and is begun: what was issued before is not "
+            f"in it, and can be revoked by its files only",
+            sys.stderr,
+        )
     if open_to_others(authority.key_path):
         say(
             f"jobpki: warning: others can open the CA key {authority.key_path}, and so sign what they like: "

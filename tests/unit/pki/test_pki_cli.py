@@ -229,6 +229,14 @@ def test_exposed_ca_key_is_warned_of(pki_dir: Path, jobpki: Jobpki) -> None:
     assert f"chmod 400 {pki_dir}/ca.key" in result.err
 
 
+def test_a_ca_without_an_index_is_warned_of(pki_dir: Path, jobpki: Jobpki) -> None:
+    """A CA that an older jobpki or openssl made works as before, and gets an index; a lost one is noticed."""
+    (pki_dir / "index.jsonl").unlink()
+    first = jobpki("client", pki_dir, "alice", "--no-role")
+    assert (first.code, "index.jsonl is not there, and is begun" in first.err) == (0, True)
+    assert jobpki("client", pki_dir, "bob", "--no-role").err == ""
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
 def test_unreadable_ca_key(pki_dir: Path, jobpki: Jobpki) -> None:
     """A CA key that may not be read is told by name."""

@@ -51,6 +51,8 @@ def test_renewed_and_revoked_ones_are_quiet(week: Path, pki_dir: Path, jobpki: J
     """list does not warn of what was renewed, or is revoked."""
     jobpki("renew", pki_dir, week, "--days", "60")
     assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
+    jobpki("client", pki_dir, "alice", "--no-role", "--days", "3", "--out", "short")
+    assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
     jobpki("client", pki_dir, "bob", "--no-role", "--days", "7")
     jobpki("revoke", pki_dir, "--name", "bob")
     assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
