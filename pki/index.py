@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from cryptography import x509
@@ -162,7 +162,7 @@ def decode(content: bytes) -> Index:
 def _parse(line: bytes, where: str) -> Fields:
     try:
         fields: object = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ValueError(f"{where} is not JSON") from exc
     if not isinstance(fields, dict):
         raise ValueError(f"{where} is not a JSON object")  # noqa: TRY004 - it is the file's content that is wrong
@@ -198,4 +198,6 @@ def _number(fields: Fields, name: str) -> int:
 
 
 def _moment(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    if not text.endswith("Z"):
+        raise ValueError(f"the time {text!a} is not in UTC")
+    return datetime.fromisoformat(text)  # it takes other forms as well; that it is the one written, the digest says

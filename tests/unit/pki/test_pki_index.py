@@ -101,6 +101,7 @@ def test_the_index_is_its_owner_s_only(ca: Authority, now: datetime) -> None:
         pytest.param(lambda content: content.replace(b'"crl_number": 0', b'"crl_number": 7', 1), id="a changed number"),
         pytest.param(lambda content: content.replace(b'"jobpki_index": 1', b'"jobpki_index": 2', 1), id="newer"),
         pytest.param(lambda content: b"serial 01\n", id="something else"),
+        pytest.param(lambda content: b"[" * 100_000, id="deep"),
     ],
 )
 def test_a_damaged_index_is_refused_and_kept(
