@@ -5,6 +5,7 @@ Implemented by ``jobd.limits``; used by the supervisor through :class:`jobd.work
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -110,6 +111,16 @@ class Receipt:
 
 
 MAX_RECEIPT: Final = 100
+MARK_VARIABLE: Final = "JOBD_JOB_ID"
+"""Each process of a job has the job's id in its environment, unless it cleared that."""
+MARK_LIMIT: Final = 10
+"""RLIMIT_LOCKS: it has limited nothing since Linux 2.4.25, every fork and execve hands it on, and to raise it takes
+CAP_SYS_RESOURCE. So each process of a job has :func:`mark_of` as this limit, whatever else it got rid of."""
+
+
+def mark_of(job_id: str) -> int:
+    """A number that stands for a job; two jobs have different ones."""
+    return int.from_bytes(hashlib.blake2b(job_id.encode(), digest_size=8).digest(), "big") >> 2
 
 
 class Container(Protocol):
