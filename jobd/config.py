@@ -151,6 +151,11 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
         if name not in LIMITS or "_" in key:
             near = difflib.get_close_matches(key, [key_of(each) for each in LIMITS], n=1)
             raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+        if name in FLAGS:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}: {key} is {value!a}, and neither true nor false")
+            values[name] = value
+            continue
         _, lowest, highest = LIMITS[name]
         try:
             number = _size(value) if name in SIZES else _number(value)
@@ -172,6 +177,7 @@ def _size(value: Any) -> int:
 
 SIZES: Final = ("memory", "output", "core")
 FRACTIONS: Final = ("cpus", "timeout")
+FLAGS: Final = ("stop_at_output",)
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 

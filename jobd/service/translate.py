@@ -61,6 +61,7 @@ def _limits_of(limits: m.Limits | None) -> Limits:
         open_files=limits.open_files,
         core=limits.core_bytes,
         nice=limits.nice,
+        stop_at_output=limits.stop_at_output,
     )
 
 
@@ -214,6 +215,7 @@ def _limits_message(limits: Limits) -> m.Limits | None:
         open_files=limits.open_files,
         core_bytes=limits.core,
         nice=limits.nice,
+        stop_at_output=limits.stop_at_output,
     )
 
 

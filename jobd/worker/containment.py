@@ -24,6 +24,7 @@ class Limits:
         processes: how many processes and threads there may be at a time.
         timeout: seconds that it may run.
         output: bytes that are recorded.
+        stop_at_output: the job is ended when it writes more; otherwise that is dropped.
         open_files, core: RLIMIT_NOFILE and RLIMIT_CORE (getrlimit(2)).
         nice: 0 to 19 (nice(2)).
     """
@@ -37,6 +38,7 @@ class Limits:
     open_files: int = 0
     core: int = 0
     nice: int = 0
+    stop_at_output: bool = False
 
     @property
     def contained(self) -> frozenset[str]:
