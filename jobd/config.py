@@ -47,7 +47,11 @@ class Config:
         "bytes of output that are kept of all jobs together; what ended first goes first", "BYTES", 64 * 2**30
     )
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
-    containment: str = _setting("what holds a job's processes together: auto, cgroup or none", "KIND", "auto")
+    containment: str = _setting(
+        "what holds a job's processes together: auto, cgroup (of either version), cgroup-v1, cgroup-v2 or none",
+        "KIND",
+        "auto",
+    )
     stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(
@@ -61,7 +65,7 @@ class Config:
 FIELDS: Final = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
 CHOICES: Final = {
     "log_level": ("debug", "info", "warning", "error"),
-    "containment": ("auto", "cgroup", "none"),
+    "containment": ("auto", "cgroup", "cgroup-v1", "cgroup-v2", "none"),
 }
 
 
