@@ -198,7 +198,7 @@ def job_message(job: Job) -> m.Job:
         output_bytes=job.output_bytes,
         dropped_bytes=job.dropped_bytes,
         usage=_usage_message(job.usage) if job.usage else None,
-        stop_receipt=_receipt_message(job.receipt) if job.receipt else None,
+        stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
     )
 
 

@@ -103,6 +103,7 @@ class Receipt:
         took: nanoseconds from the first signal until no process was left.
         empty: none is left.
         proof: as :attr:`Containment.proof`.
+        begun_at: when the first signal was sent, in nanoseconds since the epoch.
     """
 
     processes: tuple[Stopped, ...]
@@ -110,6 +111,7 @@ class Receipt:
     took: int
     empty: bool
     proof: str
+    begun_at: int = 0
 
 
 MAX_RECEIPT: Final = 100

@@ -138,7 +138,7 @@ class Job:
         output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
         dropped_bytes: bytes that were read from the job and could not be recorded.
         usage: what it has used; known when it has ended (while it runs, ask its supervisor).
-        receipt: what a stop found and ended.
+        receipt: what a stop found and ended; while it goes on, what it has found so far.
     """
 
     id: str

@@ -94,7 +94,7 @@ class Supervisor:
         self._journal = journal
         self._timings = timings
         self._clock = clock
-        self._ending = Ending(timings.kill, clock, self._settle)
+        self._ending = Ending(timings.kill, clock, self._record_found, cell.job.receipt)
         self._process: Process | None = None
         self._decided = (
             False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
@@ -134,6 +134,11 @@ class Supervisor:
         if self.cell.job.state.terminal:
             raise JobNotRunningError(job.id, self.cell.job.state)
         await self._process.signal(signum)
+
+    async def _record_found(self, found: Receipt) -> None:
+        if not self._decided:
+            self._note(replace(self.cell.job, receipt=found))
+        await self._settle()
 
     async def _settle(self) -> None:
         """A wish is durable before its signal is sent: after a crash in between, the end would else look like one that
@@ -335,7 +340,8 @@ class Supervisor:
             await self.output.finish()
         left = how_it_was_left(process, status, gone=gone)
         why = f"jobd failed while it supervised the job, as its log says; {left}; the output may lack its end"
-        await self._end(Event.UNTRACEABLE, reason=Reason.SUPERVISOR_FAILED, message=why, wait_status=status)
+        known = {"wait_status": status, "receipt": None}
+        await self._end(Event.UNTRACEABLE, reason=Reason.SUPERVISOR_FAILED, message=why, **known)
 
     async def ended(self) -> Job:
         """Wait for the end.
