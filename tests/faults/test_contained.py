@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import sys
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import trio
 
 from api.errors import InvalidArgumentError
 from api.messages import Job, JobState, Limits
+from tests.faults.soak import see_that_nothing_is_left
 from tests.faults.trees import KINDS, PROOFS, TREES, can_be, held_by, processes_of, running, start_tree
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
@@ -67,6 +67,7 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
             receipt = job.stop_receipt
             assert receipt is not None, name
             assert receipt.empty, name
+            assert receipt.found, name
             assert receipt.proof == PROOFS.get(kind, receipt.proof)
             assert receipt.found == len(receipt.processes) or receipt.found > 100
             assert {process.signal for process in receipt.processes} <= {signal.SIGTERM, signal.SIGKILL}
@@ -174,30 +175,43 @@ async def test_a_limit_of_the_operator_s_that_cannot_be_held_stops_jobd(pki: Tes
             pass
 
 
-@pytest.mark.parametrize(
-    ("limits", "field"),
-    [
-        (Limits(memory_bytes=-1), "memory_bytes"),
-        (Limits(cpus=float("nan")), "cpus"),
-        (Limits(cpus=-1.0), "cpus"),
-        (Limits(cpu_weight=10_001), "cpu_weight"),
-        (Limits(processes=-5), "processes"),
-        (Limits(timeout=timedelta(seconds=-2)), "timeout"),
-        (Limits(nice=20), "nice"),
-        (Limits(nice=-1), "nice"),
-        (Limits(open_files=2), "open_files"),
-        (Limits(core_bytes=-1), "core_bytes"),
-    ],
-    ids=str,
-)
-async def test_a_limit_that_is_none_is_refused_by_name(
-    pki: TestPki, tmp_path: Path, limits: Limits, field: str
-) -> None:
-    """Zero means "as the server is set"; all else has to be within bounds."""
+IMPOSSIBLE = [
+    (Limits(memory_bytes=-1), "memory_bytes"),
+    (Limits(memory_bytes=1), "memory_bytes"),
+    (Limits(memory_bytes=2**62 + 1), "memory_bytes"),
+    (Limits(cpus=float("nan")), "cpus"),
+    (Limits(cpus=float("inf")), "cpus"),
+    (Limits(cpus=-1.0), "cpus"),
+    (Limits(cpus=0.001), "cpus"),
+    (Limits(cpu_weight=10_001), "cpu_weight"),
+    (Limits(cpu_weight=-1), "cpu_weight"),
+    (Limits(processes=-5), "processes"),
+    (Limits(processes=2**22 + 1), "processes"),
+    (Limits(timeout=timedelta(seconds=-2)), "timeout"),
+    (Limits(timeout=timedelta(microseconds=1)), "timeout"),
+    (Limits(timeout=timedelta(days=11 * 366)), "timeout"),
+    (Limits(output_bytes=-1), "output_bytes"),
+    (Limits(nice=20), "nice"),
+    (Limits(nice=-1), "nice"),
+    (Limits(open_files=2), "open_files"),
+    (Limits(open_files=2**20 + 1), "open_files"),
+    (Limits(core_bytes=-1), "core_bytes"),
+]
+
+
+async def test_a_limit_that_is_none_is_refused_by_name(pki: TestPki, tmp_path: Path) -> None:
+    """Zero means "as the server is set"; all else has to be within bounds. Nothing is started."""
     async with running(pki, tmp_path, "none") as (_, client):
+        for limits, field in IMPOSSIBLE:
+            with pytest.raises(InvalidArgumentError) as caught:
+                await client.start(["true"], limits=limits)
+            assert [each.field for each in caught.value.violations] == [f"spec.limits.{field}"], limits
         with pytest.raises(InvalidArgumentError) as caught:
-            await client.start(["true"], limits=limits)
-        assert [each.field for each in caught.value.violations] == [f"spec.limits.{field}"]
+            await client.start(["true"], limits=Limits(nice=20, timeout=timedelta(seconds=-2)))
+        assert {each.field for each in caught.value.violations} == {"spec.limits.nice", "spec.limits.timeout"}
+        assert [job async for job in client.list()] == []
+        [ended] = await client.wait((await client.start(["true"], limits=Limits())).id)
+        assert ended.state == JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("kind", ["auto", "none"], indirect=True)
@@ -220,25 +234,6 @@ async def test_the_first_signal_can_be_another_and_for_the_main_process_alone(
 
 
 async def test_many_starts_and_stops_leave_nothing(pki: TestPki, tmp_path: Path) -> None:
-    """No control group, process or descriptor of the launcher."""
+    """No control group, process, descriptor or file. (The session ``soak`` is a thousand of them, in each kind.)"""
     async with running(pki, tmp_path, "auto") as (jobd, client):
-        await client.wait((await client.start(["true"])).id)
-        before = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
-
-        async def one(number: int) -> None:
-            job = await client.start(["sleep", "1000"], env={"MARK": "many-stops"})
-            if number % 2:
-                await client.stop(job.id, grace=0)
-            else:
-                await client.stop(job.id)
-
-        for _ in range(5):
-            async with trio.open_nursery() as nursery:
-                for number in range(20):
-                    nursery.start_soon(partial(one, number))
-        assert processes_with("many-stops") == []
-        while len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir())) > before:
-            await trio.sleep(0.01)
-        groups = [path for path in Path("/sys/fs/cgroup").rglob("jobd-*/*-*-*-*-*") if path.is_dir()]
-        listed = {job.id async for job in client.list()}
-        assert [path for path in groups if path.name in listed] == []
+        await see_that_nothing_is_left(jobd, client, 60, "many-stops")
