@@ -106,6 +106,20 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """A thousand starts and stops in each kind of containment leave nothing behind; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Every tree of processes alone, in every kind of containment, ended in every way; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.faults.matrix", *session.posargs)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """A longer run of the model of the broker's records, with a seed printed; minutes. Argument: how many sequences."""
     install(session, "test")

@@ -21,7 +21,8 @@ from jobcli.commands._command import size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
 FRACTIONS: Final = ("timeout", "cpus")
-KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS)
+FLAGS: Final = ("stop-at-output",)
+KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS, *FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,14 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     if not isinstance(own_name, str) or not isinstance(cwd, str):
         raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
     limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
+    limits.update({key.replace("-", "_"): _flag(path, name, key, table[key]) for key in FLAGS if key in table})
     return JobEntry(name, argv, own_name, env, cwd, limits)
+
+
+def _flag(path: Path, name: str, key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{path}: [{name}] has a {key} that is neither true nor false: {value!a}")
+    return value
 
 
 def _number(path: Path, name: str, key: str, value: Any) -> float:

@@ -94,6 +94,7 @@ def _limits(job_: Job) -> dict[str, Any] | None:
         "open_files": limits.open_files,
         "core_bytes": limits.core_bytes,
         "nice": limits.nice,
+        "stop_at_output": limits.stop_at_output,
     }
     return {name: value for name, value in facts.items() if value}
 

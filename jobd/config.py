@@ -50,7 +50,11 @@ class Config:
         "bytes of output that are kept of all jobs together; what ended first goes first", "BYTES", 64 * 2**30
     )
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
-    containment: str = _setting("what holds a job's processes together: auto, cgroup or none", "KIND", "auto")
+    containment: str = _setting(
+        "what holds a job's processes together: auto, cgroup (of either version), cgroup-v1, cgroup-v2 or none",
+        "KIND",
+        "auto",
+    )
     stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(
@@ -64,7 +68,7 @@ class Config:
 FIELDS: Final = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
 CHOICES: Final = {
     "log_level": ("debug", "info", "warning", "error"),
-    "containment": ("auto", "cgroup", "none"),
+    "containment": ("auto", "cgroup", "cgroup-v1", "cgroup-v2", "none"),
 }
 
 
@@ -154,6 +158,11 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
         if name not in LIMITS or "_" in key:
             near = difflib.get_close_matches(key, [key_of(each) for each in LIMITS], n=1)
             raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+        if name in FLAGS:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}: {key} is {value!a}, and neither true nor false")
+            values[name] = value
+            continue
         _, lowest, highest = LIMITS[name]
         try:
             number = _size(value) if name in SIZES else _number(value)
@@ -175,6 +184,7 @@ def _size(value: Any) -> int:
 
 SIZES: Final = ("memory", "output", "core")
 FRACTIONS: Final = ("cpus", "timeout")
+FLAGS: Final = ("stop_at_output",)
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 

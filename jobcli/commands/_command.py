@@ -32,6 +32,9 @@ def add_job_arguments(parser: Parser) -> None:
     limits.add_argument("--cpu-weight", type=COUNT, metavar="N", help="its share of scarce processors (100: usual)")
     limits.add_argument("--processes", type=COUNT, metavar="N", help="processes and threads at a time")
     limits.add_argument("--output", type=size, metavar="SIZE", help="output that is recorded")
+    limits.add_argument(
+        "--stop-at-output", action="store_true", help="stop it when it writes more (else that is dropped, and counted)"
+    )
     limits.add_argument("--open-files", type=COUNT, metavar="N", help="open files of each of its processes")
     limits.add_argument("--core", type=size, metavar="SIZE", help="size of a core dump")
     limits.add_argument("--nice", type=COUNT, metavar="N", help="how nice it is to others, 0 to 19")
@@ -50,6 +53,7 @@ def limits_of(given: Mapping[str, Any]) -> Limits | None:
         open_files=given.get("open_files") or 0,
         core_bytes=given.get("core") or 0,
         nice=given.get("nice") or 0,
+        stop_at_output=given.get("stop_at_output") or False,
     )
     return limits if limits != Limits() else None
 

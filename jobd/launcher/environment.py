@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from jobd.worker.containment import Container, Containment
+from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Container, Containment, mark_of
 from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason
 
@@ -22,7 +22,7 @@ def environment_of(job_id: str, spec: JobSpec) -> dict[str, str]:
     """The clean base, of which nothing is the daemon's own, and over it what was asked for."""
     entry = pwd.getpwuid(os.getuid())
     base = {"PATH": PATH, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "LANG": "C.UTF-8"}
-    return {**base, "JOBD_JOB_ID": job_id, **spec.env}
+    return {**base, MARK_VARIABLE: job_id, **spec.env}
 
 
 async def make_container(containment: Containment, job_id: str, spec: JobSpec) -> Container:
@@ -42,7 +42,11 @@ async def make_container(containment: Containment, job_id: str, spec: JobSpec) -
 def program_of(job_id: str, spec: JobSpec, container: Container) -> dict[str, Any]:
     """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
     limits = spec.limits
-    resources = [(resource.RLIMIT_NOFILE, limits.open_files), (resource.RLIMIT_CORE, limits.core)]
+    resources = [
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_CORE, limits.core),
+        (MARK_LIMIT, _mark(job_id)),
+    ]
     return {
         "argv": spec.argv,
         "env": environment_of(job_id, spec),
@@ -51,6 +55,12 @@ def program_of(job_id: str, spec: JobSpec, container: Container) -> dict[str, An
         "limits": [each for each in resources if each[1]],
         "nice": limits.nice,
     }
+
+
+def _mark(job_id: str) -> int:
+    """The job's mark; 0 where this process itself may not have so high a limit, being marked by another jobd."""
+    mark, (_, highest) = mark_of(job_id), resource.getrlimit(MARK_LIMIT)
+    return mark if highest == resource.RLIM_INFINITY or mark <= highest else 0
 
 
 def launch_error(number: int, spec: JobSpec, stage: str) -> LaunchError:

@@ -125,7 +125,7 @@ class Jobs:
         self._tell({"op": "failed", "id": job.id, "stage": failure[0], "errno": failure[1]}, [])
 
     def reaped(self, pid: int, status: int) -> None:
-        """A child has ended; one that is no job's (an orphan that we were given) is nobody's."""
+        """A child has ended; one that is no job's own (an orphan, which became ours) is not told of."""
         job = self._by_pid.pop(pid, None)
         if job is None:
             return

@@ -61,6 +61,7 @@ def _limits_of(limits: m.Limits | None) -> Limits:
         open_files=limits.open_files,
         core=limits.core_bytes,
         nice=limits.nice,
+        stop_at_output=limits.stop_at_output,
     )
 
 
@@ -197,7 +198,7 @@ def job_message(job: Job) -> m.Job:
         output_bytes=job.output_bytes,
         dropped_bytes=job.dropped_bytes,
         usage=_usage_message(job.usage) if job.usage else None,
-        stop_receipt=_receipt_message(job.receipt) if job.receipt else None,
+        stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
     )
 
 
@@ -214,6 +215,7 @@ def _limits_message(limits: Limits) -> m.Limits | None:
         open_files=limits.open_files,
         core_bytes=limits.core,
         nice=limits.nice,
+        stop_at_output=limits.stop_at_output,
     )
 
 

@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     WORKER_SHUT_DOWN = "WORKER_SHUT_DOWN"
     TIMED_OUT = "TIMED_OUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    OUTPUT_LIMIT = "OUTPUT_LIMIT"
     CONTAINMENT_FAILED = "CONTAINMENT_FAILED"
     DAEMON_LOST = "DAEMON_LOST"
     LAUNCHER_LOST = "LAUNCHER_LOST"
@@ -109,6 +110,7 @@ LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "open_files": ("open_files", 3, 2**20),
     "core": ("core_bytes", 1, 2**62),
     "nice": ("nice", 0, 19),
+    "stop_at_output": ("stop_at_output", 1, 1),
 }
 """Each limit's name in the contract, and what it can be; 0 is no limit of its own."""
 
@@ -136,7 +138,7 @@ class Job:
         output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
         dropped_bytes: bytes that were read from the job and could not be recorded.
         usage: what it has used; known when it has ended (while it runs, ask its supervisor).
-        receipt: what a stop found and ended.
+        receipt: what a stop found and ended; while it goes on, what it has found so far.
     """
 
     id: str

@@ -49,6 +49,7 @@ def test_what_is_missing_is_named() -> None:
         ("[limits]\nmemory = '1X'", r"\[limits\]: memory is '1X', which is no size"),
         ("[limits]\nprocesses = 1.5", r"\[limits\]: processes is 1.5, and not between 1 and"),
         ("[limits]\ntimeout = true", r"\[limits\]: timeout is True, which is no number"),
+        ("[limits]\nstop-at-output = 1", r"\[limits\]: stop-at-output is 1, and neither true nor false"),
         ("[limits.max]\nnice = 20", r"\[limits\], max: nice is 20, and not between 0 and 19"),
         ("limits = 5", r"\[limits\] is not a table"),
         ("[limits]\nmax = 5", r"\[limits\]: max is not a table"),

@@ -56,6 +56,9 @@ class JobState(betterproto.Enum):
     OUT_OF_MEMORY = 11
     """Killed by the kernel, because it used more memory than it may."""
 
+    OUTPUT_LIMIT = 12
+    """Ended because it wrote more output than it may."""
+
 
 class StopMode(betterproto.Enum):
     """Who gets the first signal of a stop."""
@@ -146,7 +149,9 @@ class Limits(betterproto.Message):
     """How long it may run; then it is stopped, and TIMED_OUT."""
 
     output_bytes: int = betterproto.int64_field(6)
-    """Bytes of output that are recorded; more is dropped and counted."""
+    """
+    Bytes of output that are recorded; more is dropped and counted, or ends the job (stop_at_output).
+    """
 
     open_files: int = betterproto.int64_field(7)
     """How many open files each of its processes may have (RLIMIT_NOFILE)."""
@@ -157,6 +162,11 @@ class Limits(betterproto.Message):
     nice: int = betterproto.int32_field(9)
     """
     How nice it is to others when processors are scarce, 0 to 19 (nice(2)).
+    """
+
+    stop_at_output: bool = betterproto.bool_field(11)
+    """
+    When it has written more output than is recorded of it, it is stopped, and OUTPUT_LIMIT.
     """
 
 
