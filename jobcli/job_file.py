@@ -17,22 +17,25 @@ from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import read_toml
-from jobcli.commands._command import size
+from jobcli.commands._command import mask, size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
 FRACTIONS: Final = ("timeout", "cpus")
-KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS)
+TEXTS: Final = ("name", "cwd", "user", "group")
+KEYS: Final = ("argv", "name", "env", "cwd", "user", "group", "umask", *LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
 class JobEntry:
-    """One job of a file."""
+    """One job of a file.
+
+    Attributes:
+        asked: arguments of :meth:`api.client.JobClient.start`.
+    """
 
     table: str
     argv: list[str]
-    name: str
-    env: dict[str, str] = field(default_factory=dict)
-    cwd: str = ""
+    asked: dict[str, Any]
     limits: dict[str, float] = field(default_factory=dict)
 
 
@@ -59,11 +62,23 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
         raise ConfigError(f'{path}: [{name}] needs argv, a list of texts: argv = ["command", "argument"]')
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         raise ConfigError(f'{path}: [{name}] has an env that is not a table of texts: env = {{ KEY = "value" }}')
-    own_name, cwd = table.get("name", name), table.get("cwd", "")
-    if not isinstance(own_name, str) or not isinstance(cwd, str):
-        raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
+    texts = {key: table.get(key, "") for key in TEXTS} | {"name": table.get("name", name)}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"{path}: [{name}] has a {key} that is not a text")
     limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
-    return JobEntry(name, argv, own_name, env, cwd, limits)
+    return JobEntry(name, argv, {**texts, "env": env, "umask": _mask(path, name, table)}, limits)
+
+
+def _mask(path: Path, name: str, table: dict[str, Any]) -> int | None:
+    """A umask: a text as on the command line."""
+    if "umask" not in table:
+        return None
+    text = table["umask"]
+    try:
+        return mask(text if isinstance(text, str) else "")
+    except ArgumentTypeError as exc:
+        raise ConfigError(f'{path}: [{name}] has a umask that is not an octal number as a text: umask = "027"') from exc
 
 
 def _number(path: Path, name: str, key: str, value: Any) -> float:

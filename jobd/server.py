@@ -48,7 +48,11 @@ def parser() -> argparse.ArgumentParser:
         if isinstance(field.default, bool):
             made.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
             continue
-        default = "" if not isinstance(field.default, (int, float, str)) else f" (default: {field.default})"
+        default = (
+            ""
+            if not isinstance(field.default, (int, float, str)) or field.default == ""
+            else f" (default: {field.default})"
+        )
         made.add_argument(flag, metavar=field.metadata["metavar"], help=help + default)
     return made
 

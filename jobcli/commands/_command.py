@@ -23,6 +23,11 @@ def add_job_arguments(parser: Parser) -> None:
         "--env", action="append", default=[], metavar="K=V", help="an environment variable; may be given again"
     )
     parser.add_argument("--cwd", default="", metavar="D", help="the working directory, absolute (default: /)")
+    parser.add_argument(
+        "--user", default="", metavar="U", help="the user that it runs as (default: as the server is set)"
+    )
+    parser.add_argument("--group", default="", metavar="G", help="its group (default: the user's own)")
+    parser.add_argument("--umask", type=mask, metavar="OCTAL", help="its file mode creation mask (default: 022)")
     limits = parser.add_argument_group(
         "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
     )
@@ -54,6 +59,25 @@ def limits_of(given: Mapping[str, Any]) -> Limits | None:
     return limits if limits != Limits() else None
 
 
+def asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say of the job, but for the command: arguments of :meth:`api.client.JobClient.start`.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    for word in (args.name, args.cwd, args.user, args.group):
+        check_utf8(word)
+    return {
+        "name": args.name,
+        "env": environment_of(args.env),
+        "cwd": args.cwd,
+        "limits": limits_of(vars(args)),
+        "user": args.user,
+        "group": args.group,
+        "umask": args.umask,
+    }
+
+
 def environment_of(pairs: list[str]) -> dict[str, str]:
     """``K=V`` pairs as a mapping.
 
@@ -76,7 +100,7 @@ def argv_of(args: argparse.Namespace) -> list[str]:
     argv: list[str] = args.command
     if not argv:
         raise ConfigError("there is nothing to run; put the command after --")
-    for word in (*argv, args.name, args.cwd):
+    for word in argv:
         check_utf8(word)
     return argv
 
@@ -113,6 +137,13 @@ def size(text: str) -> int:
 
 
 _UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def mask(text: str) -> int:
+    """A file mode creation mask for argparse, in octal as for umask(1)."""
+    if not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= 0o777):
+        raise argparse.ArgumentTypeError(f"{text!a} is not an octal number between 000 and 777")
+    return int(text, 8)
 
 
 def whole(highest: int) -> Callable[[str], int]:

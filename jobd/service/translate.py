@@ -45,7 +45,16 @@ def refuse(field: str, description: str) -> InvalidArgumentError:
 def spec_of(request: m.StartRequest) -> JobSpec:
     """The spec asked for; what it says is judged by the worker library."""
     spec = request.spec
-    return JobSpec(tuple(spec.argv), spec.name, dict(spec.env), spec.cwd, _limits_of(spec.limits))
+    return JobSpec(
+        tuple(spec.argv),
+        spec.name,
+        dict(spec.env),
+        spec.cwd,
+        _limits_of(spec.limits),
+        user=spec.user,
+        group=spec.group,
+        umask=spec.umask,
+    )
 
 
 def _limits_of(limits: m.Limits | None) -> Limits:
@@ -179,6 +188,9 @@ def job_message(job: Job) -> m.Job:
             env=dict(job.spec.env),
             cwd=job.spec.cwd,
             limits=_limits_message(job.spec.limits),
+            user=job.spec.user,
+            group=job.spec.group,
+            umask=job.spec.umask,
         ),
         state=TO_STATE[job.state],
         stopping=job.stopping,

@@ -49,6 +49,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     """
     CREATE TABLE deletions (id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
     """,
+    # version 5: records that say whom a job runs as. An older jobd would not read that, and run it as its own user.
+    "",
 )
 
 # What SQLite says when the disk does not do what it should, and nothing is known to be wrong with the file.

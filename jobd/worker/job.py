@@ -19,6 +19,9 @@ from jobd.worker.lifecycle import State
 
 NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
+MAX_ACCOUNT: Final = 256
+"""Characters in the name of a user or group."""
+MAX_UMASK: Final = 0o777
 MAX_SPEC: Final = 1024 * 1024
 """Bytes of arguments, environment and directory together. The kernel takes about 2 MiB, 128 KiB in one piece."""
 
@@ -31,6 +34,7 @@ class Reason(enum.StrEnum):
     COMMAND_NOT_FOUND = "COMMAND_NOT_FOUND"
     NOT_EXECUTABLE = "NOT_EXECUTABLE"
     CWD_UNUSABLE = "CWD_UNUSABLE"
+    USER_UNUSABLE = "USER_UNUSABLE"
     ARGUMENTS_TOO_LONG = "ARGUMENTS_TOO_LONG"
     LAUNCH_REFUSED = "LAUNCH_REFUSED"
     EXITED = "EXITED"
@@ -48,13 +52,20 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What to run: as in ``jobworker.v1.JobSpec``."""
+    """What to run: as in ``jobworker.v1.JobSpec``.
+
+    Attributes:
+        user, group: names; "" is the user that this process runs as, and the user's own group.
+    """
 
     argv: tuple[str, ...]
     name: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
     limits: Limits = NO_LIMITS
+    user: str = ""
+    group: str = ""
+    umask: int | None = None
 
     @property
     def size(self) -> int:
@@ -93,6 +104,11 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
             found.append((f"spec.env[{key!a}]", "has a NUL byte, which no variable can have"))
     if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
         found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
+    for name, account in (("user", spec.user), ("group", spec.group)):
+        if account and (len(account) > MAX_ACCOUNT or not account.isprintable()):
+            found.append((f"spec.{name}", f"has more than {MAX_ACCOUNT} characters, or some that are not printable"))
+    if spec.umask is not None and not 0 <= spec.umask <= MAX_UMASK:
+        found.append(("spec.umask", f"is {spec.umask:#o}, and not between 0 and {MAX_UMASK:#o}"))
     found += _limit_violations(spec.limits)
     if spec.size > MAX_SPEC:
         found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))

@@ -16,13 +16,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage"}),
     frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
-    frozenset({"jobd.worker", "jobd.config", "jobd.logs"}),
+    frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.logs"}),
     frozenset({"api"}),
 )
 """From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
 
 NEIGHBOURS = {
-    "jobd.config": {"jobd.worker"},  # for the names of limits
+    "jobd.config": {"jobd.rules", "jobd.worker"},
+    "jobd.rules": {"jobd.worker"},  # for the names of limits
     "jobd.__main__": {"jobd.cli"},
     "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade"},
     "jobd.dev": {"jobd.server", "pki"},

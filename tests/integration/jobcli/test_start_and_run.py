@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import signal
 from pathlib import Path
@@ -14,6 +16,8 @@ from api.messages import JobState
 from tests.support.daemon import running_daemon
 from tests.support.jobcli import UUID, Jobcli, environment_for, last_words, read_until
 from tests.support.pki import TestPki
+
+OWN = pwd.getpwuid(os.geteuid())
 
 # ---- start
 
@@ -29,6 +33,26 @@ async def test_start_prints_the_id_alone(jobcli: Jobcli, client: JobClient) -> N
         {"A": "b=c"},
         "/tmp",
     )
+
+
+async def test_start_says_whom_the_job_runs_as(jobcli: Jobcli, client: JobClient) -> None:
+    """User, group and umask, which query shows."""
+    group = grp.getgrgid(OWN.pw_gid).gr_name
+    job_id = (await jobcli.ok("start", "--user", OWN.pw_name, "--umask", "0077", "--", "true")).strip()
+    spec = (await client.query(job_id)).spec
+    assert (spec.user, spec.group, spec.umask) == (OWN.pw_name, "", 0o077)
+    shown = (await jobcli.ok("query", job_id)).split()
+    assert shown[shown.index("user:") + 1] == OWN.pw_name
+    assert shown[shown.index("umask:") + 1] == "077"
+    if os.geteuid() == 0:
+        job_id = (await jobcli.ok("start", "--group", group, "--", "true")).strip()
+        assert (await client.query(job_id)).spec.group == group
+
+
+@pytest.mark.parametrize("mask", ["8", "1000", "rwx", "-1", ""])
+async def test_a_umask_is_octal(offline: Jobcli, mask: str) -> None:
+    """What is none is refused before any contact."""
+    assert "is not an octal number between 000 and 777" in await offline.fails("start", f"--umask={mask}", "--", "true")
 
 
 async def test_start_does_not_wait_for_the_end(jobcli: Jobcli, client: JobClient) -> None:
@@ -56,6 +80,7 @@ cwd = "/tmp"
 [second]
 name = "another name"
 argv = ["echo", "two"]
+umask = "027"
 """
 
 
@@ -66,7 +91,7 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
     ids = (await jobcli.ok("start", "--file", str(file))).splitlines()
     first, second = await client.wait(*ids)
     assert (first.spec.name, first.spec.env, first.spec.cwd) == ("first", {"WORD": "one"}, "/tmp")
-    assert (second.spec.name, second.spec.argv) == ("another name", ["echo", "two"])
+    assert (second.spec.name, second.spec.argv, second.spec.umask) == ("another name", ["echo", "two"], 0o027)
     assert await jobcli.ok("stream", first.id) == "one /tmp\n"
 
 
@@ -81,7 +106,12 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
         pytest.param('[a]\nargv = "true"', "[a] needs argv, a list of texts", id="argv is a text"),
         pytest.param('[a]\nargv = ["true"]\nevn = {}', "[a] has an unknown key 'evn'", id="unknown key"),
         pytest.param('[a]\nargv = ["true"]\nenv = { A = 1 }', "[a] has an env", id="env of numbers"),
-        pytest.param('[a]\nargv = ["true"]\ncwd = 1', "[a] has a name or cwd", id="cwd is a number"),
+        pytest.param('[a]\nargv = ["true"]\ncwd = 1', "[a] has a cwd that is not a text", id="cwd is a number"),
+        pytest.param('[a]\nargv = ["true"]\nuser = 0', "[a] has a user that is not a text", id="user is a number"),
+        pytest.param(
+            '[a]\nargv = ["true"]\numask = 22', "[a] has a umask that is not an octal", id="umask is a number"
+        ),
+        pytest.param('[a]\nargv = ["true"]\numask = "8"', "[a] has a umask that is not an octal", id="umask of 8"),
         pytest.param('[a]\nargv = ["true"]\n[a]\nargv = ["true"]', "is not TOML", id="the same table twice"),
     ],
 )
