@@ -4,8 +4,9 @@
     argv = ["make", "-j2"]
     cwd = "/srv/project"
     env = { CC = "clang" }
+    secret = { TOKEN = "@token" }
 
-The table's name is the job's name, unless it has a ``name`` of its own.
+The table's name is the job's name, unless it has a ``name`` of its own. A relative file of a secret is beside this one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import read_toml
+from jobcli import secret
 from jobcli.commands._command import mask, size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
 FRACTIONS: Final = ("timeout", "cpus")
 TEXTS: Final = ("name", "cwd", "user", "group")
-KEYS: Final = ("argv", "name", "env", "cwd", "user", "group", "umask", *LIMITS)
+KEYS: Final = ("argv", "name", "env", "secret", "cwd", "user", "group", "umask", *LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,16 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
         raise ConfigError(f'{path}: [{name}] needs argv, a list of texts: argv = ["command", "argument"]')
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         raise ConfigError(f'{path}: [{name}] has an env that is not a table of texts: env = {{ KEY = "value" }}')
+    secrets = table.get("secret", {})
+    if not isinstance(secrets, dict) or not all(isinstance(value, str) for value in secrets.values()):
+        raise ConfigError(f'{path}: [{name}] has a secret that is not a table of texts: secret = {{ KEY = "@FILE" }}')
     texts = {key: table.get(key, "") for key in TEXTS} | {"name": table.get("name", name)}
     for key, text in texts.items():
         if not isinstance(text, str):
             raise ConfigError(f"{path}: [{name}] has a {key} that is not a text")
     limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
-    return JobEntry(name, argv, {**texts, "env": env, "umask": _mask(path, name, table)}, limits)
+    read = {key: secret.read(key, source, beside=path.parent) for key, source in secrets.items()}
+    return JobEntry(name, argv, {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table)}, limits)
 
 
 def _mask(path: Path, name: str, table: dict[str, Any]) -> int | None:

@@ -56,6 +56,7 @@ def job_facts(job: Job) -> dict[str, Any]:
         "name": job.spec.name,
         "argv": job.spec.argv,
         "env": job.spec.env,
+        "secret_env": sorted(job.spec.secret_env),
         "cwd": job.spec.cwd,
         "user": job.spec.user or None,
         "group": job.spec.group or None,
@@ -190,6 +191,7 @@ def job(job_: Job) -> None:
     facts = job_facts(job_)
     facts["argv"] = shlex.join(job_.spec.argv)
     facts["env"] = " ".join(f"{key}={shlex.quote(value)}" for key, value in job_.spec.env.items())
+    facts["secret_env"] = " ".join(facts["secret_env"])
     if job_.signal is not None:
         facts["signal"] = f"{job_.signal} ({_signal(job_.signal)})"
     for key in ("limits", "usage"):

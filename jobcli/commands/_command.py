@@ -10,6 +10,7 @@ from typing import Any, Final
 from api.client import JobClient
 from api.errors import ConfigError
 from api.messages import Limits
+from jobcli import secret
 
 Parser = argparse.ArgumentParser
 Subparsers = Any  # argparse has no public name for what add_subparsers() gives
@@ -21,6 +22,13 @@ def add_job_arguments(parser: Parser) -> None:
     parser.add_argument("--name", default="", metavar="N", help="a name for people; need not be unique")
     parser.add_argument(
         "--env", action="append", default=[], metavar="K=V", help="an environment variable; may be given again"
+    )
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="K=@FILE",
+        help="a variable that nobody is shown, from a file (or K=fd:N, from a descriptor); may be given again",
     )
     parser.add_argument("--cwd", default="", metavar="D", help="the working directory, absolute (default: /)")
     parser.add_argument(
@@ -75,6 +83,7 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
         "user": args.user,
         "group": args.group,
         "umask": args.umask,
+        "secrets": secrets_of(args.secret),
     }
 
 
@@ -89,6 +98,22 @@ def environment_of(pairs: list[str]) -> dict[str, str]:
             raise ConfigError(f"--env {pair!a} is not of the form K=V")
         check_utf8(pair)
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def secrets_of(pairs: list[str]) -> dict[str, str]:
+    """``K=@FILE`` and ``K=fd:N`` pairs as a mapping of what is there.
+
+    Raises:
+        ConfigError: one is neither, or cannot be read.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not equals:
+            raise ConfigError("--secret is not of the form K=@FILE or K=fd:N")
+        check_utf8(name)
+        found[name] = secret.read(name, source)
+    return found
 
 
 def argv_of(args: argparse.Namespace) -> list[str]:

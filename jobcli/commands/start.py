@@ -13,7 +13,7 @@ from jobcli import exit_codes, job_file, render
 from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked, limits_of
 
 HELP = "start a job and print its id"
-SAID_BY_FILE = ("name", "env", "cwd", "user", "group", "umask")
+SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask")
 
 
 def configure(parser: Parser) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import trio
 
-from jobd.broker.admission import ANYTHING, Policy, admitted
+from jobd.broker.admission import ANYTHING, Policy, admitted, differences
 from jobd.broker.lost import lost_job
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
@@ -104,7 +104,7 @@ class Broker:
             raise
         if recorded.id != job.id:
             self._drop(entry)
-            return self._again(recorded, job)
+            return await self._again(recorded, job)
         entry.recorded = True
         if worker:
             self._nursery.start_soon(self._run, entry, worker)
@@ -123,14 +123,11 @@ class Broker:
         recorded = await self._store.requested(job.request_id) if job.request_id else None
         if recorded is None:
             raise refusal
-        return self._again(recorded, job)
+        return await self._again(recorded, job)
 
-    def _again(self, recorded: Job, job: Job) -> Entry:
+    async def _again(self, recorded: Job, job: Job) -> Entry:
         """A request that came before: the same job, if it is the same request."""
-        differs = recorded.spec.differences(job.spec)
-        if recorded.started_by != job.started_by:
-            differs.insert(0, "principal")
-        if differs:
+        if differs := await differences(recorded, job):
             raise RequestIdReusedError(job.request_id, recorded.id, ", ".join(differs))
         return self._registry.entry_of(recorded)
 

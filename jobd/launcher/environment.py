@@ -36,7 +36,7 @@ async def identity_of(spec: JobSpec) -> Identity:
 def environment_of(job_id: str, spec: JobSpec, who: Identity) -> dict[str, str]:
     """The clean base, of which nothing is the daemon's own, and over it what was asked for."""
     base = {"PATH": PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, "LANG": "C.UTF-8"}
-    return {**base, "JOBD_JOB_ID": job_id, **spec.env}
+    return {**base, "JOBD_JOB_ID": job_id, **spec.env, **spec.secret_env}
 
 
 async def make_container(containment: Containment, job_id: str, spec: JobSpec) -> Container:

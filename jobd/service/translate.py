@@ -54,6 +54,7 @@ def spec_of(request: m.StartRequest) -> JobSpec:
         user=spec.user,
         group=spec.group,
         umask=spec.umask,
+        secret_env=dict(spec.secret_env),
     )
 
 
@@ -174,7 +175,7 @@ def abridged_message(job: Job) -> m.Job:
         if room <= 0:
             break
     message.abridged = True
-    message.spec.argv, message.spec.env, message.spec.cwd = argv, {}, ""
+    message.spec.argv, message.spec.env, message.spec.secret_env, message.spec.cwd = argv, {}, {}, ""
     return message
 
 
@@ -191,6 +192,7 @@ def job_message(job: Job) -> m.Job:
             user=job.spec.user,
             group=job.spec.group,
             umask=job.spec.umask,
+            secret_env=dict(job.spec.withheld.secret_env),
         ),
         state=TO_STATE[job.state],
         stopping=job.stopping,

@@ -53,6 +53,7 @@ def dump(job: Job) -> str:
     fields["spec"] = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
     fields["spec"]["limits"] = _facts(spec.limits)
     fields["spec"].update({"user": spec.user, "group": spec.group, "umask": spec.umask})
+    fields["spec"].update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
     return json.dumps(fields, separators=(",", ":"))
@@ -91,6 +92,8 @@ def _spec(facts: dict[str, Any]) -> JobSpec:
         user=facts.get("user", ""),
         group=facts.get("group", ""),
         umask=facts.get("umask"),
+        secret_env=facts.get("secret_env", {}),
+        secret_digest=facts.get("secret_digest", ""),
     )
 
 

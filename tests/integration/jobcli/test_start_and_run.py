@@ -55,6 +55,40 @@ async def test_a_umask_is_octal(offline: Jobcli, mask: str) -> None:
     assert "is not an octal number between 000 and 777" in await offline.fails("start", f"--umask={mask}", "--", "true")
 
 
+async def test_a_secret_is_read_from_a_file(jobcli: Jobcli, client: JobClient, tmp_path: Path) -> None:
+    """Without the newline at its end."""
+    (tmp_path / "token").write_text("s3cret\n")
+    printed = await jobcli.ok("run", "--secret", f"TOKEN=@{tmp_path}/token", "--", "sh", "-c", 'echo "<$TOKEN>"')
+    assert printed == "<s3cret>\n"
+    [job] = [job async for job in client.list()]
+    assert job.spec.secret_env == {"TOKEN": ""}
+
+
+async def test_a_secret_is_read_from_a_descriptor(jobcli: Jobcli) -> None:
+    """One that the caller has opened; here its stdin."""
+    ended = await jobcli("run", "--secret", "TOKEN=fd:0", "--", "sh", "-c", 'echo "<$TOKEN>"', stdin=b"s3cret")
+    assert ended.text == "<s3cret>\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param("s3cret", "--secret is not of the form K=@FILE or K=fd:N", id="a value alone"),
+        pytest.param("K=s3cret", "K=@FILE or K=fd:N", id="the value itself"),
+        pytest.param("K=@", "K=@FILE or K=fd:N", id="no file"),
+        pytest.param("K=fd:x", "K=@FILE or K=fd:N", id="no descriptor"),
+        pytest.param("K=fd:999", "'K' cannot be read from 'fd:999': Bad file descriptor", id="a closed descriptor"),
+        pytest.param("K=@/no/such/file", "No such file or directory", id="a file that is not there"),
+        pytest.param("K=@/dev/zero", "has more than 131072 bytes", id="a file without end"),
+    ],
+)
+async def test_a_secret_that_cannot_be_read_is_not_told(offline: Jobcli, given: str, told: str) -> None:
+    """What is said names the variable, and has nothing of what was given in its place."""
+    message = await offline.fails("start", "--secret", given, "--", "true")
+    assert told in message
+    assert "s3cret" not in message
+
+
 async def test_start_does_not_wait_for_the_end(jobcli: Jobcli, client: JobClient) -> None:
     """The job runs on when jobcli has ended."""
     job_id = (await jobcli.ok("start", "--", "sleep", "1000")).strip()
@@ -73,9 +107,10 @@ async def test_start_says_that_a_command_cannot_be_started(jobcli: Jobcli, comma
 
 JOBS = """
 [first]
-argv = ["sh", "-c", "echo $WORD $PWD"]
+argv = ["sh", "-c", "echo $WORD $PWD $TOKEN"]
 env = { WORD = "one" }
 cwd = "/tmp"
+secret = { TOKEN = "@token" }
 
 [second]
 name = "another name"
@@ -88,11 +123,12 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
     """An id a line, in the order of the file; the tables' keys are the jobs'."""
     file = tmp_path / "jobs.toml"
     file.write_text(JOBS)
+    (tmp_path / "token").write_text("s3cret")
     ids = (await jobcli.ok("start", "--file", str(file))).splitlines()
     first, second = await client.wait(*ids)
     assert (first.spec.name, first.spec.env, first.spec.cwd) == ("first", {"WORD": "one"}, "/tmp")
     assert (second.spec.name, second.spec.argv, second.spec.umask) == ("another name", ["echo", "two"], 0o027)
-    assert await jobcli.ok("stream", first.id) == "one /tmp\n"
+    assert await jobcli.ok("stream", first.id) == "one /tmp s3cret\n"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +143,10 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
         pytest.param('[a]\nargv = ["true"]\nevn = {}', "[a] has an unknown key 'evn'", id="unknown key"),
         pytest.param('[a]\nargv = ["true"]\nenv = { A = 1 }', "[a] has an env", id="env of numbers"),
         pytest.param('[a]\nargv = ["true"]\ncwd = 1', "[a] has a cwd that is not a text", id="cwd is a number"),
+        pytest.param(
+            '[a]\nargv = ["true"]\nsecret = "@x"', "[a] has a secret that is not a table", id="secret is a text"
+        ),
+        pytest.param('[a]\nargv = ["true"]\nsecret = { A = "x" }', "A=@FILE or A=fd:N", id="secret is a value"),
         pytest.param('[a]\nargv = ["true"]\nuser = 0', "[a] has a user that is not a text", id="user is a number"),
         pytest.param(
             '[a]\nargv = ["true"]\numask = 22', "[a] has a umask that is not an octal", id="umask is a number"

@@ -130,6 +130,14 @@ class JobSpec(betterproto.Message):
     umask: Optional[int] = betterproto.uint32_field(8, optional=True)
     """Its file mode creation mask, at most 0777; 022 when unset."""
 
+    secret_env: Dict[str, str] = betterproto.map_field(
+        9, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    """
+    Environment variables that are secrets: as env, but in answers only the names are shown, with empty values. They
+     are recorded until the process is started, and not longer.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Limits(betterproto.Message):
