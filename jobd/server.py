@@ -8,6 +8,9 @@ from __future__ import annotations
 import gc
 
 if __name__ == "__main__":
+    from jobd.launcher.tracing import refuse_tracing
+
+    refuse_tracing()  # before there is anything to see
     gc.disable()  # until all is imported: there is no garbage yet, and to look for it is a twelfth of the start
 
 import argparse

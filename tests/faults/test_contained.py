@@ -19,7 +19,7 @@ import trio
 from api.client import JobClient
 from api.errors import InvalidArgumentError
 from api.messages import Job, JobState, Limits
-from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.daemon import JobdProgram, descriptors_of, jobd_program
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
 
@@ -254,7 +254,7 @@ async def test_many_starts_and_stops_leave_nothing(pki: TestPki, tmp_path: Path)
     """No control group, process or descriptor of the launcher."""
     async with running(pki, tmp_path, "auto") as (jobd, client):
         await client.wait((await client.start(["true"])).id)
-        before = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
+        before = descriptors_of(jobd.launcher)
 
         async def one(number: int) -> None:
             job = await client.start(["sleep", "1000"], env={"MARK": "many-stops"})
@@ -268,7 +268,7 @@ async def test_many_starts_and_stops_leave_nothing(pki: TestPki, tmp_path: Path)
                 for number in range(20):
                     nursery.start_soon(partial(one, number))
         assert processes_with("many-stops") == []
-        while len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir())) > before:
+        while descriptors_of(jobd.launcher) > before:
             await trio.sleep(0.01)
         groups = [path for path in Path("/sys/fs/cgroup").rglob("jobd-*/*-*-*-*-*") if path.is_dir()]
         listed = {job.id async for job in client.list()}

@@ -116,11 +116,12 @@ def test_a_server_does_not_load_the_client() -> None:
 
 def test_the_launcher_needs_the_standard_library_alone() -> None:
     """What is the parent of every job imports nothing that could fail, grow, or speak to a network."""
-    code = "import sys, jobd.cli, jobd.launcher.launcher; print(*sys.modules)"
+    code = "import sys, jobd.cli, jobd.launcher.launcher, jobd.launcher.tracing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     ours = {name for name in loaded.stdout.split() if name.split(".")[0] in ("jobd", "api", "pki", "jobcli")}
     parts = {
-        *("front", "launcher", "visitors", "jobs", "children", "protocol", "procfs", "channel", "console", "upgrade")
+        *("front", "launcher", "visitors", "jobs", "children", "protocol", "procfs", "channel", "console", "upgrade"),
+        "tracing",
     }
     assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
     assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())
