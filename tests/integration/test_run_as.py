@@ -212,13 +212,13 @@ async def test_another_user_under_the_same_request_id_is_another_request(connect
 @needs_not_root
 async def test_only_root_can_become_somebody_else(pki: TestPki, tmp_path: Path) -> None:
     """A request is refused; a job user stops jobd at its start."""
-    async with running(pki, tmp_path, "[roles.writer]\nusers = ['nobody']\n") as (_, client):
-        [(field, why)] = await refusal(client, user="nobody")
+    async with running(pki, tmp_path, "[roles.writer]\nusers = ['daemon']\n") as (_, client):
+        [(field, why)] = await refusal(client, user="daemon")
         assert field == "spec.user"
         assert "does not run as root" in why
     with (
         pytest.raises(AssertionError, match="jobd has to run as root"),
-        jobd_program(pki, tmp_path / "other", "--job-user", "nobody"),
+        jobd_program(pki, tmp_path / "other", "--job-user", "daemon"),
     ):
         pass
 

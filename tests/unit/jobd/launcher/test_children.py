@@ -58,7 +58,7 @@ def test_each_step_of_a_change_of_identity_is_told_by_name() -> None:
 @needs_not_root
 def test_who_is_not_root_becomes_nobody_else() -> None:
     """The first step fails."""
-    identity = (NOBODY.pw_uid, NOBODY.pw_gid, [NOBODY.pw_gid])
+    identity = (DAEMON.pw_uid, DAEMON.pw_gid, [DAEMON.pw_gid])
     assert ended(spawn(program("true", identity=identity))) == (("streams", errno.EPERM), b"")
 
 
