@@ -30,7 +30,7 @@ async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator
     if args.file is None:
         yield await client.start(argv_of(args), **asked(args))
         return
-    if args.command or any(getattr(args, name) for name in SAID_BY_FILE):
+    if args.command or any(getattr(args, name) not in ("", None, []) for name in SAID_BY_FILE):
         raise ConfigError(f"--file says what to run; give no command, --{', --'.join(SAID_BY_FILE)} with it")
     for entry in job_file.read(args.file):
         try:

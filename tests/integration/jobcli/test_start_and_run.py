@@ -170,6 +170,8 @@ async def test_a_bad_job_file_starts_nothing(
 async def test_a_job_file_excludes_a_command(offline: Jobcli, tmp_path: Path) -> None:
     """Two sources for what to run are one too many."""
     assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), "--", "true")
+    for option in ("--user=u", "--group=g", "--umask=0", "--secret=A=fd:0"):
+        assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), option)
 
 
 async def test_a_job_file_that_is_not_there_is_named(offline: Jobcli, tmp_path: Path) -> None:
