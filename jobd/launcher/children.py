@@ -106,6 +106,14 @@ def _enlarge(pipe: int) -> None:
         fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_SIZE)
 
 
+def _give_streams(uid: int, gid: int) -> None:
+    """Let them be opened as /dev/stdout and so on by the one that they are for; /dev/null stays everybody's."""
+    null = os.stat(os.devnull)  # noqa: PTH116 # pathlib is large, and this is all it would do
+    for fd in (0, 1, 2):
+        if not os.path.samestat(os.fstat(fd), null):
+            os.fchown(fd, uid, gid)
+
+
 def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
     """In the child: become the program, or tell why not. Never returns, whatever happens."""
     stage = "exec"
@@ -136,8 +144,7 @@ def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
         if program.identity:
             uid, gid, groups = program.identity
             stage = "streams"
-            for fd in (1, 2):  # as /dev/stdout they can be opened by whom they belong to
-                os.fchown(fd, uid, gid)
+            _give_streams(uid, gid)
             stage = "groups"
             os.setgroups(groups)
             stage = "group"

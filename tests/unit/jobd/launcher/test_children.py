@@ -49,6 +49,14 @@ def test_a_child_becomes_somebody_else_for_good() -> None:
 
 
 @needs_root
+def test_streams_are_given_to_the_jobs_user_but_for_the_machines_own() -> None:
+    """Who writes to /dev/stdout opens it; /dev/null is a device of the machine."""
+    identity = (NOBODY.pw_uid, NOBODY.pw_gid, [NOBODY.pw_gid])
+    _, text = ended(spawn(program("sh", "-c", "stat -Lc %u /dev/stdin /dev/stdout /dev/stderr", identity=identity)))
+    assert text.decode().split() == ["0", str(NOBODY.pw_uid), str(NOBODY.pw_uid)]
+
+
+@needs_root
 def test_each_step_of_a_change_of_identity_is_told_by_name() -> None:
     """And nothing is executed."""
     identity = (NOBODY.pw_uid, NOBODY.pw_gid, [-1])
