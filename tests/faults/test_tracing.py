@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 
 from api.client import JobClient
 from tests.support.accounts import NOBODY, needs_root, said, unprivileged
-from tests.support.daemon import jobd_program
+from tests.support.daemon import ROOT, jobd_program
 from tests.support.pki import TestPki
 
 SECONDS = 40
@@ -38,8 +39,8 @@ for pid in map(int, sys.argv[1:]):
 REFUSED = ["refused"] * 7 + ["may be killed"]
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["", "server killed before"])
-async def test_a_job_of_the_same_user_cannot_look_into_jobd(pki: TestPki, tmp_path: Path, killed: bool) -> None:
+@pytest.mark.parametrize("before", ["", "server killed", "upgraded"])
+async def test_a_job_of_the_same_user_cannot_look_into_jobd(pki: TestPki, tmp_path: Path, before: str) -> None:
     """Neither into the launcher nor into the server. It may kill them: that is told, and costs nothing but time."""
     with unprivileged(pki, tmp_path) as ours, trio.fail_after(SECONDS):
         script = ours.directory / "look.py"
@@ -47,9 +48,12 @@ async def test_a_job_of_the_same_user_cannot_look_into_jobd(pki: TestPki, tmp_pa
         script.chmod(0o644)
         with jobd_program(ours.pki, ours.directory / "state", **ours.settings) as jobd:
             async with JobClient.connect(jobd.server, **ours.pki.credentials("alice"), retry_for=20) as client:
-                if killed:
+                if before == "server killed":
                     jobd.kill_server()
-                    await client.workers()
+                elif before == "upgraded":
+                    upgrade = [sys.executable, "-m", "jobd", "upgrade", "--state", str(jobd.state)]
+                    await trio.run_process(upgrade, cwd=ROOT)
+                await client.workers()
                 python = ours.settings.get("python", "/usr/bin/env python3")
                 job, text = await said(client, f"exec {python} {script} {jobd.launcher} {jobd.server_pid()}")
                 assert text.splitlines() == REFUSED * 2, job.message
