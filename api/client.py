@@ -114,18 +114,26 @@ class JobClient:
         env: Mapping[str, str] | None = None,
         cwd: str = "",
         limits: Limits | None = None,
+        user: str = "",
+        group: str = "",
+        umask: int | None = None,
+        secrets: Mapping[str, str] | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
 
         Args:
             limits: what it may use, beside what the server is set to.
+            user, group: whom it runs as, by name; the server's job user, and the user's own group, when "".
+            umask: its file mode creation mask; 0o022 when None.
+            secrets: environment variables whose values no answer shows.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
             RpcError: as the server answered.
         """
         spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits)
+        spec.user, spec.group, spec.umask, spec.secret_env = user, group, umask, dict(secrets or {})
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 

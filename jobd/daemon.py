@@ -26,6 +26,7 @@ from api.errors import ConfigError
 from api.rpc.server import Handler, router, serve_connection, stack
 from api.rpc.stream import TLSStream
 from api.tls import server_context
+from jobd.broker.admission import Policy
 from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
 from jobd.broker.retention import Keep, Retention
@@ -50,6 +51,7 @@ from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
+from jobd.worker.identity import UnknownAccountError, look_up, own
 from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
 
@@ -103,6 +105,7 @@ async def run(
     )
     check_server_certificate(config.cert, datetime.now(UTC))
     containment = await trio.to_thread.run_sync(_containment, config)
+    await trio.to_thread.run_sync(_check_job_user, config.job_user)
     if launcher_fd is None:
         await _run(config, context, LocalLauncher(containment), None, task_status)
         return
@@ -135,6 +138,7 @@ async def _run(
             link.keep("lock", held.lock)
             link.keep("listener", listener.fileno())
             _open_door(link, held.path)
+        policy = Policy(config.limits, config.run_as)
         # A server that comes after another one goes on with what that one had looked at.
         async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
             journal = PatientJournal(store)
@@ -150,9 +154,7 @@ async def _run(
                     timings=timings,
                     ends_jobs=ends_jobs,
                 ) as workers,
-                open_broker(
-                    workers, store, journal, logs, max_pending=config.max_pending, policy=config.limits
-                ) as broker,
+                open_broker(workers, store, journal, logs, max_pending=config.max_pending, policy=policy) as broker,
             ):
                 service = JobWorkerService(broker, config.heartbeat)
                 health = HealthService([draining, link.gone] if link else [draining])
@@ -181,6 +183,21 @@ async def _run(
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError
+
+
+def _check_job_user(name: str) -> None:
+    """See that jobs can run as the user that they are to run as.
+
+    Raises:
+        ConfigError: there is none, or this process cannot become it.
+    """
+    try:
+        if name and name != own().name:
+            look_up(name)
+            if os.geteuid() != 0:
+                raise ConfigError(f"--job-user {name}: jobd has to run as root for jobs to run as other users")
+    except UnknownAccountError as exc:
+        raise ConfigError(f"--job-user: {exc}") from exc
 
 
 def _containment(config: Config) -> Containment:

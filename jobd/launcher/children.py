@@ -13,7 +13,6 @@ import signal
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-UMASK: Final = 0o022
 PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 F_SETPIPE_SZ: Final = 1031
@@ -64,6 +63,8 @@ class Program:
         enter: files into which it writes "0" first: cgroup.procs of the groups that are to hold it.
         limits: resource limits (getrlimit(2)), by number: soft and hard.
         nice: how much nicer than we are.
+        umask: as umask(2).
+        identity: user, group and supplementary groups that it runs as; ours when None.
     """
 
     argv: list[str]
@@ -72,6 +73,8 @@ class Program:
     enter: list[str]
     limits: dict[int, tuple[int, int]]
     nice: int
+    umask: int
+    identity: tuple[int, int, list[int]] | None
 
 
 def spawn(program: Program) -> Child:
@@ -103,6 +106,14 @@ def _enlarge(pipe: int) -> None:
         fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_SIZE)
 
 
+def _give_streams(uid: int, gid: int) -> None:
+    """Let them be opened as /dev/stdout and so on by the one that they are for; /dev/null stays everybody's."""
+    null = os.stat(os.devnull)  # noqa: PTH116 # pathlib is large, and this is all it would do
+    for fd in (0, 1, 2):
+        if not os.path.samestat(os.fstat(fd), null):
+            os.fchown(fd, uid, gid)
+
+
 def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
     """In the child: become the program, or tell why not. Never returns, whatever happens."""
     stage = "exec"
@@ -113,7 +124,7 @@ def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
         for signum in signal.valid_signals() - UNCHANGEABLE:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.umask(UMASK)
+        os.umask(program.umask)
         os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
@@ -130,6 +141,16 @@ def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
         for number, limit in program.limits.items():  # only now: our own descriptors may be beyond it
             resource.setrlimit(number, limit)
         os.nice(program.nice)
+        if program.identity:
+            uid, gid, groups = program.identity
+            stage = "streams"
+            _give_streams(uid, gid)
+            stage = "groups"
+            os.setgroups(groups)
+            stage = "group"
+            os.setresgid(gid, gid, gid)
+            stage = "user"
+            os.setresuid(uid, uid, uid)  # the last one: it takes the right to any of this, and all capabilities
         stage = "cwd"
         os.chdir(program.cwd)
         stage = "exec"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import resource
 from typing import Any, Final
 
@@ -12,17 +11,32 @@ import trio
 
 from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Container, Containment, mark_of
 from jobd.worker.errors import LaunchError
+from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
 from jobd.worker.job import JobSpec, Reason
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
+UMASK: Final = 0o022
 
 
-def environment_of(job_id: str, spec: JobSpec) -> dict[str, str]:
+async def identity_of(spec: JobSpec) -> Identity:
+    """Whom the job is to run as.
+
+    Raises:
+        LaunchError: there is no such user or group (any more).
+    """
+    if spec.user in ("", own().name) and not spec.group:
+        return own()
+    try:
+        return await trio.to_thread.run_sync(look_up, spec.user or own().name, spec.group)
+    except UnknownAccountError as exc:
+        raise LaunchError(Reason.USER_UNUSABLE, str(exc)) from exc
+
+
+def environment_of(job_id: str, spec: JobSpec, who: Identity) -> dict[str, str]:
     """The clean base, of which nothing is the daemon's own, and over it what was asked for."""
-    entry = pwd.getpwuid(os.getuid())
-    base = {"PATH": PATH, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "LANG": "C.UTF-8"}
-    return {**base, MARK_VARIABLE: job_id, **spec.env}
+    base = {"PATH": PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, "LANG": "C.UTF-8"}
+    return {**base, MARK_VARIABLE: job_id, **spec.env, **spec.secret_env}
 
 
 async def make_container(containment: Containment, job_id: str, spec: JobSpec) -> Container:
@@ -39,7 +53,7 @@ async def make_container(containment: Containment, job_id: str, spec: JobSpec) -
         ) from exc
 
 
-def program_of(job_id: str, spec: JobSpec, container: Container) -> dict[str, Any]:
+def program_of(job_id: str, spec: JobSpec, container: Container, who: Identity) -> dict[str, Any]:
     """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
     limits = spec.limits
     resources = [
@@ -49,11 +63,13 @@ def program_of(job_id: str, spec: JobSpec, container: Container) -> dict[str, An
     ]
     return {
         "argv": spec.argv,
-        "env": environment_of(job_id, spec),
+        "env": environment_of(job_id, spec, who),
         "cwd": spec.cwd or DEFAULT_CWD,
         "enter": list(container.entrances),
         "limits": [each for each in resources if each[1]],
         "nice": limits.nice,
+        "umask": UMASK if spec.umask is None else spec.umask,
+        "identity": None if who is own() else (who.uid, who.gid, who.groups),
     }
 
 
@@ -73,6 +89,12 @@ def launch_error(number: int, spec: JobSpec, stage: str) -> LaunchError:
             return LaunchError(Reason.CONTAINMENT_FAILED, f"the job cannot enter its control group: {what}")
         case "limits":
             return LaunchError(Reason.LAUNCH_REFUSED, f"the job's limits cannot be set: {what}")
+        case "streams" | "groups" | "group" | "user":
+            step = {"streams": "give it its output", "user": "take its user"}.get(stage, f"take its {stage}")
+            group = f" with the group {spec.group!a}" if spec.group else ""
+            return LaunchError(
+                Reason.USER_UNUSABLE, f"the job cannot run as {spec.user!a}{group}: jobd cannot {step} here: {what}"
+            )
     match number:
         case errno.ENOENT | errno.ENOTDIR if "/" in command:
             return LaunchError(Reason.COMMAND_NOT_FOUND, f"{command!a} (or its interpreter) is not there")

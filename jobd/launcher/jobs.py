@@ -77,7 +77,16 @@ class Jobs:
         limits = {resource.RLIMIT_NOFILE: self._nofile}
         for number, value in spec["limits"]:
             limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)
-        return children.Program(spec["argv"], spec["env"], spec["cwd"], spec["enter"], limits, spec["nice"])
+        return children.Program(
+            spec["argv"],
+            spec["env"],
+            spec["cwd"],
+            spec["enter"],
+            limits,
+            spec["nice"],
+            spec["umask"],
+            spec["identity"],
+        )
 
     def signal(self, id: str, signum: int) -> None:
         job = self._jobs.get(id)

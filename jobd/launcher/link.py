@@ -20,10 +20,10 @@ import trio
 
 from jobd.launcher import protocol
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import launch_error, make_container, program_of
+from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
-from jobd.worker.containment import Container, Containment
+from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
@@ -55,6 +55,7 @@ class LauncherLink:
         self._unsent: deque[tuple[protocol.Message, list[int]]] = deque()
         self._more_unsent = trio.Event()
         self._all_sent = trio.Event()
+        self._version = 0
         self.identity = ""
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
@@ -72,17 +73,21 @@ class LauncherLink:
         """
         if self.gone.is_set():
             raise LaunchError(Reason.LAUNCH_REFUSED, str(LauncherGoneError()))
+        who = await identity_of(spec)
         container = await make_container(self.containment, job_id, spec)
         try:
-            return await self._launch(job_id, spec, container)
+            return await self._launch(job_id, spec, program_of(job_id, spec, container, who))
         except LaunchError:
             await trio.to_thread.run_sync(container.remove)
             raise
 
-    async def _launch(self, job_id: str, spec: JobSpec, container: Container) -> LaunchedProcess:
+    async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:
+        if self._version < protocol.RUNS_AS_OTHERS and (program["identity"] or program["umask"] != UMASK):
+            why = "the launcher is older than this server; 'jobd upgrade' replaces it"
+            raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its user or umask: {why}")
         waiting = self._launching[job_id] = _Launch()
         try:
-            self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program_of(job_id, spec, container))])
+            self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program)])
             await waiting.answered.wait()
         except OSError as exc:
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be started now: {exc.strerror}") from exc
@@ -153,6 +158,7 @@ class LauncherLink:
         while True:
             message, fds = await self._receive()
             if message["op"] == "hello":
+                self._version = message["version"]
                 self.identity, self.end = message["launcher"], message["end"]
                 self.kept = dict(zip(message["kept"], fds, strict=True))
             elif message["op"] == "known":

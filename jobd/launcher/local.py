@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -14,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import launch_error, make_container, program_of
+from jobd.launcher.environment import identity_of, launch_error, make_container, program_of
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
 from jobd.worker.containment import Container, Containment
@@ -22,7 +23,6 @@ from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
-UMASK: Final = 0o022
 PIPE_SIZE: Final = 256 * 1024
 
 
@@ -40,9 +40,11 @@ class LocalLauncher:
         Raises:
             LaunchError: it could not be started; nothing is left behind.
         """
+        who = await identity_of(spec)
         container = await make_container(self.containment, job_id, spec)
         try:
-            return await trio.to_thread.run_sync(_spawn, self.containment, container, job_id, spec)
+            program = program_of(job_id, spec, container, who)
+            return await trio.to_thread.run_sync(_spawn, self.containment, container, program, spec)
         except LaunchError:
             await trio.to_thread.run_sync(container.remove)
             raise
@@ -52,8 +54,7 @@ class LocalLauncher:
         return None
 
 
-def _spawn(containment: Containment, container: Container, job_id: str, spec: JobSpec) -> LocalProcess:
-    program = program_of(job_id, spec, container)
+def _spawn(containment: Containment, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
     out, out_job = os.pipe2(os.O_CLOEXEC)
     err, err_job = os.pipe2(os.O_CLOEXEC)
     for pipe in (out, err):
@@ -73,7 +74,7 @@ def _spawn(containment: Containment, container: Container, job_id: str, spec: Jo
 
 
 def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
-    cwd = program["cwd"]
+    cwd, whom = program["cwd"], _whom(program, spec, out_job, err_job)
     try:
         return subprocess.Popen(
             spec.argv,
@@ -82,14 +83,35 @@ def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -
             stderr=err_job,
             env=program["env"],
             cwd=cwd,
-            umask=UMASK,
+            umask=program["umask"],
             start_new_session=True,
+            **whom,
         )
     except OSError as exc:
         cwd_failed = exc.filename == cwd and cwd != spec.argv[0]
         raise launch_error(exc.errno or 0, spec, "cwd" if cwd_failed else "exec") from exc
     except (ValueError, subprocess.SubprocessError) as exc:
         raise LaunchError(Reason.LAUNCH_REFUSED, f"{spec.argv[0]!a} cannot be started: {exc}") from exc
+
+
+def _whom(program: dict[str, Any], spec: JobSpec, *streams: int) -> dict[str, Any]:
+    """What to tell Popen of whom the job runs as, when the job may be in its directory as that one."""
+    if program["identity"] is None:
+        return {}
+    (uid, gid, groups), cwd = program["identity"], program["cwd"]
+    try:
+        for fd in streams:
+            os.fchown(fd, uid, gid)
+    except OSError as exc:
+        raise launch_error(exc.errno or 0, spec, "streams") from exc
+    whom = {"user": uid, "group": gid, "extra_groups": groups}
+    try:  # Popen enters the directory as this process, and becomes the user then
+        entered = not Path(cwd).is_dir() or not subprocess.run(["test", "-x", cwd], **whom).returncode  # noqa: S607 # of coreutils, wherever it is
+    except OSError as exc:
+        raise launch_error(exc.errno or 0, spec, "user") from exc
+    if not entered:
+        raise launch_error(errno.EACCES, spec, "cwd")
+    return whom
 
 
 def _contain(pid: int, program: dict[str, Any]) -> None:

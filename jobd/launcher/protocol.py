@@ -4,7 +4,8 @@ Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all.
 and environment) travels as a memfd.
 
     server → launcher
-        launch     id; descriptors: memfd of {"argv", "env", "cwd", "enter", "limits", "nice"}
+        launch     id; descriptors: memfd of {"argv", "env", "cwd", "enter", "limits", "nice",
+                   "umask", "identity"} (jobd.launcher.children.Program)
         signal     id, signal            to the job's process group
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
@@ -44,7 +45,9 @@ import socket
 import struct
 from typing import Any, Final
 
-VERSION: Final = 1
+VERSION: Final = 2
+RUNS_AS_OTHERS: Final = 2
+"""The first version in which a launcher knows of umask and identity."""
 MAX_PACKET: Final = 64 * 1024
 MAX_FDS: Final = 8
 CONTROL: Final = "control"

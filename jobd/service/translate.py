@@ -45,7 +45,17 @@ def refuse(field: str, description: str) -> InvalidArgumentError:
 def spec_of(request: m.StartRequest) -> JobSpec:
     """The spec asked for; what it says is judged by the worker library."""
     spec = request.spec
-    return JobSpec(tuple(spec.argv), spec.name, dict(spec.env), spec.cwd, _limits_of(spec.limits))
+    return JobSpec(
+        tuple(spec.argv),
+        spec.name,
+        dict(spec.env),
+        spec.cwd,
+        _limits_of(spec.limits),
+        user=spec.user,
+        group=spec.group,
+        umask=spec.umask,
+        secret_env=dict(spec.secret_env),
+    )
 
 
 def _limits_of(limits: m.Limits | None) -> Limits:
@@ -166,7 +176,7 @@ def abridged_message(job: Job) -> m.Job:
         if room <= 0:
             break
     message.abridged = True
-    message.spec.argv, message.spec.env, message.spec.cwd = argv, {}, ""
+    message.spec.argv, message.spec.env, message.spec.secret_env, message.spec.cwd = argv, {}, {}, ""
     return message
 
 
@@ -180,6 +190,10 @@ def job_message(job: Job) -> m.Job:
             env=dict(job.spec.env),
             cwd=job.spec.cwd,
             limits=_limits_message(job.spec.limits),
+            user=job.spec.user,
+            group=job.spec.group,
+            umask=job.spec.umask,
+            secret_env=dict(job.spec.withheld.secret_env),
         ),
         state=TO_STATE[job.state],
         stopping=job.stopping,

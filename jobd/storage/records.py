@@ -52,6 +52,8 @@ def dump(job: Job) -> str:
     spec = job.spec
     fields["spec"] = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
     fields["spec"]["limits"] = _facts(spec.limits)
+    fields["spec"].update({"user": spec.user, "group": spec.group, "umask": spec.umask})
+    fields["spec"].update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
     return json.dumps(fields, separators=(",", ":"))
@@ -69,7 +71,7 @@ def load(text: str) -> Job:
         signals = tuple((number, by) for number, by in fields.pop("signals", ()))
         usage, receipt = fields.pop("usage", None), fields.pop("receipt", None)
         return Job(
-            spec=JobSpec(tuple(spec["argv"]), spec["name"], spec["env"], spec["cwd"], Limits(**spec.get("limits", {}))),
+            spec=_spec(spec),
             usage=None if usage is None else Usage(**usage),
             receipt=_receipt(receipt) if receipt else None,
             state=State(fields.pop("state")),
@@ -78,6 +80,21 @@ def load(text: str) -> Job:
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"a damaged job record: {exc}") from exc
+
+
+def _spec(facts: dict[str, Any]) -> JobSpec:
+    return JobSpec(
+        tuple(facts["argv"]),
+        facts["name"],
+        facts["env"],
+        facts["cwd"],
+        Limits(**facts.get("limits", {})),
+        user=facts.get("user", ""),
+        group=facts.get("group", ""),
+        umask=facts.get("umask"),
+        secret_env=facts.get("secret_env", {}),
+        secret_digest=facts.get("secret_digest", ""),
+    )
 
 
 def _facts(value: Limits | Usage) -> dict[str, Any]:

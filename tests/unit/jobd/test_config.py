@@ -10,6 +10,7 @@ from api.errors import ConfigError
 from jobd.config import load
 from jobd.worker.containment import Limits
 from jobd.worker.policy import Bounds, LimitPolicy
+from jobd.worker.run_as import Accounts, RunAsPolicy
 
 FILES = {"cert": "c", "key": "k", "ca": "a", "state": "s"}
 
@@ -54,7 +55,12 @@ def test_what_is_missing_is_named() -> None:
         ("limits = 5", r"\[limits\] is not a table"),
         ("[limits]\nmax = 5", r"\[limits\]: max is not a table"),
         ("principals = 5", "principals is not a table"),
-        ("[principals.alice]\nmemory = 5", r"\[principals.alice\] has one thing, limits"),
+        ("[principals.alice]\nmemory = 5", r"\[principals.alice\] has 'memory', and can have limits, users, groups"),
+        ("[principals]\nalice = 5", r"\[principals.alice\] is not a table"),
+        ("[principals.alice]\nusers = 'root'", r"\[principals.alice\]: users is 'root', and not a list of names"),
+        ("[principals.alice]\ngroups = ['']", r"\[principals.alice\]: groups is \[''\], and not a list of names"),
+        ("[roles.boss]\nusers = []", r"\[roles.boss\]: the role that starts jobs is writer"),
+        ("[roles.reader.limits]\nmemory = 1", r"\[roles.reader\]: the role that starts jobs is writer"),
         ("[principals.alice.limits]\nx = 5", r"\[principals.alice.limits\]: there is no limit 'x'"),
     ],
 )
@@ -85,10 +91,23 @@ def test_limits_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "jobd.toml"
     file.write_text(
         "[limits]\nmemory = '1G'\ntimeout = 3600\n[limits.max]\nmemory = '2G'\nopen-files = 1000\n"
-        "[principals.alice.limits.max]\nmemory = '4g'\n"
+        "[principals.alice.limits.max]\nmemory = '4g'\n[roles.writer.limits.max]\nnice = 10\n"
     )
     policy = load(FILES, {}, file).limits
     assert policy.everyone == Bounds(Limits(memory=2**30, timeout=3600.0), Limits(memory=2**31, open_files=1000))
-    assert policy.principals["alice"].ceiling == Limits(memory=2**32, open_files=1000)
-    assert policy.principals["alice"].default == policy.everyone.default
+    assert policy.principals["alice"] == Bounds(Limits(), Limits(memory=2**32))
+    assert policy.roles["writer"] == Bounds(Limits(), Limits(nice=10))
     assert load(FILES, {}, None).limits == LimitPolicy()
+
+
+def test_who_may_run_jobs_as_whom_stands_in_the_file(tmp_path: Path) -> None:
+    """For roles and principals; the job user is a setting like others."""
+    file = tmp_path / "jobd.toml"
+    file.write_text(
+        "job-user = 'nobody'\n[roles.writer]\nusers = ['nobody', 'daemon']\n[principals.alice]\ngroups = ['adm']\n"
+    )
+    policy = load(FILES, {}, file).run_as
+    assert policy.job_user == "nobody"
+    assert policy.roles == {"writer": Accounts(frozenset({"nobody", "daemon"}))}
+    assert policy.principals == {"alice": Accounts(groups=frozenset({"adm"}))}
+    assert load(FILES, {"JOBD_JOB_USER": "daemon"}, None).run_as == RunAsPolicy("daemon")

@@ -119,6 +119,28 @@ class JobSpec(betterproto.Message):
     What the job may use. In an answer: what holds for it, the server's defaults included.
     """
 
+    user: str = betterproto.string_field(6)
+    """
+    The user that it runs as, by name; the server's job user when empty. Which principals may run jobs as whom is the
+     server's configuration. In an answer: whom it runs as.
+    """
+
+    group: str = betterproto.string_field(7)
+    """
+    Its group, by name; the user's own when empty. One of the user's groups, unless the server is configured otherwise.
+    """
+
+    umask: Optional[int] = betterproto.uint32_field(8, optional=True)
+    """Its file mode creation mask, at most 0777; 022 when unset."""
+
+    secret_env: Dict[str, str] = betterproto.map_field(
+        9, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    """
+    Environment variables that are secrets: as env, but in answers only the names are shown, with empty values. They
+     are recorded until the process is started, and not longer.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Limits(betterproto.Message):
