@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "types", "proto", "tests", "integration"]
+nox.options.sessions = ["lint", "types", "proto", "tests", "integration", "ordinary"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -46,6 +47,15 @@ def judges(session: nox.Session) -> None:
     session.run(
         "pytest", "tests/integration/test_pki_openssl.py", "tests/integration/test_pki_judges.py", *session.posargs
     )
+
+
+@nox.session
+def ordinary(session: nox.Session) -> None:
+    """When we are root: what depends on who we are, as an ordinary user. Arguments: other tests (all: tests)."""
+    if os.geteuid() != 0:
+        session.skip("we are an ordinary user: the other sessions ran as one")
+    install(session, "test")
+    session.run("python", "-m", "tests.ordinary", *session.posargs)
 
 
 @nox.session
