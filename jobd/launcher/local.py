@@ -18,7 +18,7 @@ from jobd.launcher.contained import ContainedProcess
 from jobd.launcher.environment import identity_of, launch_error, make_container, program_of
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
-from jobd.worker.containment import Container, Containment
+from jobd.worker.containment import MARK_LIMIT, Container, Containment
 from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
@@ -62,6 +62,7 @@ def _spawn(containment: Containment, container: Container, program: dict[str, An
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     try:
         popen = _popen(program, spec, out_job, err_job)
+        _contain(popen, program)
     except LaunchError:
         os.close(out)
         os.close(err)
@@ -69,7 +70,6 @@ def _spawn(containment: Containment, container: Container, program: dict[str, An
     finally:
         os.close(out_job)
         os.close(err_job)
-    _contain(popen.pid, program)
     return LocalProcess(containment, container, popen, FdPipe(out), FdPipe(err))
 
 
@@ -114,16 +114,33 @@ def _whom(program: dict[str, Any], spec: JobSpec, *streams: int) -> dict[str, An
     return whom
 
 
-def _contain(pid: int, program: dict[str, Any]) -> None:
+def _contain(popen: subprocess.Popen[bytes], program: dict[str, Any]) -> None:
     """After the fact, since there is no moment between fork and exec here: what the process has forked by then escapes.
-    The launcher, which is what jobs that matter run under, does it in time."""
-    with contextlib.suppress(ProcessLookupError):
-        for entrance in program["enter"]:
-            Path(entrance).write_text(str(pid))
-        for number, value in program["limits"]:
-            resource.prlimit(pid, number, (value, value))
-        if program["nice"]:
-            os.setpriority(os.PRIO_PROCESS, pid, program["nice"])
+    The launcher, which is what jobs that matter run under, does it in time.
+
+    Raises:
+        LaunchError: it cannot be done; the process has ended.
+    """
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            for entrance in program["enter"]:
+                Path(entrance).write_text(str(popen.pid))
+            for number, value in program["limits"]:
+                _limit(popen.pid, number, value)
+            if program["nice"]:
+                os.setpriority(os.PRIO_PROCESS, popen.pid, program["nice"])
+    except OSError as exc:
+        popen.kill()
+        popen.wait()
+        raise LaunchError(Reason.LAUNCH_REFUSED, f"the job's limits cannot be set: {exc.strerror}") from exc
+
+
+def _limit(pid: int, number: int, value: int) -> None:
+    try:
+        resource.prlimit(pid, number, (value, value))
+    except PermissionError:  # another user's, and we are root without CAP_SYS_RESOURCE
+        if number != MARK_LIMIT:  # which limits nothing
+            raise
 
 
 class LocalProcess(ContainedProcess):
