@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from api.errors import ConfigError, CredentialsError
+from api.identity import principal_of
 from pki.authority import Authority
 from pki.certificates import certificate_file
 from pki.errors import PassphraseError, RevokedError
@@ -52,6 +53,7 @@ class Leaf:
             CredentialsError: it cannot be read, is a CA's, or is of no profile that is issued here.
             ForeignCertificateError: ``authority`` has not issued it.
             RevokedError: it is revoked.
+            IdentityError: it is a client's that names no principal.
         """
         certificate = load_certificate(path)
         with parsing("certificate", str(path)):
@@ -63,6 +65,8 @@ class Leaf:
                 raise CredentialsError(
                     f"{path} is neither a server's nor a client's certificate ({name}): make a new one"
                 )
+            if profile is CLIENT:
+                principal_of(certificate)
             hosts = host_names(certificate.extensions, str(path))
             return cls(path, certificate, profile, accept_public(certificate.public_key(), str(path)), hosts)
 

@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from api.errors import ConfigError, CredentialsError
+from api.errors import ConfigError, CredentialsError, IdentityError
 from api.identity import Role
 from pki.authority import Authority
+from pki.certificates import certificate_file, sign_certificate
 from pki.errors import ExistingFilesError, ForeignCertificateError, PassphraseError, RevokedError
+from pki.files import write_files
 from pki.index_file import read_index
-from pki.keys import KeyKind, key_kind
+from pki.keys import KeyKind, key_kind, new_key
 from pki.leaf_files import IssuedFiles
+from pki.profiles import CLIENT, leaf_extensions
 from pki.reading import load_certificate, load_key
 from pki.renewal import renew
 from pki.revocation import Reason, by_name, revoke
+from pki.validity import Validity
 
 from .conftest import Jobpki, Openssl
 
@@ -169,6 +173,19 @@ def test_a_ca_is_not_renewed(ca: Authority, now: datetime) -> None:
     """A CA's certificate is changed over to, with time for both; that is no renewal."""
     with pytest.raises(CredentialsError, match="neither a server's nor a client's"):
         renew(ca, ca.certificate_path, now=now)
+
+
+def test_a_client_without_a_name_is_not_renewed(ca: Authority, now: datetime, tmp_path: Path) -> None:
+    """What another tool signed with the CA's key for nobody in particular is not signed again."""
+    key = new_key()
+    extensions = leaf_extensions(CLIENT, key.public_key(), ca.key_identifier)
+    validity = Validity.starting(now, MONTH)
+    certificate = sign_certificate(
+        ca.key, ca.certificate.subject, x509.Name([]), key.public_key(), validity, extensions
+    )
+    write_files([certificate_file(tmp_path / "x.crt", certificate)])
+    with pytest.raises(IdentityError, match="0 common names"):
+        renew(ca, tmp_path / "x.crt", now=now, with_new_key=True)
 
 
 def test_a_certificate_of_no_profile_is_not_renewed(
