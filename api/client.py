@@ -34,6 +34,7 @@ from api.messages import (
     DeleteRequest,
     Gap,
     Heartbeat,
+    Isolation,
     Job,
     JobSpec,
     JobState,
@@ -111,18 +112,21 @@ class JobClient:
         env: Mapping[str, str] | None = None,
         cwd: str = "",
         limits: Limits | None = None,
+        isolation: Isolation | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
 
         Args:
             limits: what it may use, beside what the server is set to.
+            isolation: what keeps it from the machine and from other jobs.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
             RpcError: as the server answered.
         """
-        spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits)
+        environment = dict(env or {})
+        spec = JobSpec(argv=list(argv), name=name, env=environment, cwd=cwd, limits=limits, isolation=isolation)
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 

@@ -11,17 +11,18 @@ The table's name is the job's name, unless it has a ``name`` of its own.
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import read_toml
-from jobcli.commands._command import size
+from jobcli.commands._command import IO_CLASSES, ISOLATION, size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
 FRACTIONS: Final = ("timeout", "cpus")
-KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS)
+KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS, "io-class", *ISOLATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class JobEntry:
     name: str
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float | str] = field(default_factory=dict)
+    isolation: dict[str, bool] = field(default_factory=dict)
 
 
 def read(path: Path) -> list[JobEntry]:
@@ -62,8 +64,26 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     own_name, cwd = table.get("name", name), table.get("cwd", "")
     if not isinstance(own_name, str) or not isinstance(cwd, str):
         raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
-    limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
-    return JobEntry(name, argv, own_name, env, cwd, limits)
+    limits: dict[str, float | str] = {
+        key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table
+    }
+    if "io-class" in table:
+        limits["io_class"] = _one_of(IO_CLASSES, path, name, "io-class", table["io-class"])
+    isolation = {key.replace("-", "_"): _truth(path, name, key, table[key]) for key in ISOLATION if key in table}
+    return JobEntry(name, argv, own_name, env, cwd, limits, isolation)
+
+
+def _one_of(choices: Iterable[str], path: Path, name: str, key: str, value: Any) -> str:
+    for each in choices:
+        if each == value:
+            return each
+    raise ConfigError(f"{path}: [{name}] has the {key} {value!a}; it can be {' or '.join(choices)}")
+
+
+def _truth(path: Path, name: str, key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{path}: [{name}] has a {key} that is neither true nor false: {value!a}")
+    return value
 
 
 def _number(path: Path, name: str, key: str, value: Any) -> float:

@@ -48,6 +48,9 @@ class Config:
     )
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
     containment: str = _setting("what holds a job's processes together: auto, cgroup or none", "KIND", "auto")
+    allow_new_privileges: bool = _setting(
+        "let jobs ask for allow_new_privileges: sudo and the like work in them", "", False
+    )
     stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(
@@ -152,6 +155,8 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
             near = difflib.get_close_matches(key, [key_of(each) for each in LIMITS], n=1)
             raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
         _, lowest, highest = LIMITS[name]
+        if name == "io_class":
+            value = IO_CLASSES.get(value, value)
         try:
             number = _size(value) if name in SIZES else _number(value)
         except (TypeError, ValueError) as exc:
@@ -172,6 +177,7 @@ def _size(value: Any) -> int:
 
 SIZES: Final = ("memory", "output", "core")
 FRACTIONS: Final = ("cpus", "timeout")
+IO_CLASSES: Final = {"idle": 1, "best-effort": 2}
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 

@@ -34,6 +34,7 @@ from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.limits.detect import Choice, detect
+from jobd.limits.isolation import detect_isolation
 from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
@@ -101,10 +102,12 @@ async def run(
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
     check_server_certificate(config.cert, datetime.now(UTC))
     containment = await trio.to_thread.run_sync(_containment, config)
+    look = partial(detect_isolation, allow_new_privileges=config.allow_new_privileges)
+    means = await trio.to_thread.run_sync(look)
     if launcher_fd is None:
-        await _run(config, context, LocalLauncher(containment), None, task_status)
+        await _run(config, context, LocalLauncher(containment, means), None, task_status)
         return
-    async with open_link(launcher_fd, containment) as link:
+    async with open_link(launcher_fd, containment, means) as link:
         await _run(config, context, link, link, task_status)
 
 
@@ -168,7 +171,9 @@ async def _run(
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
                     held_by = launcher.containment
+                    means = launcher.means
                     log.info("jobs are held together", by=held_by.name, weaknesses=list(held_by.weaknesses))
+                    log.info("jobs can be isolated", by=means.available, weaknesses=list(means.weaknesses))
                     live = frozenset(job.id for view in broker.workers() for job in view.jobs)
                     await trio.to_thread.run_sync(held_by.sweep, live)
                     try:

@@ -10,7 +10,7 @@ from api.client import JobClient
 from api.errors import ConfigError, JobdError, RpcError
 from api.messages import Job, JobState
 from jobcli import exit_codes, job_file, render
-from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of, limits_of
+from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of, isolation_of, limits_of
 
 HELP = "start a job and print its id"
 
@@ -28,15 +28,26 @@ async def run(args: argparse.Namespace, client: JobClient) -> int:
 async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator[Job]:
     if args.file is None:
         yield await client.start(
-            argv_of(args), name=args.name, env=environment_of(args.env), cwd=args.cwd, limits=limits_of(vars(args))
+            argv_of(args),
+            name=args.name,
+            env=environment_of(args.env),
+            cwd=args.cwd,
+            limits=limits_of(vars(args)),
+            isolation=isolation_of(vars(args)),
         )
         return
     if args.command or args.name or args.env or args.cwd:
         raise ConfigError("--file says what to run; give no command, --name, --env or --cwd with it")
     for entry in job_file.read(args.file):
-        limits = limits_of(entry.limits)
         try:
-            yield await client.start(entry.argv, name=entry.name, env=entry.env, cwd=entry.cwd, limits=limits)
+            yield await client.start(
+                entry.argv,
+                name=entry.name,
+                env=entry.env,
+                cwd=entry.cwd,
+                limits=limits_of(entry.limits),
+                isolation=isolation_of(entry.isolation),
+            )
         except RpcError as exc:
             raise JobdError(f"{args.file}: [{entry.table}]: {exc} (the jobs before it were started)") from exc
 

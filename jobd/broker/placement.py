@@ -35,8 +35,8 @@ def admitted(spec: JobSpec, principal: str, policy: LimitPolicy, workers: Sequen
     """The spec as it is to run: with the limits that hold for it.
 
     Raises:
-        InvalidSpecError: it cannot be given to the kernel, asks for more than the principal may, or for a limit that
-            no worker has the means to hold (then it names those that the first one has not).
+        InvalidSpecError: it cannot be given to the kernel, asks for more than the principal may, or for a limit or an
+            isolation that no worker has the means for (then it names those that the first one has not).
     """
     spec.check()
     spec = replace(spec, limits=policy.apply(spec.limits, principal))
@@ -46,4 +46,7 @@ def admitted(spec: JobSpec, principal: str, policy: LimitPolicy, workers: Sequen
         raise InvalidSpecError(
             tuple(FieldViolation(f"spec.limits.{LIMITS[name][0]}", why) for name in sorted(missing[0]))
         )
+    refused = [worker.means.refused(spec.isolation) for worker in workers]
+    if refused and all(refused):
+        raise InvalidSpecError(tuple(FieldViolation(f"spec.isolation.{name}", why) for name, why in refused[0]))
     return spec

@@ -217,6 +217,7 @@ class Launcher:
         names = list(self._kept)
         ending = bool(self._stops) and not self._visitors.front
         hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names, "end": ending}
+        hello["can"] = protocol.ABILITIES
         self._tell(hello, [os.dup(self._kept[name]) for name in names])
         self._jobs.tell_all()
         self._tell({"op": "known"}, [])

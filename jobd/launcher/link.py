@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -20,11 +20,12 @@ import trio
 
 from jobd.launcher import protocol
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import launch_error, make_container, program_of
+from jobd.launcher.environment import launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
 from jobd.worker.containment import Container, Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
+from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
@@ -46,9 +47,10 @@ class LauncherLink:
         end: this server is there to end the jobs.
     """
 
-    def __init__(self, sock: socket.socket, containment: Containment) -> None:
+    def __init__(self, sock: socket.socket, containment: Containment, means: Means) -> None:
         self._socket = sock
         self.containment = containment
+        self.means = means
         self._processes: dict[str, LaunchedProcess] = {}
         self._launching: dict[str, _Launch] = {}
         # Bounded by what is asked for: a launch is waited for, a job has few signals and one release.
@@ -72,6 +74,7 @@ class LauncherLink:
         """
         if self.gone.is_set():
             raise LaunchError(Reason.LAUNCH_REFUSED, str(LauncherGoneError()))
+        see_to_isolation(self.means, spec)
         container = await make_container(self.containment, job_id, spec)
         try:
             return await self._launch(job_id, spec, container)
@@ -82,7 +85,8 @@ class LauncherLink:
     async def _launch(self, job_id: str, spec: JobSpec, container: Container) -> LaunchedProcess:
         waiting = self._launching[job_id] = _Launch()
         try:
-            self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program_of(job_id, spec, container))])
+            program = program_of(job_id, spec, container, self.means)
+            self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program)])
             await waiting.answered.wait()
         except OSError as exc:
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be started now: {exc.strerror}") from exc
@@ -92,8 +96,8 @@ class LauncherLink:
             return waiting.process
         if waiting.failure is None:
             raise LaunchError(Reason.LAUNCH_REFUSED, "the launcher ended while it started the job")
-        stage, number = waiting.failure
-        raise launch_error(number, spec, stage)
+        stage, number, said = waiting.failure
+        raise launch_error(number, spec, stage, said)
 
     def keep(self, name: str, fd: int) -> None:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
@@ -155,11 +159,18 @@ class LauncherLink:
             if message["op"] == "hello":
                 self.identity, self.end = message["launcher"], message["end"]
                 self.kept = dict(zip(message["kept"], fds, strict=True))
+                self._mind(message.get("can", ()))
             elif message["op"] == "known":
                 self.adopted = dict(self._processes)
                 return
             else:
                 self._take(message, fds)
+
+    def _mind(self, abilities: Sequence[str]) -> None:
+        """Ask no more than the launcher can do."""
+        if protocol.ISOLATION not in abilities:
+            why = "the launcher is older than this server, and knows nothing of it: 'jobd upgrade'"
+            self.means = self.means.without_any(why)
 
     async def listen(self) -> None:
         """Take facts as long as the launcher lives."""
@@ -199,7 +210,7 @@ class LauncherLink:
                     waiting.answered.set()
             case "failed":
                 if waiting := self._launching.get(message["id"]):
-                    waiting.failure = (message["stage"], message["errno"])
+                    waiting.failure = (message["stage"], message["errno"], message.get("said", ""))
                     waiting.answered.set()
             case "leave":
                 self.leave.set()
@@ -249,7 +260,7 @@ class _Launch:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.process: LaunchedProcess | None = None
-        self.failure: tuple[str, int] | None = None
+        self.failure: tuple[str, int, str] | None = None
 
 
 class LaunchedProcess(ContainedProcess):
@@ -333,11 +344,12 @@ async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:
 
 
 @asynccontextmanager
-async def open_link(fd: int, containment: Containment) -> AsyncIterator[LauncherLink]:
+async def open_link(fd: int, containment: Containment, means: Means = NO_MEANS) -> AsyncIterator[LauncherLink]:
     """Take up the socket that the launcher gave this process.
 
     Args:
         containment: what is to hold the jobs together.
+        means: what they can be isolated with.
 
     Raises:
         LauncherGoneError: the launcher ended meanwhile.
@@ -345,7 +357,7 @@ async def open_link(fd: int, containment: Containment) -> AsyncIterator[Launcher
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     sock.set_inheritable(False)
-    link = LauncherLink(sock, containment)
+    link = LauncherLink(sock, containment, means)
     try:
         await link.greet()
         async with trio.open_nursery() as nursery:

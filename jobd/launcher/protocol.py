@@ -4,17 +4,18 @@ Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all.
 and environment) travels as a memfd.
 
     server → launcher
-        launch     id; descriptors: memfd of {"argv", "env", "cwd", "enter", "limits", "nice"}
+        launch     id; descriptors: memfd of :class:`jobd.launcher.children.Program`
         signal     id, signal            to the job's process group
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
         ready                            I serve
         elsewhere  path, pid; one descriptor: a socket to the launcher that has the state directory: be served there
     launcher → server
-        hello      version, launcher, kept: [names], end; descriptors: those kept. end: you are there to end the jobs
+        hello      version, launcher, kept: [names], end, can; descriptors: those kept. end: you are there to end the
+                   jobs; can: what else than to start and signal you may ask of me
         job        id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
         launched   as job
-        failed     id, stage, errno      nothing runs
+        failed     id, stage, errno, said  nothing runs. said: by what was to make a sandbox
         exited     id, status            the wait status (waitpid(2))
         known                            all jobs that I have were told
         leave                            end, and leave the jobs to the server that comes next
@@ -45,6 +46,9 @@ import struct
 from typing import Any, Final
 
 VERSION: Final = 1
+ISOLATION: Final = "isolation"
+ABILITIES: Final = [ISOLATION]
+"""A server can meet a launcher that is older than it is: one that was started before the server was installed."""
 MAX_PACKET: Final = 64 * 1024
 MAX_FDS: Final = 8
 CONTROL: Final = "control"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from jobd.worker.containment import Limits, Member, Receipt, Stopped, Usage
+from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 
@@ -52,6 +53,7 @@ def dump(job: Job) -> str:
     spec = job.spec
     fields["spec"] = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
     fields["spec"]["limits"] = _facts(spec.limits)
+    fields["spec"]["isolation"] = spec.isolation.asked
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
     return json.dumps(fields, separators=(",", ":"))
@@ -69,7 +71,7 @@ def load(text: str) -> Job:
         signals = tuple((number, by) for number, by in fields.pop("signals", ()))
         usage, receipt = fields.pop("usage", None), fields.pop("receipt", None)
         return Job(
-            spec=JobSpec(tuple(spec["argv"]), spec["name"], spec["env"], spec["cwd"], Limits(**spec.get("limits", {}))),
+            spec=_spec(spec),
             usage=None if usage is None else Usage(**usage),
             receipt=_receipt(receipt) if receipt else None,
             state=State(fields.pop("state")),
@@ -78,6 +80,17 @@ def load(text: str) -> Job:
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"a damaged job record: {exc}") from exc
+
+
+def _spec(facts: dict[str, Any]) -> JobSpec:
+    return JobSpec(
+        tuple(facts["argv"]),
+        facts["name"],
+        facts["env"],
+        facts["cwd"],
+        Limits(**facts.get("limits", {})),
+        isolation=Isolation(**dict.fromkeys(facts.get("isolation", ()), True)),
+    )
 
 
 def _facts(value: Limits | Usage) -> dict[str, Any]:

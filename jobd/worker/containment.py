@@ -25,6 +25,7 @@ class Limits:
         output: bytes that are recorded.
         open_files, core: RLIMIT_NOFILE and RLIMIT_CORE (getrlimit(2)).
         nice: 0 to 19 (nice(2)).
+        io_class: as in the contract: 1 idle, 2 best effort (ioprio_set(2)).
     """
 
     memory: int = 0
@@ -36,6 +37,7 @@ class Limits:
     open_files: int = 0
     core: int = 0
     nice: int = 0
+    io_class: int = 0
 
     @property
     def contained(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from api.errors import FieldViolation
 from jobd.worker import lifecycle
 from jobd.worker.containment import Limits, Receipt, Usage
 from jobd.worker.errors import InvalidSpecError
+from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.lifecycle import State
 
 NO_LIMITS: Final = Limits()
@@ -40,6 +41,7 @@ class Reason(enum.StrEnum):
     TIMED_OUT = "TIMED_OUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     CONTAINMENT_FAILED = "CONTAINMENT_FAILED"
+    ISOLATION_FAILED = "ISOLATION_FAILED"
     DAEMON_LOST = "DAEMON_LOST"
     LAUNCHER_LOST = "LAUNCHER_LOST"
     REBOOTED = "REBOOTED"
@@ -55,6 +57,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
     limits: Limits = NO_LIMITS
+    isolation: Isolation = NO_ISOLATION
 
     @property
     def size(self) -> int:
@@ -94,6 +97,7 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
     if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
         found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
     found += _limit_violations(spec.limits)
+    found += [(f"spec.isolation.{name}", why) for name, why in spec.isolation.contradictions()]
     if spec.size > MAX_SPEC:
         found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
@@ -109,6 +113,7 @@ LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "open_files": ("open_files", 3, 2**20),
     "core": ("core_bytes", 1, 2**62),
     "nice": ("nice", 0, 19),
+    "io_class": ("io_class", 1, 2),
 }
 """Each limit's name in the contract, and what it can be; 0 is no limit of its own."""
 
