@@ -156,7 +156,8 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
             raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
         _, lowest, highest = LIMITS[name]
         if name == "io_class":
-            value = IO_CLASSES.get(value, value)
+            values[name] = _io_class(value, where)
+            continue
         try:
             number = _size(value) if name in SIZES else _number(value)
         except (TypeError, ValueError) as exc:
@@ -166,6 +167,12 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
             raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
         values[name] = number if name in FRACTIONS else int(number)
     return Limits(**values)
+
+
+def _io_class(value: Any, where: str) -> int:
+    if not isinstance(value, str) or value not in IO_CLASSES:
+        raise ConfigError(f"{where}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}")
+    return IO_CLASSES[value]
 
 
 def _size(value: Any) -> int:

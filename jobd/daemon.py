@@ -11,6 +11,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
+from jobd.worker.isolation import Means
 from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
 
@@ -101,9 +103,7 @@ async def run(
     """
     context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
     check_server_certificate(config.cert, datetime.now(UTC))
-    containment = await trio.to_thread.run_sync(_containment, config)
-    look = partial(detect_isolation, allow_new_privileges=config.allow_new_privileges)
-    means = await trio.to_thread.run_sync(look)
+    containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:
         await _run(config, context, LocalLauncher(containment, means), None, task_status)
         return
@@ -184,6 +184,17 @@ async def _run(
                     nursery.cancel_scope.cancel()
         if link and link.gone.is_set():
             raise LauncherGoneError
+
+
+def _what_there_is(config: Config) -> tuple[Containment, Means]:
+    """What is to hold the jobs together, and what they can be isolated with.
+
+    Raises:
+        ConfigError: what was asked for cannot be had.
+    """
+    with ThreadPoolExecutor(1) as meanwhile:  # it waits for other processes, for the most part
+        means = meanwhile.submit(detect_isolation, allow_new_privileges=config.allow_new_privileges)
+        return _containment(config), means.result()
 
 
 def _containment(config: Config) -> Containment:

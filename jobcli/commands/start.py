@@ -36,8 +36,9 @@ async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator
             isolation=isolation_of(vars(args)),
         )
         return
-    if args.command or args.name or args.env or args.cwd:
-        raise ConfigError("--file says what to run; give no command, --name, --env or --cwd with it")
+    given = vars(args)
+    if args.command or args.name or args.env or args.cwd or limits_of(given) or isolation_of(given):
+        raise ConfigError("--file says what to run, and how; give no command, name, limit and so on with it")
     for entry in job_file.read(args.file):
         try:
             yield await client.start(

@@ -72,7 +72,10 @@ class Child:
         Waits for ``report``."""
         said = sandboxed.receive(self.report) if self.sandboxed else (os.read(self.report, 64), 0)
         if said[0] == become.INSIDE:
-            self.main = os.pidfd_open(said[1])  # it waits for our answer: the pid is its own
+            try:
+                self.main = os.pidfd_open(said[1])  # it waits for our answer: the pid is its own
+            except OSError as exc:
+                return Failure("fork", exc.errno or 0)  # it ends when it hears that nobody answers
             sandboxed.go_on(self.report)
             return None
         if said[0]:

@@ -30,8 +30,11 @@ def channel() -> tuple[int, int]:
 
 def receive(fd: int) -> tuple[bytes, int]:
     """What was said, b"" when there is nobody any more; and the pid of who said it, as it is called out here."""
-    with socket.socket(fileno=os.dup(fd)) as sock:
+    sock = socket.socket(fileno=fd)
+    try:
         said, ancillary, _, _ = sock.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+    finally:
+        sock.detach()
     pids = [
         _CREDENTIALS.unpack(data)[0]
         for level, kind, data in ancillary
