@@ -90,12 +90,26 @@ def handle_signals(how: Any, *, but: signal.Signals | None = None) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
+def make_room(limits: dict[int, tuple[int, int]]) -> None:
+    """Raise what is lower than these limits, as only root can, and lower nothing yet."""
+    import resource  # as below
+
+    for number, (_, hard) in limits.items():
+        soft, before = resource.getrlimit(number)
+        if before != resource.RLIM_INFINITY and (hard > before or hard == resource.RLIM_INFINITY):
+            set_limits({number: (soft, hard)})
+
+
 def set_limits(limits: dict[int, tuple[int, int]]) -> None:
     """Only at the end: what we have open ourselves may be beyond them."""
-    import resource  # most that run inside a sandbox do without
+    import errno
+    import resource  # not before it is needed: inside a sandbox every import takes its time
 
     for number, limit in limits.items():
-        resource.setrlimit(number, limit)
+        try:
+            resource.setrlimit(number, limit)
+        except ValueError as exc:  # EPERM, as Python tells it: only root may raise a hard limit
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from exc
 
 
 def inside(spec: dict[str, Any]) -> NoReturn:

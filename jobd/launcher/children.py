@@ -202,6 +202,7 @@ def _become(program: Program, out: int, err: int, report: int, spec: int) -> NoR
         if program.io_priority:
             become.set_io_priority(KERNEL, program.io_priority)
         if program.sandbox:
+            become.make_room(program.limits)
             stage = "isolate"
             _enter_sandbox(program)
         become.set_limits(program.limits)

@@ -55,7 +55,7 @@ def see_to_isolation(means: Means, spec: JobSpec) -> None:
 def program_of(job_id: str, spec: JobSpec, container: Container, means: Means) -> dict[str, Any]:
     """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
     isolation = spec.isolation
-    sandbox = means.sandbox if isolation.sandboxed else None
+    sandbox, uid = means.sandbox if isolation.sandboxed else None, os.geteuid()
     limits = spec.limits
     resources = [(resource.RLIMIT_NOFILE, limits.open_files), (resource.RLIMIT_CORE, limits.core)]
     return {
@@ -67,8 +67,8 @@ def program_of(job_id: str, spec: JobSpec, container: Container, means: Means) -
         "nice": limits.nice,
         "io_priority": IO_PRIORITY[limits.io_class],
         "drop_capabilities": isolation.drop_capabilities,
-        "no_new_privileges": not isolation.allow_new_privileges and not (sandbox and sandbox.gains),
-        "sandbox": sandbox.command(isolation) if sandbox else [],
+        "no_new_privileges": not isolation.allow_new_privileges and not (sandbox and sandbox.gains and uid),
+        "sandbox": sandbox.command(isolation, uid) if sandbox else [],
         "outside": {"PATH": PATH, "JOBD_JOB_ID": job_id},
     }
 

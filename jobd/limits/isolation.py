@@ -33,17 +33,15 @@ class Bubblewrap:
 
     Attributes:
         path: of the program.
-        root: jobs run as root: capabilities are theirs unless they are taken.
         temporary: the directories for temporary files that there are.
     """
 
     path: str
-    root: bool = False
     gains: bool = False
     temporary: Sequence[str] = TEMPORARY
 
-    def command(self, isolation: Isolation) -> list[str]:
-        """The command to which is added what is to be executed in such a sandbox."""
+    def command(self, isolation: Isolation, uid: int) -> list[str]:
+        """The command, for this user, to which is added what is to be executed in such a sandbox."""
         words = [self.path]
         # All of the machine as it is, and over it what is asked for. A /dev of its own where nothing is to be written:
         # through the device of a disk, root could.
@@ -56,7 +54,7 @@ class Bubblewrap:
         if isolation.pid_namespace:
             words += ["--unshare-pid", "--proc", "/proc"]
             words += ["--remount-ro", "/proc"] if isolation.read_only_root else []
-        if self.root:
+        if uid == 0:  # root's capabilities are its own, unless they are taken
             words += ["--cap-drop", "ALL"]
             words += [word for name in KEPT for word in ("--cap-add", f"CAP_{name.upper()}")]
         return [*words, "--"]
@@ -72,10 +70,9 @@ def detect_isolation(*, allow_new_privileges: bool) -> Means:
     missing = {} if allow_new_privileges else {"allow_new_privileges": NOT_ALLOWED}
     if path is None:
         return Means(missing=missing).without_sandbox("bubblewrap (bwrap) is not installed")
-    root = os.geteuid() == 0
-    gains = not root and bool(Path(path).stat().st_mode & stat.S_ISUID)
+    gains = bool(Path(path).stat().st_mode & stat.S_ISUID)
     there = [each for each in TEMPORARY if Path(each).is_dir() and not Path(each).is_symlink()]
-    sandbox = Bubblewrap(path, root, gains, there)
+    sandbox = Bubblewrap(path, gains, there)
     weaknesses = []
     for name, why in _failing(sandbox).items():
         missing[name] = f"{CANNOT}: {why}"
@@ -95,7 +92,7 @@ def _failing(sandbox: Bubblewrap) -> dict[str, str]:
 
 def try_out(sandbox: Bubblewrap, isolation: Isolation) -> str:
     """Make such a sandbox, and execute the interpreter in it, as every job there does first; "" or what is wrong."""
-    command = [*sandbox.command(isolation), os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", ""]
+    command = [*sandbox.command(isolation, os.geteuid()), os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", ""]
     try:
         done = subprocess.run(
             command,

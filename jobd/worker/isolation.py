@@ -59,10 +59,11 @@ class Sandbox(Protocol):
 
     @property
     def gains(self) -> bool:
-        """It is set-user-ID: it must not be kept from gaining privileges, and keeps from that what it executes."""
+        """It is set-user-ID: an ordinary user must not be kept from gaining privileges by it. It keeps from that what
+        it executes."""
 
-    def command(self, isolation: Isolation) -> list[str]:
-        """The command to which is added what is to be executed in such a sandbox."""
+    def command(self, isolation: Isolation, uid: int) -> list[str]:
+        """The command, for this user, to which is added what is to be executed in such a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ The sandboxes are bubblewrap's, where this machine lets it make them; else those
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -419,6 +420,43 @@ async def test_a_sandboxed_job_is_adopted(pki: TestPki, tmp_path: Path) -> None:
             stopped = await client.stop(job.id, signum=signal.SIGHUP, main_only=True, grace=20)
             assert b"child heard" not in b"".join([chunk.data async for chunk in output])
         assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 6)
+
+
+@needs_sandbox
+async def test_sandboxed_jobs_leave_nothing_behind(pki: TestPki, tmp_path: Path) -> None:
+    """Those that run to their end, those that are stopped and those that cannot be started: no descriptor of the
+    launcher, no process."""
+    async with running(pki, tmp_path) as (jobd, client):
+        descriptors = Path(f"/proc/{jobd.launcher}/fd")
+        await client.wait((await client.start(["true"], isolation=WHOLE)).id)
+        before = len(list(descriptors.iterdir()))
+        mark = {"MARK": f"nothing-{tmp_path.name}"}
+
+        async def one(number: int) -> None:
+            command = [["true"], ["sleep", "1000"], ["no-such-command"]][number % 3]
+            job = await client.start(command, isolation=WHOLE, env=mark)
+            await client.stop(job.id, grace=0)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(15):
+                nursery.start_soon(one, number)
+        assert processes_with(mark["MARK"]) == []
+        while len(list(descriptors.iterdir())) > before:
+            await trio.sleep(0.01)
+
+
+@needs_sandbox
+async def test_a_limit_above_jobd_s_own_is_the_same_inside(pki: TestPki, tmp_path: Path) -> None:
+    """Who may raise it has it raised before, since nobody may inside; who may not is told the same."""
+    limits = Limits(open_files=min(resource.getrlimit(resource.RLIMIT_NOFILE)[1] + 1, 2**20))
+    async with running(pki, tmp_path) as (_, client):
+        jobs = [await client.start(["sh", "-c", "ulimit -n"], limits=limits, isolation=each) for each in (None, WHOLE)]
+        outside, inside = await client.wait(*[job.id for job in jobs])
+        assert (inside.state, inside.message) == (outside.state, outside.message)
+        if inside.state == JobState.START_FAILED:
+            assert inside.message == "the job's limits cannot be set: Operation not permitted"
+        else:
+            assert (await outcome(client, inside))[0] == (await outcome(client, outside))[0] == f"{limits.open_files}\n"
 
 
 @needs_sandbox

@@ -38,12 +38,12 @@ WHOLE = Isolation(private_tmp=True, read_only_root=True, no_network=True, pid_na
 )
 def test_each_flag_has_its_arguments(asked: Isolation, words: str) -> None:
     """And no other; those that say what is mounted come before those that are mounted over it."""
-    assert Bubblewrap("bwrap").command(asked) == ["bwrap", *words.split(), "--"]
+    assert Bubblewrap("bwrap").command(asked, 1000) == ["bwrap", *words.split(), "--"]
 
 
 def test_a_sandboxed_job_of_root_has_few_capabilities() -> None:
     """None with which it could undo what it is in."""
-    command = Bubblewrap("bwrap", root=True).command(Isolation(no_network=True))
+    command = Bubblewrap("bwrap").command(Isolation(no_network=True), 0)
     assert command[:6] == ["bwrap", "--dev-bind", "/", "/", "--unshare-net", "--cap-drop"]
     added = {word for before, word in itertools.pairwise(command) if before == "--cap-add"}
     assert added == {f"CAP_{name.upper()}" for name in KEPT}
@@ -113,11 +113,10 @@ def test_new_privileges_cannot_be_had_with_anything_else(other: str) -> None:
 def test_a_trial_is_a_real_one() -> None:
     """It fails where the real thing would."""
     assert BWRAP
-    root = os.geteuid() == 0
-    real = Bubblewrap(BWRAP, root)
+    real = Bubblewrap(BWRAP)
     if try_out(real, WHOLE):
         pytest.skip("this machine does not let bubblewrap make sandboxes")
-    assert "nonsense" in try_out(Bubblewrap(BWRAP, root, temporary=["/proc/nonsense"]), Isolation(private_tmp=True))
+    assert "nonsense" in try_out(Bubblewrap(BWRAP, temporary=["/proc/nonsense"]), Isolation(private_tmp=True))
     assert try_out(Bubblewrap("/nowhere/bwrap"), WHOLE) == "No such file or directory"
 
 
@@ -127,7 +126,7 @@ def test_a_sandbox_of_an_ordinary_user_works_the_same() -> None:
     """By a user namespace: without any right of its own."""
     assert BWRAP
     command = [
-        *Bubblewrap(BWRAP).command(WHOLE),
+        *Bubblewrap(BWRAP).command(WHOLE, 65534),
         "sh",
         "-c",
         "id -u; grep CapEff /proc/self/status; touch /tmp/x; ls /tmp",
