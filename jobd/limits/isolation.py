@@ -23,7 +23,7 @@ KEPT: Final = (
 )
 """The capabilities of a sandboxed job of root: those that containers have by default, less CAP_MKNOD. With others (to
 mount, to trace, to make devices) it could undo what it is in."""
-PATIENCE: Final = 10.0
+PATIENCE: Final = 5.0
 """Seconds that a trial may take."""
 
 
@@ -74,20 +74,15 @@ def detect_isolation(*, allow_new_privileges: bool) -> Means:
     there = [each for each in TEMPORARY if Path(each).is_dir() and not Path(each).is_symlink()]
     sandbox = Bubblewrap(path, gains, there)
     weaknesses = []
-    for name, why in _failing(sandbox).items():
-        missing[name] = f"{CANNOT}: {why}"
-        weaknesses.append(f"{name} {missing[name]}")
+    together = try_out(sandbox, Isolation(**dict.fromkeys(SANDBOXED, True)))
+    if together:
+        tried = {name: try_out(sandbox, Isolation(**{name: True})) for name in SANDBOXED}
+        missing |= {name: f"{CANNOT}: {why}" for name, why in tried.items() if why}
+        weaknesses = [f"{name} {missing[name]}" for name, why in tried.items() if why]
+        weaknesses = weaknesses or [f"all of {', '.join(SANDBOXED)} together {CANNOT}: {together}"]
     if set(SANDBOXED) - set(missing) and not _kernel_tells_ends(os.uname().release):
         weaknesses.append("a sandboxed job that signal N ends is told as exited with code 128+N (before Linux 6.15)")
     return Means(sandbox, missing, weaknesses)
-
-
-def _failing(sandbox: Bubblewrap) -> dict[str, str]:
-    """Those that cannot be had, and why: all at once are tried first, and each only if that fails."""
-    if not try_out(sandbox, Isolation(**dict.fromkeys(SANDBOXED, True))):
-        return {}
-    tried = {name: try_out(sandbox, Isolation(**{name: True})) for name in SANDBOXED}
-    return {name: why for name, why in tried.items() if why}
 
 
 def try_out(sandbox: Bubblewrap, isolation: Isolation) -> str:
