@@ -33,6 +33,8 @@ def receive(fd: int) -> tuple[bytes, int]:
     sock = socket.socket(fileno=fd)
     try:
         said, ancillary, _, _ = sock.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+    except ConnectionError:  # it was killed before it took our answer
+        return b"", 0
     finally:
         sock.detach()
     pids = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from pathlib import Path
@@ -120,6 +121,18 @@ def reaped_unheard(child: children.Child) -> int:
     _, status = os.waitpid(child.pid, 0)
     child.close()
     return status
+
+
+def test_one_that_is_killed_before_it_takes_the_answer_has_ended() -> None:
+    """It is a job that SIGKILL ended, not an error of the launcher."""
+    child = children.spawn(program("/usr/bin/env"))
+    select.select([child.report], [], [])  # it has said where it is, and waits
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    assert heard(child) is None
+    os.kill(child.pid, signal.SIGKILL)
+    assert heard(child) is children.EXECUTED
+    assert os.waitstatus_to_exitcode(reaped(child)) == -signal.SIGKILL
 
 
 def test_without_a_descriptor_for_it_the_job_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
