@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "types", "proto", "tests", "integration"]
+nox.options.sessions = ["lint", "types", "proto", "tests", "integration", "ordinary"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -37,6 +38,24 @@ def integration(session: nox.Session) -> None:
     """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, buf, openssl); kill -9."""
     install(session, "test", "interop")
     session.run("pytest", "tests/integration", "tests/interop", "tests/faults", *session.posargs)
+
+
+@nox.session
+def judges(session: nox.Session) -> None:
+    """What OpenSSL, GnuTLS, pkilint and certvalidator say of our certificates and revocation lists."""
+    install(session, "test", "judges")
+    session.run(
+        "pytest", "tests/integration/test_pki_openssl.py", "tests/integration/test_pki_judges.py", *session.posargs
+    )
+
+
+@nox.session
+def ordinary(session: nox.Session) -> None:
+    """When we are root: what depends on who we are, as an ordinary user. Arguments: other tests (all: tests)."""
+    if os.geteuid() != 0:
+        session.skip("we are an ordinary user: the other sessions ran as one")
+    install(session, "test")
+    session.run("python", "-m", "tests.ordinary", *session.posargs)
 
 
 @nox.session
@@ -94,6 +113,20 @@ def chaos(session: nox.Session) -> None:
     """A longer run of kills at random moments, with a seed printed; minutes."""
     install(session, "test")
     session.run("python", "-m", "tests.faults.chaos", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """A thousand starts and stops in each kind of containment leave nothing behind; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Every tree of processes alone, in every kind of containment, ended in every way; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.faults.matrix", *session.posargs)
 
 
 @nox.session

@@ -83,6 +83,7 @@ class JobClient:
         cert: str | os.PathLike[str],
         key: str | os.PathLike[str],
         ca: str | os.PathLike[str],
+        key_passphrase_file: str | os.PathLike[str] | None = None,
         retry_for: float = RETRY_FOR,
     ) -> AsyncIterator[Self]:
         """Read the credentials; the connection is made by the first call, and made anew when it was lost.
@@ -91,6 +92,7 @@ class JobClient:
             server: ``HOST:PORT``.
             cert, key: the client's certificate and private key (PEM files).
             ca: the certificate of the CA that signed the server's (PEM file).
+            key_passphrase_file: a file whose first line opens the private key, if that is encrypted.
             retry_for: seconds for which a call, or an interrupted stream, tries to reach the server again;
                 0 for one try only.
 
@@ -98,7 +100,8 @@ class JobClient:
             ConfigError: the address or a file cannot be used.
         """
         host, port = parse_address(server)
-        context = client_context(certificate=Path(cert), key=Path(key), ca=Path(ca))
+        passphrase = None if key_passphrase_file is None else Path(key_passphrase_file)
+        context = client_context(certificate=Path(cert), key=Path(key), ca=Path(ca), passphrase=passphrase)
         async with background_nursery() as nursery:
             yield cls(nursery, host, port, context, retry_for)
 
@@ -112,6 +115,10 @@ class JobClient:
         env: Mapping[str, str] | None = None,
         cwd: str = "",
         limits: Limits | None = None,
+        user: str = "",
+        group: str = "",
+        umask: int | None = None,
+        secrets: Mapping[str, str] | None = None,
         isolation: Isolation | None = None,
         request_id: str | None = None,
     ) -> Job:
@@ -119,14 +126,17 @@ class JobClient:
 
         Args:
             limits: what it may use, beside what the server is set to.
+            user, group: whom it runs as, by name; the server's job user, and the user's own group, when "".
+            umask: its file mode creation mask; 0o022 when None.
+            secrets: environment variables whose values no answer shows.
             isolation: what keeps it from the machine and from other jobs.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
             RpcError: as the server answered.
         """
-        environment = dict(env or {})
-        spec = JobSpec(argv=list(argv), name=name, env=environment, cwd=cwd, limits=limits, isolation=isolation)
+        spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits, isolation=isolation)
+        spec.user, spec.group, spec.umask, spec.secret_env = user, group, umask, dict(secrets or {})
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 

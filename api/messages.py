@@ -94,6 +94,7 @@ TERMINAL_STATES = frozenset(
         JobState.LOST,
         JobState.TIMED_OUT,
         JobState.OUT_OF_MEMORY,
+        JobState.OUTPUT_LIMIT,
     }
 )
 """The states that a job never leaves."""

@@ -9,6 +9,28 @@ from typing import Any
 from api.errors import ConfigError
 
 
+def whole(value: Any) -> int:
+    """A whole number, perhaps as a text.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise TypeError
+    return int(value)
+
+
+def number(value: Any) -> float:
+    """A number, perhaps as a text.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The table in a TOML file.
 

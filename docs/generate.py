@@ -1,4 +1,5 @@
-"""Writes docs/api.md from the .proto file and docs/cli.md from the parsers; a test fails when they differ.
+"""Writes docs/api.md from the .proto file, docs/cli.md from the parsers and docs/limits.md from the table of limits; a
+test fails when they differ.
 
 python docs/generate.py
 """
@@ -14,6 +15,9 @@ from api.methods import METHODS
 from jobcli import cli as jobcli
 from jobd import dev, upgrade
 from jobd import server as jobd
+from jobd.rules import IO_CLASSES
+from jobd.worker.containment import CONTAINED
+from jobd.worker.job import LIMITS
 from pki import cli as jobpki
 
 DOCS = Path(__file__).parent
@@ -71,6 +75,52 @@ def cli() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
+def limits() -> str:
+    """The table of limits."""
+    lines = [
+        "# What a job may use",
+        "",
+        "Made from the table of limits, the contract and the parsers; do not edit.",
+        "",
+        "0, or nothing, is no limit of its own: then the defaults and ceilings of the configuration hold, where there",
+        "are some (see [operations](operations.md#what-holds-a-jobs-processes-together)). Anything else has to be",
+        "within the bounds, or is refused by the name of its field, and nothing is started.",
+        "",
+        "| `jobcli start` | in the configuration | in the contract | from | to | holds | what it is |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    said = dict(_comments_of("Limits"))
+    for name, (field, lowest, highest) in LIMITS.items():
+        key = name.replace("_", "-")
+        where = "in a control group" if name in CONTAINED else "everywhere"
+        bounds = ("false", "true") if (lowest, highest) == (1, 1) else (_bound(lowest), _bound(highest))
+        bounds = tuple(IO_CLASSES) if name == "io_class" else bounds
+        lines.append(f"| `--{key}` | `{key}` | `{field}` | {bounds[0]} | {bounds[1]} | {where} | {said[field]} |")
+    lines += ["", "A limit that only a control group can hold is refused where there is none."]
+    return "\n".join(lines) + "\n"
+
+
+def _bound(value: float) -> str:
+    exponent = value.bit_length() - 1 if isinstance(value, int) and value > 0 else 0
+    return f"2^{exponent}" if exponent > 20 and value == 2**exponent else f"{value:,}"
+
+
+def _comments_of(message: str) -> Iterator[tuple[str, str]]:
+    """The fields of a message of the contract, and what is said of each."""
+    comment: list[str] = []
+    inside = False
+    for line in PROTOS[0].read_text().splitlines():
+        text = line.strip()
+        if block := _BLOCK.match(line):
+            inside = block[2] == message
+        elif text.startswith("//"):
+            comment.append(text.removeprefix("//").strip())
+            continue
+        elif inside and (field := _FIELD.match(line)):
+            yield field[3], " ".join(comment)
+        comment = []
+
+
 def describe(parser: argparse.ArgumentParser, level: int, known: frozenset[str] = frozenset()) -> Iterator[str]:
     """One command, then its sub-commands, each without the options that it shares with the one above."""
     yield from (f"{'#' * level} `{parser.prog}`", "", (parser.description or "").strip(), "")
@@ -104,6 +154,7 @@ def metavar(action: argparse.Action) -> str:
 def main() -> None:
     (DOCS / "api.md").write_text(api())
     (DOCS / "cli.md").write_text(cli())
+    (DOCS / "limits.md").write_text(limits())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import trio
 
@@ -47,8 +47,13 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--server", metavar="HOST:PORT", help="where jobd is (or JOBCLI_SERVER)")
     group.add_argument("--cert", metavar="FILE", help="your certificate (or JOBCLI_CERT)")
     group.add_argument("--key", metavar="FILE", help="your private key (or JOBCLI_KEY)")
+    group.add_argument(
+        "--key-passphrase-file",
+        metavar="FILE",
+        help="the first line of FILE opens your private key, if that is encrypted (or JOBCLI_KEY_PASSPHRASE_FILE)",
+    )
     group.add_argument("--ca", metavar="FILE", help="the CA's certificate (or JOBCLI_CA)")
-    group.add_argument("--profile", metavar="FILE", help="a TOML file with server, cert, key and ca")
+    group.add_argument("--profile", metavar="FILE", help="a TOML file with server, cert, key, ca, key-passphrase-file")
     group.add_argument(
         "--retry-for", type=seconds, metavar="SECONDS", help="how long to try to reach the server again (default: 30)"
     )
@@ -154,6 +159,7 @@ def _many(group: BaseExceptionGroup[BaseException]) -> int:
 
 async def _run(args: argparse.Namespace, chosen: profile.Profile) -> int:
     retry = {"retry_for": args.retry_for} if hasattr(args, "retry_for") else {}
-    async with JobClient.connect(chosen.server, cert=chosen.cert, key=chosen.key, ca=chosen.ca, **retry) as client:
+    who: dict[str, Any] = {"cert": chosen.cert, "key": chosen.key, "key_passphrase_file": chosen.key_passphrase_file}
+    async with JobClient.connect(chosen.server, **who, ca=chosen.ca, **retry) as client:
         code: int = await VERBS[args.verb].run(args, client)
         return code

@@ -4,8 +4,9 @@
     argv = ["make", "-j2"]
     cwd = "/srv/project"
     env = { CC = "clang" }
+    secret = { TOKEN = "@token" }
 
-The table's name is the job's name, unless it has a ``name`` of its own.
+The table's name is the job's name, unless it has a ``name`` of its own. A relative file of a secret is beside this one.
 """
 
 from __future__ import annotations
@@ -18,24 +19,31 @@ from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import read_toml
-from jobcli.commands._command import IO_CLASSES, ISOLATION, size
+from jobcli import secret
+from jobcli.commands._command import IO_CLASSES, ISOLATION, isolation_of, mask, size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
 FRACTIONS: Final = ("timeout", "cpus")
-KEYS: Final = ("argv", "name", "env", "cwd", *LIMITS, "io-class", *ISOLATION)
+FLAGS: Final = ("stop-at-output",)
+TEXTS: Final = ("name", "cwd", "user", "group")
+KEYS: Final = (
+    *("argv", "name", "env", "secret", "cwd", "user", "group", "umask"),
+    *(*LIMITS, *FLAGS, "io-class", *ISOLATION),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class JobEntry:
-    """One job of a file."""
+    """One job of a file.
+
+    Attributes:
+        asked: arguments of :meth:`api.client.JobClient.start`.
+    """
 
     table: str
     argv: list[str]
-    name: str
-    env: dict[str, str] = field(default_factory=dict)
-    cwd: str = ""
+    asked: dict[str, Any]
     limits: dict[str, float | str] = field(default_factory=dict)
-    isolation: dict[str, bool] = field(default_factory=dict)
 
 
 def read(path: Path) -> list[JobEntry]:
@@ -61,16 +69,37 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
         raise ConfigError(f'{path}: [{name}] needs argv, a list of texts: argv = ["command", "argument"]')
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         raise ConfigError(f'{path}: [{name}] has an env that is not a table of texts: env = {{ KEY = "value" }}')
-    own_name, cwd = table.get("name", name), table.get("cwd", "")
-    if not isinstance(own_name, str) or not isinstance(cwd, str):
-        raise ConfigError(f"{path}: [{name}] has a name or cwd that is not a text")
+    secrets = table.get("secret", {})
+    if not isinstance(secrets, dict) or not all(isinstance(value, str) for value in secrets.values()):
+        raise ConfigError(f'{path}: [{name}] has a secret that is not a table of texts: secret = {{ KEY = "@FILE" }}')
+    texts = {key: table.get(key, "") for key in TEXTS} | {"name": table.get("name", name)}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"{path}: [{name}] has a {key} that is not a text")
     limits: dict[str, float | str] = {
         key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table
     }
     if "io-class" in table:
         limits["io_class"] = _one_of(IO_CLASSES, path, name, "io-class", table["io-class"])
-    isolation = {key.replace("-", "_"): _truth(path, name, key, table[key]) for key in ISOLATION if key in table}
-    return JobEntry(name, argv, own_name, env, cwd, limits, isolation)
+    limits.update({key.replace("-", "_"): _flag(path, name, key, table[key]) for key in FLAGS if key in table})
+    isolation = {key.replace("-", "_"): _flag(path, name, key, table[key]) for key in ISOLATION if key in table}
+    try:
+        read = {key: secret.read(key, source, beside=path.parent) for key, source in secrets.items()}
+    except ConfigError as exc:
+        raise ConfigError(f"{path}: [{name}]: {exc}") from None  # as in secret.read: no cause that has the bytes
+    asked = {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table)}
+    return JobEntry(name, argv, {**asked, "isolation": isolation_of(isolation)}, limits)
+
+
+def _mask(path: Path, name: str, table: dict[str, Any]) -> int | None:
+    """A umask: a text as on the command line."""
+    if "umask" not in table:
+        return None
+    text = table["umask"]
+    try:
+        return mask(text if isinstance(text, str) else "")
+    except ArgumentTypeError as exc:
+        raise ConfigError(f'{path}: [{name}] has a umask that is not an octal number as a text: umask = "027"') from exc
 
 
 def _one_of(choices: Iterable[str], path: Path, name: str, key: str, value: Any) -> str:
@@ -80,7 +109,7 @@ def _one_of(choices: Iterable[str], path: Path, name: str, key: str, value: Any)
     raise ConfigError(f"{path}: [{name}] has the {key} {value!a}; it can be {' or '.join(choices)}")
 
 
-def _truth(path: Path, name: str, key: str, value: Any) -> bool:
+def _flag(path: Path, name: str, key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{path}: [{name}] has a {key} that is neither true nor false: {value!a}")
     return value

@@ -15,7 +15,8 @@ from typing import Final
 from api.errors import ConfigError
 from api.toml import read_toml
 
-NAMES: Final = ("server", "cert", "key", "ca")
+NAMES: Final = ("server", "cert", "key", "ca", "key_passphrase_file")
+OPTIONAL: Final = ("key_passphrase_file",)
 ENV_PREFIX: Final = "JOBCLI_"
 
 
@@ -27,6 +28,7 @@ class Profile:
     cert: Path
     key: Path
     ca: Path
+    key_passphrase_file: Path | None
 
 
 def directory(environment: Mapping[str, str]) -> Path:
@@ -42,17 +44,19 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Pro
         ConfigError: one is missing, or a profile cannot be used.
     """
     given = {n: flags.get(n) or environment.get(ENV_PREFIX + n.upper()) for n in NAMES}
-    if not all(given.values()):
+    if not all(given[n] for n in NAMES if n not in OPTIONAL):
         chosen = flags.get("profile")
         from_file = _first_profile(Path(chosen) if chosen else None, environment)
         given = {n: value or from_file.get(n) for n, value in given.items()}
-    missing = [f"--{n}" for n in NAMES if not given[n]]
+    missing = [f"--{n}" for n in NAMES if not given[n] and n not in OPTIONAL]
     if missing:
         raise ConfigError(
             f"missing: {', '.join(missing)} (or JOBCLI_… in the environment, or a profile; "
             "'jobd dev' starts a throw-away server and leaves one)"
         )
-    return Profile(str(given["server"]), *(Path(str(given[n])).expanduser() for n in ("cert", "key", "ca")))
+    cert, key, ca = (Path(str(given[n])).expanduser() for n in ("cert", "key", "ca"))
+    passphrase = given["key_passphrase_file"]
+    return Profile(str(given["server"]), cert, key, ca, Path(passphrase).expanduser() if passphrase else None)
 
 
 def _first_profile(chosen: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
@@ -67,8 +71,9 @@ def _first_profile(chosen: Path | None, environment: Mapping[str, str]) -> dict[
 
 def _read(path: Path) -> dict[str, str]:
     table = read_toml(path, "the profile")
-    wrong = [key for key, value in table.items() if key not in NAMES or not isinstance(value, str)]
+    keys = {name.replace("_", "-"): name for name in NAMES}
+    wrong = [key for key, value in table.items() if key not in keys or not isinstance(value, str)]
     if wrong:
-        raise ConfigError(f"the profile {path} has {wrong[0]!a}: a profile has the texts {', '.join(NAMES)}")
+        raise ConfigError(f"the profile {path} has {wrong[0]!a}: a profile has the texts {', '.join(keys)}")
     # A relative file in a profile is beside the profile.
-    return {k: v if k == "server" else str(path.parent / Path(v).expanduser()) for k, v in table.items()}
+    return {keys[k]: v if k == "server" else str(path.parent / Path(v).expanduser()) for k, v in table.items()}

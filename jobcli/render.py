@@ -57,7 +57,11 @@ def job_facts(job: Job) -> dict[str, Any]:
         "name": job.spec.name,
         "argv": job.spec.argv,
         "env": job.spec.env,
+        "secret_env": sorted(job.spec.secret_env),
         "cwd": job.spec.cwd,
+        "user": job.spec.user or None,
+        "group": job.spec.group or None,
+        "umask": None if job.spec.umask is None else f"{job.spec.umask:03o}",
         "state": state_name(job.state),
         "stopping": job.stopping,
         "reason": job.reason,
@@ -97,6 +101,7 @@ def _limits(job_: Job) -> dict[str, Any] | None:
         "core_bytes": limits.core_bytes,
         "nice": limits.nice,
         "io_class": _io_class(limits.io_class),
+        "stop_at_output": limits.stop_at_output,
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -203,6 +208,7 @@ def job(job_: Job) -> None:
     facts = job_facts(job_)
     facts["argv"] = shlex.join(job_.spec.argv)
     facts["env"] = " ".join(f"{key}={shlex.quote(value)}" for key, value in job_.spec.env.items())
+    facts["secret_env"] = " ".join(facts["secret_env"])
     if job_.signal is not None:
         facts["signal"] = f"{job_.signal} ({_signal(job_.signal)})"
     for key in ("limits", "usage"):

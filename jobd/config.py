@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from api.errors import ConfigError
-from api.toml import read_toml
-from jobd.worker.containment import Limits
-from jobd.worker.job import LIMITS
-from jobd.worker.policy import Bounds, LimitPolicy
+from api.toml import number, read_toml, whole
+from jobd.rules import TABLES, rules_of
+from jobd.worker.policy import LimitPolicy
+from jobd.worker.run_as import RunAsPolicy
 
 ENV_PREFIX: Final = "JOBD_"
 
@@ -33,6 +33,9 @@ class Config:
     cert: Path = _setting("the server's certificate (PEM)", "FILE")
     key: Path = _setting("the server's private key (PEM)", "FILE")
     ca: Path = _setting("the certificate of the CA that signs clients (PEM)", "FILE")
+    key_passphrase_file: Path | None = _setting(
+        "the first line of FILE opens the private key, if that is encrypted", "FILE", None
+    )
     listen: str = _setting("the address to listen on; port 0 takes a free one", "HOST:PORT", "127.0.0.1:50051")
     state: Path = _setting("the directory for job records and output; made if it is not there", "DIR")
     workers: int = _setting("how many workers this machine is", "N", 1, 1)
@@ -47,7 +50,11 @@ class Config:
         "bytes of output that are kept of all jobs together; what ended first goes first", "BYTES", 64 * 2**30
     )
     shutdown: float = _setting("how long open calls may go on after SIGTERM", "SECONDS", 3.0)
-    containment: str = _setting("what holds a job's processes together: auto, cgroup or none", "KIND", "auto")
+    containment: str = _setting(
+        "what holds a job's processes together: auto, cgroup (of either version), cgroup-v1, cgroup-v2 or none",
+        "KIND",
+        "auto",
+    )
     allow_new_privileges: bool = _setting(
         "let jobs ask for allow_new_privileges: sudo and the like work in them", "", False
     )
@@ -57,14 +64,17 @@ class Config:
         "between two PINGs to a client; one unanswered as long ends its connection", "SECONDS", 30.0, 1
     )
     heartbeat: float = _setting("after which a quiet output stream gets a sign of life", "SECONDS", 15.0)
+    job_user: str = _setting("the user that jobs run as when they do not say (default: jobd's own)", "USER", "")
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
-    limits: LimitPolicy = field(default_factory=LimitPolicy)  # only in the file: [limits] and [principals.NAME.limits]
+    # Only in the file: [limits], [roles.ROLE] and [principals.NAME].
+    limits: LimitPolicy = field(default_factory=LimitPolicy)
+    run_as: RunAsPolicy = field(default_factory=RunAsPolicy)
 
 
 FIELDS: Final = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
 CHOICES: Final = {
     "log_level": ("debug", "info", "warning", "error"),
-    "containment": ("auto", "cgroup", "none"),
+    "containment": ("auto", "cgroup", "cgroup-v1", "cgroup-v2", "none"),
 }
 
 
@@ -89,7 +99,8 @@ def load(flags: Mapping[str, str | bool | None], environment: Mapping[str, str],
     if missing:
         names = ", ".join(f"--{key_of(name)}" for name in missing)
         raise ConfigError(f"missing: {names} (or the same in a file given with --config, or JOBD_… in the environment)")
-    return Config(**values)
+    config = Config(**values)
+    return dataclasses.replace(config, run_as=dataclasses.replace(config.run_as, job_user=config.job_user))
 
 
 def _together(
@@ -117,75 +128,12 @@ def load_state(flag: str | None, environment: Mapping[str, str], file: Path | No
 
 def _from_file(path: Path) -> dict[str, Any]:
     table = read_toml(path, "the configuration file")
-    policy = _policy(table.pop("limits", {}), table.pop("principals", {}), f"{path}")
+    limits, run_as = rules_of({name: table.pop(name, {}) for name in TABLES}, f"{path}")
     settings = {
         _known(key, f"{path}"): _convert(_known(key, f"{path}"), value, f"{key} in {path}")
         for key, value in table.items()
     }
-    return {**settings, "limits": policy}
-
-
-def _policy(everyone: Any, principals: Any, where: str) -> LimitPolicy:
-    bounds = _bounds(everyone, f"{where}: [limits]")
-    if not isinstance(principals, dict):
-        raise ConfigError(f"{where}: principals is not a table")
-    own = {}
-    for name, table in principals.items():
-        if not isinstance(table, dict) or set(table) != {"limits"}:
-            raise ConfigError(f"{where}: [principals.{name}] has one thing, limits: write [principals.{name}.limits]")
-        own[name] = _bounds(table["limits"], f"{where}: [principals.{name}.limits]").over(bounds)
-    return LimitPolicy(bounds, own)
-
-
-def _bounds(table: Any, where: str) -> Bounds:
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where} is not a table")
-    values = dict(table)
-    ceiling = values.pop("max", {})
-    if not isinstance(ceiling, dict):
-        raise ConfigError(f"{where}: max is not a table")
-    return Bounds(_limits(values, where), _limits(ceiling, f"{where}, max"))
-
-
-def _limits(table: dict[str, Any], where: str) -> Limits:
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in LIMITS or "_" in key:
-            near = difflib.get_close_matches(key, [key_of(each) for each in LIMITS], n=1)
-            raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
-        _, lowest, highest = LIMITS[name]
-        if name == "io_class":
-            values[name] = _io_class(value, where)
-            continue
-        try:
-            number = _size(value) if name in SIZES else _number(value)
-        except (TypeError, ValueError) as exc:
-            kind = "size" if name in SIZES else "number"
-            raise ConfigError(f"{where}: {key} is {value!a}, which is no {kind}") from exc
-        if not lowest <= number <= highest or (name not in FRACTIONS and number != int(number)):
-            raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
-        values[name] = number if name in FRACTIONS else int(number)
-    return Limits(**values)
-
-
-def _io_class(value: Any, where: str) -> int:
-    if not isinstance(value, str) or value not in IO_CLASSES:
-        raise ConfigError(f"{where}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}")
-    return IO_CLASSES[value]
-
-
-def _size(value: Any) -> int:
-    """A number of bytes, or a text with K, M or G behind the number."""
-    if isinstance(value, str) and value[-1:].upper() in UNITS:
-        return int(value[:-1]) * UNITS[value[-1].upper()]
-    return _whole(value)
-
-
-SIZES: Final = ("memory", "output", "core")
-FRACTIONS: Final = ("cpus", "timeout")
-IO_CLASSES: Final = {"idle": 1, "best-effort": 2}
-UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return {**settings, "limits": limits, "run_as": run_as}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -217,12 +165,6 @@ def _convert(name: str, value: Any, where: str) -> Any:
     return converted
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError
-    return float(value)
-
-
 def _truth(value: Any) -> bool:
     if isinstance(value, str):
         value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(value.lower())
@@ -235,12 +177,6 @@ def _path(value: Any) -> Path:
     return Path(_text(value))
 
 
-def _whole(value: Any) -> int:
-    if not isinstance(value, (int, str)) or isinstance(value, bool):
-        raise TypeError
-    return int(value)
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise TypeError
@@ -248,10 +184,11 @@ def _text(value: Any) -> str:
 
 
 _CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "int": _whole,
-    "float": _number,
+    "int": whole,
+    "float": number,
     "str": _text,
     "Path": _path,
+    "Path | None": _path,
     "bool": _truth,
 }
 _KINDS: Final = {
@@ -259,5 +196,6 @@ _KINDS: Final = {
     "float": "a number",
     "str": "a text",
     "Path": "a path",
+    "Path | None": "a path",
     "bool": "true or false",
 }

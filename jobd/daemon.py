@@ -27,6 +27,7 @@ from api.errors import ConfigError
 from api.rpc.server import Handler, router, serve_connection, stack
 from api.rpc.stream import TLSStream
 from api.tls import server_context
+from jobd.broker.admission import Policy
 from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
 from jobd.broker.retention import Keep, Retention
@@ -52,6 +53,7 @@ from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
+from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
 from jobd.worker.isolation import Means
 from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
@@ -101,7 +103,9 @@ async def run(
         ConfigError: something that it was told to use cannot be used; nothing was started.
         ServedElsewhereError: another launcher has the state directory, and serves the front from now on.
     """
-    context = server_context(certificate=config.cert, key=config.key, ca=config.ca)
+    context = server_context(
+        certificate=config.cert, key=config.key, ca=config.ca, passphrase=config.key_passphrase_file
+    )
     check_server_certificate(config.cert, datetime.now(UTC))
     containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:
@@ -136,6 +140,7 @@ async def _run(
             link.keep("lock", held.lock)
             link.keep("listener", listener.fileno())
             _open_door(link, held.path)
+        policy = Policy(config.limits, config.run_as)
         # A server that comes after another one goes on with what that one had looked at.
         async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
             journal = PatientJournal(store)
@@ -151,9 +156,7 @@ async def _run(
                     timings=timings,
                     ends_jobs=ends_jobs,
                 ) as workers,
-                open_broker(
-                    workers, store, journal, logs, max_pending=config.max_pending, policy=config.limits
-                ) as broker,
+                open_broker(workers, store, journal, logs, max_pending=config.max_pending, policy=policy) as broker,
             ):
                 service = JobWorkerService(broker, config.heartbeat)
                 health = HealthService([draining, link.gone] if link else [draining])
@@ -186,14 +189,32 @@ async def _run(
             raise LauncherGoneError
 
 
+def _job_user(name: str) -> Identity | None:
+    """The user that jobs are to run as; None for our own.
+
+    Raises:
+        ConfigError: there is none, or this process cannot become it.
+    """
+    if name in ("", own().name):
+        return None
+    try:
+        who = look_up(name)
+    except UnknownAccountError as exc:
+        raise ConfigError(f"--job-user: {exc}") from exc
+    if os.geteuid() != 0:
+        raise ConfigError(f"--job-user {name}: jobd has to run as root for jobs to run as other users")
+    return who
+
+
 def _what_there_is(config: Config) -> tuple[Containment, Means]:
     """What is to hold the jobs together, and what they can be isolated with.
 
     Raises:
         ConfigError: what was asked for cannot be had.
     """
+    who = _job_user(config.job_user)
     with ThreadPoolExecutor(1) as meanwhile:  # it waits for other processes, for the most part
-        means = meanwhile.submit(detect_isolation, allow_new_privileges=config.allow_new_privileges)
+        means = meanwhile.submit(detect_isolation, allow_new_privileges=config.allow_new_privileges, who=who)
         return _containment(config), means.result()
 
 

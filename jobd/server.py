@@ -8,6 +8,9 @@ from __future__ import annotations
 import gc
 
 if __name__ == "__main__":
+    from jobd.launcher.tracing import refuse_tracing
+
+    refuse_tracing()  # before there is anything to see
     gc.disable()  # until all is imported: there is no garbage yet, and to look for it is a twelfth of the start
 
 import argparse
@@ -48,7 +51,11 @@ def parser() -> argparse.ArgumentParser:
         if isinstance(field.default, bool):
             made.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
             continue
-        default = "" if not isinstance(field.default, (int, float, str)) else f" (default: {field.default})"
+        default = (
+            ""
+            if not isinstance(field.default, (int, float, str)) or field.default == ""
+            else f" (default: {field.default})"
+        )
         made.add_argument(flag, metavar=field.metadata["metavar"], help=help + default)
     return made
 

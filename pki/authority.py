@@ -1,6 +1,7 @@
-"""The certificate authority: one key that signs servers' and clients' certificates, and nothing else.
+"""The certificate authority: one key that signs servers', clients' and intermediate CAs' certificates.
 
-It lives in a directory, as ``ca.crt`` (to be given to everybody) and ``ca.key`` (to be given to nobody).
+It lives in a directory, as ``ca.crt`` (to be given to everybody), ``ca.key`` (to be given to nobody) and
+``index.jsonl`` (what it has issued). Nothing that it signed is returned before it is in the index, on the disk.
 """
 
 from __future__ import annotations
@@ -9,31 +10,34 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 
 from api.errors import CredentialsError
 from api.identity import Role
-from pki.certificates import certificate_file, key_identifier, may_sign, self_signed, sign_certificate
-from pki.files import CA_KEY_MODE, check_stem, check_targets, write_files
-from pki.hosts import Host, parse_hosts
-from pki.keys import SigningKey, VerifyingKey, accept_public, new_key, public_bytes
+from pki.ca_files import CERTIFICATE_NAME, KEY_NAME, Chain, end_of, load_ca_key, load_chain
+from pki.certificates import certificate_file, key_identifier, self_signed, sign_certificate
+from pki.files import CA_KEY_MODE, write_files
+from pki.hosts import parse_hosts
+from pki.index import Entry, Index, owner_of
+from pki.index_file import index_file, record
+from pki.keys import KeyKind, SigningKey, VerifyingKey, new_key
+from pki.leaf_files import IssuedFiles
 from pki.profiles import (
     CA_LIFETIME,
     CA_NAME,
     CLIENT,
     SERVER,
-    Leaf,
+    Extension,
+    Profile,
     leaf_extensions,
     principal_subject,
     server_subject,
 )
-from pki.reading import load_certificate, load_key, parsing
+from pki.reading import Ask
 from pki.requests import (
     Request,
     client_request,
-    csr_file,
     grant_client,
     grant_server,
     key_file,
@@ -41,18 +45,6 @@ from pki.requests import (
     server_request,
 )
 from pki.validity import Validity, check_within, utc_text
-
-CERTIFICATE_NAME: Final = "ca.crt"
-KEY_NAME: Final = "ca.key"
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedFiles:
-    """Where the three files of a new leaf are."""
-
-    key: Path
-    csr: Path
-    certificate: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +56,18 @@ class Authority:
 
     Attributes:
         directory: where it is.
-        certificate: its certificate.
+        chain: its certificate, and those of the CAs above it.
         key: its private key.
     """
 
     directory: Path
-    certificate: x509.Certificate
+    chain: Chain
     key: SigningKey = field(repr=False)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Its own certificate."""
+        return self.chain.certificate
 
     @property
     def certificate_path(self) -> Path:
@@ -92,41 +89,50 @@ class Authority:
         lifetime: timedelta = CA_LIFETIME,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        path_length: int = 0,
+        kind: KeyKind = KeyKind.P256,
+        passphrase: bytes | None = None,
         force: bool = False,
     ) -> Authority:
-        """Make a new CA in ``directory``, which is made if it is not there.
+        """Make a new root CA in ``directory``, which is made if it is not there.
+
+        With ``path_length`` 0 it signs leaves only, else so many levels of CAs may stand below it. Its key is
+        encrypted if there is a passphrase. ``force`` replaces a CA and its index.
 
         Raises:
             IdentityError, ConfigError: the name, the period or the directory cannot be used.
             ExistingFilesError: there is a CA already and ``force`` is off.
         """
         validity = Validity.starting(now, lifetime, not_before=not_before, not_after=not_after)
-        key = new_key()
-        authority = cls(directory, self_signed(key, principal_subject(name), validity), key)
-        files = [
-            key_file(authority.key_path, key, CA_KEY_MODE),
-            certificate_file(authority.certificate_path, authority.certificate),
-        ]
-        write_files(files, force=force)
+        key = new_key(kind)
+        certificate = self_signed(key, principal_subject(name), validity, path_length)
+        authority = cls(directory, Chain(certificate), key)
+        authority.write(passphrase, force=force)
         return authority
 
+    def write(self, passphrase: bytes | None = None, *, force: bool = False) -> None:
+        """Make the files of a CA that has issued nothing yet.
+
+        Raises:
+            ExistingFilesError: there is one already and ``force`` is off.
+            ConfigError: the directory cannot be used.
+        """
+        files = [
+            key_file(self.key_path, self.key, CA_KEY_MODE, passphrase),
+            certificate_file(self.certificate_path, *self.chain.all),
+            index_file(self.directory, Index(owner_of(self.certificate))),
+        ]
+        write_files(files, force=force)
+
     @classmethod
-    def load(cls, directory: Path) -> Authority:
-        """The CA in ``directory``. Whether it has expired is asked when it signs.
+    def load(cls, directory: Path, ask: Ask | None = None) -> Authority:
+        """The CA in ``directory``; ``ask`` gives its key's passphrase. Whether it has expired is asked when it signs.
 
         Raises:
             CredentialsError: it is missing, unreadable or damaged, is no CA, or the key is not the certificate's.
         """
-        if _is_missing(directory / CERTIFICATE_NAME):
-            raise CredentialsError(
-                f"there is no CA in {directory} ({CERTIFICATE_NAME} is missing): name its directory, or make one "
-                f"with jobpki init"
-            )
-        certificate = load_certificate(directory / CERTIFICATE_NAME, "CA certificate")
-        key = load_key(directory / KEY_NAME, "CA key")
-        authority = cls(directory, certificate, key)
-        _check_authority(authority)
-        return authority
+        chain = load_chain(directory)
+        return cls(directory, chain, load_ca_key(directory, chain, ask))
 
     def issue_server(
         self,
@@ -138,6 +144,8 @@ class Authority:
         lifetime: timedelta = SERVER.lifetime,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        kind: KeyKind = KeyKind.P256,
+        passphrase: bytes | None = None,
         force: bool = False,
     ) -> IssuedFiles:
         """Make ``<stem>.key``, ``.csr`` and ``.crt`` in ``directory``, for a server that is reached as ``hosts``.
@@ -146,11 +154,14 @@ class Authority:
             ConfigError: a host, the stem, the period or the directory cannot be used, or a file is there already.
             CredentialsError: this CA has expired, or the certificate would outlive it.
         """
-        files = _leaf_files(directory, stem, force=force)
-        key = new_key()
-        request = Request(server_request(key, parse_hosts(hosts)), str(files.csr))
-        certificate = self.sign_server(request, now=now, lifetime=lifetime, not_before=not_before, not_after=not_after)
-        return _write_leaf(files, key, request, certificate, force=force)
+        files = IssuedFiles.named(directory, stem).check(force=force)
+        key = new_key(kind)
+        csr = server_request(key, parse_hosts(hosts))
+        certificate = self.sign_server(
+            Request(csr, str(files.csr)), now=now, lifetime=lifetime, not_before=not_before, not_after=not_after
+        )
+        write_files(files.contents(key, csr, (certificate, *self.chain.sent), passphrase), force=force)
+        return files
 
     def issue_client(
         self,
@@ -163,6 +174,8 @@ class Authority:
         lifetime: timedelta = CLIENT.lifetime,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        kind: KeyKind = KeyKind.P256,
+        passphrase: bytes | None = None,
         force: bool = False,
     ) -> IssuedFiles:
         """Make ``<stem>.key``, ``.csr`` and ``.crt`` in ``directory``, for the principal ``name`` with ``roles``.
@@ -174,14 +187,14 @@ class Authority:
             ConfigError: the name, the stem, the period or the directory cannot be used, or a file is there already.
             CredentialsError: this CA has expired, or the certificate would outlive it.
         """
-        key = new_key()
+        key = new_key(kind)
         csr = client_request(key, name)
-        files = _leaf_files(directory, name if stem is None else stem, force=force)
-        request = Request(csr, str(files.csr))
+        files = IssuedFiles.named(directory, name if stem is None else stem).check(force=force)
         certificate = self.sign_client(
-            request, roles, now=now, lifetime=lifetime, not_before=not_before, not_after=not_after
+            Request(csr, str(files.csr)), roles, now=now, lifetime=lifetime, not_before=not_before, not_after=not_after
         )
-        return _write_leaf(files, key, request, certificate, force=force)
+        write_files(files.contents(key, csr, (certificate, *self.chain.sent), passphrase), force=force)
+        return files
 
     def sign_server(
         self,
@@ -202,7 +215,9 @@ class Authority:
         """
         granted = grant_server(request, parse_hosts(hosts))
         validity = Validity.starting(now, lifetime, not_before=not_before, not_after=not_after)
-        return self._sign(SERVER, request_key(request), server_subject(granted), validity, now, granted)
+        key = request_key(request)
+        extensions = leaf_extensions(SERVER, key, self.key_identifier, granted)
+        return self.sign(SERVER, server_subject(granted), key, validity, extensions, now)
 
     def sign_client(
         self,
@@ -224,23 +239,44 @@ class Authority:
         """
         subject = principal_subject(grant_client(request, roles, name), roles)
         validity = Validity.starting(now, lifetime, not_before=not_before, not_after=not_after)
-        return self._sign(CLIENT, request_key(request), subject, validity, now)
+        key = request_key(request)
+        extensions = leaf_extensions(CLIENT, key, self.key_identifier)
+        return self.sign(CLIENT, subject, key, validity, extensions, now)
 
-    def _sign(
+    def sign(
         self,
-        profile: Leaf,
-        key: VerifyingKey,
+        profile: Profile,
         subject: x509.Name,
+        key: VerifyingKey,
         validity: Validity,
+        extensions: Sequence[Extension],
         now: datetime,
-        hosts: Sequence[Host] = (),
     ) -> x509.Certificate:
-        self._check_time(now)
-        check_within(validity, self.certificate.not_valid_after_utc, now, f"the CA in {self.directory}")
-        extensions = leaf_extensions(profile, key, key_identifier(self.certificate), hosts)
-        return sign_certificate(self.key, self.certificate.subject, subject, key, validity, extensions)
+        """Sign what was granted already, and put it into the index.
 
-    def _check_time(self, now: datetime) -> None:
+        Raises:
+            CredentialsError: this CA has expired, the certificate would outlive it, or the index is damaged.
+            ConfigError: the index cannot be locked or written.
+        """
+        self.check_time(now)
+        end = end_of(self.chain)
+        ca = f"the CA in {self.directory}" if end is self.certificate else "a CA above it"
+        check_within(validity, end.not_valid_after_utc, now, ca)
+        certificate = sign_certificate(self.key, self.certificate.subject, subject, key, validity, extensions)
+        record(self.directory, self.certificate, Entry.of(certificate, profile.name))
+        return certificate
+
+    @property
+    def key_identifier(self) -> x509.SubjectKeyIdentifier:
+        """What certificates that it signs call its key."""
+        return key_identifier(self.certificate)
+
+    def check_time(self, now: datetime) -> None:
+        """See that the CA is valid at ``now``.
+
+        Raises:
+            CredentialsError: it is not.
+        """
         begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
         if now > end:
             raise CredentialsError(f"the CA in {self.directory} expired at {utc_text(end)}: make a new one")
@@ -248,42 +284,3 @@ class Authority:
             raise CredentialsError(
                 f"the CA in {self.directory} is not valid before {utc_text(begin)}: check this machine's clock"
             )
-
-
-def _check_authority(authority: Authority) -> None:
-    certificate, path = authority.certificate, authority.certificate_path
-    with parsing("CA certificate", str(path)):
-        public = accept_public(certificate.public_key(), str(path))
-        if not may_sign(certificate):
-            raise CredentialsError(f"{path} is not a CA's certificate (basicConstraints, keyUsage): it may not sign")
-    if public_bytes(public) != public_bytes(authority.key.public_key()):
-        raise CredentialsError(f"{authority.key_path} is not the key of {path}: put the right one in its place")
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False  # something is there; reading it will say what is wrong
-    return False
-
-
-def _leaf_files(directory: Path, stem: str, *, force: bool) -> IssuedFiles:
-    check_stem(stem)
-    files = IssuedFiles(directory / f"{stem}.key", directory / f"{stem}.csr", directory / f"{stem}.crt")
-    check_targets([files.key, files.csr, files.certificate], force=force)
-    return files
-
-
-def _write_leaf(
-    files: IssuedFiles, key: SigningKey, request: Request, certificate: x509.Certificate, *, force: bool
-) -> IssuedFiles:
-    contents = [
-        key_file(files.key, key),
-        csr_file(files.csr, request.csr),
-        certificate_file(files.certificate, certificate),
-    ]
-    write_files(contents, force=force)
-    return files

@@ -22,6 +22,25 @@ def may_sign(certificate: x509.Certificate) -> bool:
     return any(isinstance(ext.value, x509.BasicConstraints) and ext.value.ca for ext in certificate.extensions)
 
 
+def may_sign_crls(certificate: x509.Certificate) -> bool:
+    """Whether a certificate's key usage, if it has one, lets its key sign revocation lists."""
+    usages = [ext.value for ext in certificate.extensions if isinstance(ext.value, x509.KeyUsage)]
+    return all(usage.crl_sign for usage in usages)
+
+
+def is_self_issued(certificate: x509.Certificate) -> bool:
+    """Whether a certificate names itself as its issuer, as a root does."""
+    return certificate.issuer == certificate.subject
+
+
+def path_length(ca: x509.Certificate) -> int | None:
+    """How many CAs may stand below this one in a chain; None if its certificate sets no limit."""
+    for extension in ca.extensions:
+        if isinstance(extension.value, x509.BasicConstraints):
+            return extension.value.path_length
+    return None
+
+
 def key_identifier(ca: x509.Certificate) -> x509.SubjectKeyIdentifier:
     """The identifier that a CA's certificate gives to its key, or the usual one: a CA made elsewhere may differ."""
     for extension in ca.extensions:
@@ -30,9 +49,10 @@ def key_identifier(ca: x509.Certificate) -> x509.SubjectKeyIdentifier:
     return x509.SubjectKeyIdentifier.from_public_key(ca.public_key())
 
 
-def self_signed(key: SigningKey, name: x509.Name, validity: Validity) -> x509.Certificate:
-    """A CA's certificate for ``key``, signed by itself."""
-    return sign_certificate(key, name, name, key.public_key(), validity, ca_extensions(key.public_key()))
+def self_signed(key: SigningKey, name: x509.Name, validity: Validity, path_length: int = 0) -> x509.Certificate:
+    """A root's certificate for ``key``, signed by itself."""
+    extensions = ca_extensions(key.public_key(), path_length=path_length)
+    return sign_certificate(key, name, name, key.public_key(), validity, extensions)
 
 
 def sign_certificate(
@@ -43,7 +63,7 @@ def sign_certificate(
     validity: Validity,
     extensions: Sequence[Extension],
 ) -> x509.Certificate:
-    """A certificate for the public ``key``, signed by ``signer`` with SHA-256 (Ed25519 brings its own hash)."""
+    """A certificate for the public ``key``, signed by ``signer``."""
     builder = x509.CertificateBuilder(
         issuer_name=issuer,
         subject_name=subject,
@@ -57,6 +77,6 @@ def sign_certificate(
     return builder.sign(signer, signature_hash(signer))
 
 
-def certificate_file(path: Path, certificate: x509.Certificate) -> NewFile:
-    """A certificate's file, still to be written."""
-    return NewFile(path, certificate.public_bytes(serialization.Encoding.PEM))
+def certificate_file(path: Path, *certificates: x509.Certificate) -> NewFile:
+    """A file of certificates in this order, still to be written."""
+    return NewFile(path, b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TextIO
 
-from pki.describe import Facts
 from pki.names import printable
+from pki.report import Report
 
 
 def say(text: str, stream: TextIO | None) -> None:
@@ -23,21 +23,27 @@ def say(text: str, stream: TextIO | None) -> None:
     print(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def show_facts(facts: Facts, stream: TextIO | None, *, as_json: bool) -> None:
-    """Print facts for a person, or as one JSON object (in ASCII, so escaped as well)."""
-    if as_json:
-        for line in json.dumps(facts, indent=2).splitlines():
-            say(line, stream)
-        return
-    for key, value in facts.items():
-        say(f"{key.replace('_', ' ')}: {_text(value)}", stream)
+def show_report(report: Report, stream: TextIO | None, *, as_json: bool) -> None:
+    """Print a report for a person, or as one JSON object a line (in ASCII, so escaped as well)."""
+    for position, facts in enumerate(report.facts):
+        if as_json:
+            say(json.dumps(facts), stream)
+        elif report.line is not None:
+            say(report.line(facts), stream)
+        else:
+            if position:
+                say("", stream)
+            for key, value in facts.items():
+                say(f"{key.replace('_', ' ')}: {_text(value)}", stream)
 
 
-def _text(value: str | int | list[str]) -> str:
+def _text(value: str | int | list[str] | None) -> str:
     match value:
         case list():
             return ", ".join(value) or "none"
         case bool():
             return "yes" if value else "no"
+        case None:
+            return "none"
         case _:
             return str(value) or "none"

@@ -22,11 +22,11 @@ from pki.extensions import extension_name, purpose_names, usage_names
 from pki.files import read_file
 from pki.keys import key_kind
 from pki.names import common_names, role_texts
-from pki.reading import is_pem, parsing
+from pki.reading import MAX_CRL_BYTES, is_pem, parsing
 from pki.requests import is_signed
 from pki.validity import utc_text
 
-Facts = dict[str, str | int | bool | list[str]]
+Facts = dict[str, str | int | bool | list[str] | None]
 """One fact for each key, in the order in which a person wants them."""
 
 _SIDES: Final = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
@@ -39,7 +39,7 @@ def describe_file(path: Path, now: datetime) -> Facts:
     Raises:
         CredentialsError: it cannot be read, or holds none of these.
     """
-    content = read_file(path, "certificate, request or key")
+    content = read_file(path, "certificate, request, revocation list or key", MAX_CRL_BYTES)
     source = str(path)
     if not is_pem(content):
         return _describe_der(content, source, now)
@@ -93,6 +93,27 @@ def describe_request(csr: x509.CertificateSigningRequest, source: str = "it") ->
         }
 
 
+def describe_crl(crl: x509.CertificateRevocationList, now: datetime, source: str = "it") -> Facts:
+    """What a revocation list says; ``source`` is what messages call it.
+
+    Raises:
+        CredentialsError: a part of it cannot be parsed.
+    """
+    with parsing("revocation list", source):
+        begin, end = crl.last_update_utc, crl.next_update_utc
+        numbers = [ext.value.crl_number for ext in crl.extensions if isinstance(ext.value, x509.CRLNumber)]
+        return {
+            "what": "revocation list",
+            "issuer": crl.issuer.rfc4514_string(),
+            "number": next(iter(numbers), None),
+            "this_update": utc_text(begin),
+            "next_update": None if end is None else utc_text(end),
+            "state": _state(begin, end, now),
+            "days_left": None if end is None else int((end - now) / timedelta(days=1)),
+            "revoked": [f"{line.serial_number:x}" for line in crl],
+        }
+
+
 def _describe_pem(content: bytes, label: str, source: str, now: datetime) -> Facts:
     match label:
         case "CERTIFICATE" | "X509 CERTIFICATE":
@@ -103,13 +124,17 @@ def _describe_pem(content: bytes, label: str, source: str, now: datetime) -> Fac
             with parsing("certificate request", source):
                 csr = x509.load_pem_x509_csr(content)
             return describe_request(csr, source)
+        case "X509 CRL":
+            with parsing("revocation list", source):
+                crl = x509.load_pem_x509_crl(content)
+            return describe_crl(crl, now, source)
         case "PUBLIC KEY":
             with parsing("public key", source):
                 return {"what": "public key", "key": key_kind(serialization.load_pem_public_key(content))}
         case _ if label.endswith("PRIVATE KEY"):
             return _describe_key(content, source)
         case _:
-            raise CredentialsError(f"{source} holds no certificate, request or key")
+            raise CredentialsError(f"{source} holds no certificate, request, revocation list or key")
 
 
 def _describe_key(content: bytes, source: str) -> Facts:
@@ -122,12 +147,12 @@ def _describe_key(content: bytes, source: str) -> Facts:
 
 
 def _describe_der(content: bytes, source: str, now: datetime) -> Facts:
-    for label in ("CERTIFICATE", "CERTIFICATE REQUEST", "PRIVATE KEY"):
+    for label in ("CERTIFICATE", "CERTIFICATE REQUEST", "X509 CRL", "PRIVATE KEY"):
         try:
             return _describe_pem(_as_pem(content, label), label, source, now)
         except CredentialsError:
             continue
-    raise CredentialsError(f"{source} holds no certificate, request or key that can be read")
+    raise CredentialsError(f"{source} holds no certificate, request, revocation list or key that can be read")
 
 
 def _as_pem(der: bytes, label: str) -> bytes:
@@ -196,13 +221,18 @@ def _hosts(extensions: x509.Extensions) -> list[str]:
 
 def _period(certificate: x509.Certificate, now: datetime) -> Facts:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    state = "expired" if now > end else "not yet valid" if now < begin else "valid"
     return {
         "valid_from": utc_text(begin),
         "valid_until": utc_text(end),
-        "state": state,
+        "state": _state(begin, end, now),
         "days_left": int((end - now) / timedelta(days=1)),
     }
+
+
+def _state(begin: datetime, end: datetime | None, now: datetime) -> str:
+    if end is not None and now > end:
+        return "expired"
+    return "not yet valid" if now < begin else "valid"
 
 
 def _sha256(content: bytes) -> str:

@@ -12,7 +12,7 @@ from api.errors import ConfigError
 from pki.errors import RequestRefusedError
 from pki.hosts import Host, parse_host
 from pki.keys import VerifyingKey
-from pki.profiles import LEAF_USAGE, Leaf
+from pki.profiles import Profile
 from pki.reading import parsing
 
 USAGES: Final = {
@@ -40,7 +40,7 @@ PURPOSES: Final = {
 """Extended key usages by the names of RFC 5280, section 4.2.1.12."""
 
 
-def check_extensions(csr: x509.CertificateSigningRequest, key: VerifyingKey, profile: Leaf, source: str) -> None:
+def check_extensions(csr: x509.CertificateSigningRequest, key: VerifyingKey, profile: Profile, source: str) -> None:
     """See that a request asks for nothing beyond ``profile``. Its hosts are judged elsewhere.
 
     Raises:
@@ -61,7 +61,17 @@ def requested_hosts(csr: x509.CertificateSigningRequest, source: str) -> tuple[H
         RequestRefusedError: there is an entry that is neither a DNS name nor an IP address, or is a bad one.
     """
     with parsing("list of extensions", source):
-        names = [name for extension in csr.extensions for name in _alternative_names(extension.value)]
+        extensions = csr.extensions
+    return host_names(extensions, source)
+
+
+def host_names(extensions: x509.Extensions, source: str) -> tuple[Host, ...]:
+    """The hosts in a subject alternative name.
+
+    Raises:
+        RequestRefusedError: there is an entry that is neither a DNS name nor an IP address, or is a bad one.
+    """
+    names = [name for extension in extensions for name in _alternative_names(extension.value)]
     return tuple(dict.fromkeys(_host(name, source) for name in names))
 
 
@@ -83,15 +93,15 @@ def extension_name(value: x509.ExtensionType) -> str:
     return oid if isinstance(value, x509.UnrecognizedExtension) else f"{type(value).__name__} ({oid})"
 
 
-def _excess(value: x509.ExtensionType, key: VerifyingKey, profile: Leaf) -> str:
+def _excess(value: x509.ExtensionType, key: VerifyingKey, profile: Profile) -> str:
     """What in an extension goes beyond the profile, in words; "" if nothing does."""
     match value:
         case x509.BasicConstraints():
-            return "to be a CA (basicConstraints CA:TRUE)" if value.ca else ""
+            return "to be a CA (basicConstraints CA:TRUE)" if value.ca and not profile.is_ca else ""
         case x509.KeyUsage():
-            return _listed("for the key usage", set(usage_names(value)) - set(usage_names(LEAF_USAGE)))
+            return _listed("for the key usage", set(usage_names(value)) - set(usage_names(profile.key_usage)))
         case x509.ExtendedKeyUsage():
-            return _listed("for the extended key usage", purpose_names(oid for oid in value if oid != profile.usage))
+            return _listed("for the extended key usage", purpose_names(oid for oid in value if oid != profile.purpose))
         case x509.SubjectKeyIdentifier() if value == x509.SubjectKeyIdentifier.from_public_key(key):
             return ""
         case x509.SubjectAlternativeName() if profile.has_hosts:

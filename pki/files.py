@@ -38,11 +38,13 @@ class NewFile:
         path: where.
         content: all of it.
         mode: its permissions, whatever the umask.
+        owner: user and group, if not those of this process.
     """
 
     path: Path
     content: bytes = field(repr=False)
     mode: int = PUBLIC_MODE
+    owner: tuple[int, int] | None = None
 
 
 def check_stem(stem: str) -> str:
@@ -123,19 +125,30 @@ def make_directory(directory: Path) -> None:
     directory.chmod(DIRECTORY_MODE)  # mkdir's own mode is cut down by the umask
 
 
-def read_file(path: Path, what: str) -> bytes:
-    """The content of ``path``; ``what`` is what the message calls it.
+def is_missing(path: Path) -> bool:
+    """Whether there is nothing at ``path``. What is there and cannot be looked at is not missing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # something is there; reading it will say what is wrong
+    return False
+
+
+def read_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """The content of ``path``, of at most ``limit`` bytes; ``what`` is what the message calls it.
 
     Raises:
         CredentialsError: it cannot be read, or is far too long.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(limit + 1)
     except OSError as exc:
         raise CredentialsError(f"cannot read the {what} {path}: {exc.strerror}") from exc
-    if len(content) > MAX_FILE_BYTES:
-        raise CredentialsError(f"{path} is longer than {MAX_FILE_BYTES} bytes: it is not a {what}")
+    if len(content) > limit:
+        raise CredentialsError(f"{path} is longer than {limit} bytes: it is not a {what}")
     return content
 
 
@@ -157,19 +170,21 @@ def _staged(files: Sequence[NewFile]) -> Iterator[list[Path]]:
     temporaries = [file.path.with_name(f".{file.path.name}.{secrets.token_hex(4)}.tmp") for file in files]
     try:
         for file, temporary in zip(files, temporaries, strict=True):
-            _write_new(temporary, file.content, file.mode)
+            _write_new(temporary, file)
         yield temporaries
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
+def _write_new(path: Path, new: NewFile) -> None:
     # The mode is given at open, so a key is never readable by others, not even for a moment.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, new.mode)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - it is a descriptor, not a path
-        os.fchmod(file.fileno(), mode)  # the umask may have taken bits away
-        file.write(content)
+        if new.owner is not None:
+            os.fchown(file.fileno(), *new.owner)
+        os.fchmod(file.fileno(), new.mode)  # the umask may have taken bits away
+        file.write(new.content)
         file.flush()
         os.fsync(file.fileno())
 

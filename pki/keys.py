@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +16,15 @@ SigningKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPri
 VerifyingKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 """A public key of an accepted kind."""
 
+
+class KeyKind(enum.StrEnum):
+    """The kinds of keys that are made here."""
+
+    P256 = "p256"
+    P384 = "p384"
+    ED25519 = "ed25519"
+
+
 MIN_RSA_BITS: Final = 2048
 
 ACCEPTED: Final = f"ECDSA P-256, ECDSA P-384, Ed25519, or RSA with at least {MIN_RSA_BITS} bits"
@@ -23,17 +33,34 @@ _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-52
 _ACCEPTED_CURVES: Final = {"secp256r1", "secp384r1"}
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
-    """A new ECDSA key on P-256."""
-    return ec.generate_private_key(ec.SECP256R1())
+def new_key(kind: KeyKind = KeyKind.P256) -> SigningKey:
+    """A new key."""
+    match kind:
+        case KeyKind.P256:
+            return ec.generate_private_key(ec.SECP256R1())
+        case KeyKind.P384:
+            return ec.generate_private_key(ec.SECP384R1())
+        case KeyKind.ED25519:
+            return ed25519.Ed25519PrivateKey.generate()
 
 
-def key_pem(key: SigningKey) -> bytes:
-    """The private key as unencrypted PKCS #8 in PEM (RFC 5958, RFC 7468): the file's mode is what guards it."""
+def kind_of(key: VerifyingKey) -> KeyKind:
+    """The kind of which a key is, or for RSA, which is not made here, the default."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return KeyKind.ED25519
+    is_p384 = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1"
+    return KeyKind.P384 if is_p384 else KeyKind.P256
+
+
+def key_pem(key: SigningKey, passphrase: bytes | None = None) -> bytes:
+    """The private key as PKCS #8 in PEM (RFC 5958, RFC 7468), encrypted if there is a passphrase.
+
+    Without one the file's mode is what guards it.
+    """
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase),
     )
 
 
@@ -42,9 +69,13 @@ def public_bytes(key: VerifyingKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def signature_hash(key: SigningKey) -> hashes.SHA256 | None:
-    """The hash to sign with: Ed25519 brings its own (RFC 8032), so it takes none."""
-    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+def signature_hash(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | None:
+    """The hash to sign with: TLS 1.3 ties SHA-384 to P-384 (RFC 8446, section 4.2.3); Ed25519 brings its own."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == "secp384r1":
+        return hashes.SHA384()
+    return hashes.SHA256()
 
 
 def accept_public(key: object, owner: str) -> VerifyingKey:

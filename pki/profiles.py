@@ -23,34 +23,8 @@ MAX_COMMON_NAME: Final = 64
 
 CA_LIFETIME: Final = timedelta(days=3650)
 CA_NAME: Final = "jobd CA"
+INTERMEDIATE_NAME: Final = "jobd intermediate CA"
 
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A kind of certificate that signs nothing.
-
-    Attributes:
-        name: its name in commands and messages.
-        usage: the one extended key usage.
-        lifetime: how long it is valid unless the issuer says otherwise.
-        has_hosts: whether it carries a subject alternative name.
-        has_roles: whether its subject names a principal and roles.
-    """
-
-    name: str
-    usage: x509.ObjectIdentifier
-    lifetime: timedelta
-    has_hosts: bool = False
-    has_roles: bool = False
-
-
-SERVER: Final = Leaf("server", ExtendedKeyUsageOID.SERVER_AUTH, timedelta(days=397), has_hosts=True)
-CLIENT: Final = Leaf("client", ExtendedKeyUsageOID.CLIENT_AUTH, timedelta(days=90), has_roles=True)
-
-CA_BASIC: Final = x509.BasicConstraints(
-    ca=True,
-    path_length=0,
-)
 CA_USAGE: Final = x509.KeyUsage(
     digital_signature=False,
     content_commitment=False,
@@ -80,6 +54,46 @@ LEAF_USAGE: Final = x509.KeyUsage(
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of certificate that a CA signs.
+
+    Attributes:
+        name: its name in commands, messages and the index.
+        lifetime: how long it is valid unless the issuer says otherwise.
+        key_usage: what its key may do.
+        purpose: the one extended key usage; None for a CA, which has none.
+        has_hosts: whether it carries a subject alternative name.
+        has_roles: whether its subject names a principal and roles.
+    """
+
+    name: str
+    lifetime: timedelta
+    key_usage: x509.KeyUsage
+    purpose: x509.ObjectIdentifier | None
+    has_hosts: bool = False
+    has_roles: bool = False
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether it signs others."""
+        return self.purpose is None
+
+
+SERVER: Final = Profile("server", timedelta(days=397), LEAF_USAGE, ExtendedKeyUsageOID.SERVER_AUTH, has_hosts=True)
+CLIENT: Final = Profile("client", timedelta(days=90), LEAF_USAGE, ExtendedKeyUsageOID.CLIENT_AUTH, has_roles=True)
+INTERMEDIATE: Final = Profile("ca", timedelta(days=1825), CA_USAGE, None)
+
+
+def profile_name(certificate: x509.Certificate) -> str:
+    """The name of the profile that a certificate is of, or "other" if it is of none."""
+    values = [extension.value for extension in certificate.extensions]
+    if any(isinstance(value, x509.BasicConstraints) and value.ca for value in values):
+        return INTERMEDIATE.name
+    purposes = [list(value) for value in values if isinstance(value, x509.ExtendedKeyUsage)]
+    return next((profile.name for profile in (SERVER, CLIENT) if purposes == [[profile.purpose]]), "other")
+
+
+@dataclass(frozen=True, slots=True)
 class Extension:
     """An extension's value, and whether a peer that does not know it must refuse the certificate."""
 
@@ -87,28 +101,37 @@ class Extension:
     critical: bool = False
 
 
-def ca_extensions(key: VerifyingKey) -> list[Extension]:
-    """What makes a certificate with ``key`` a CA that signs leaves only."""
+def ca_extensions(
+    key: VerifyingKey, issuer: x509.SubjectKeyIdentifier | None = None, path_length: int = 0
+) -> list[Extension]:
+    """What makes a certificate with ``key`` a CA.
+
+    Args:
+        key: its own public key.
+        issuer: the key identifier of the CA above it; None for a root, which is its own.
+        path_length: how many CAs may stand below it in one chain: with 0 it signs leaves only.
+    """
     own = x509.SubjectKeyIdentifier.from_public_key(key)
     return [
-        Extension(CA_BASIC, critical=True),
+        Extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True),
         Extension(CA_USAGE, critical=True),
         Extension(own),
-        Extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)),
+        Extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own if issuer is None else issuer)),
     ]
 
 
 def leaf_extensions(
-    profile: Leaf,
+    profile: Profile,
     key: VerifyingKey,
     issuer: x509.SubjectKeyIdentifier,
     hosts: Sequence[Host] = (),
 ) -> list[Extension]:
     """What makes a certificate with ``key`` a leaf of ``profile``; ``issuer`` is its CA's key identifier."""
+    purposes = [] if profile.purpose is None else [profile.purpose]
     extensions = [
         Extension(LEAF_BASIC, critical=True),
         Extension(LEAF_USAGE, critical=True),
-        Extension(x509.ExtendedKeyUsage([profile.usage])),
+        Extension(x509.ExtendedKeyUsage(purposes)),
         Extension(x509.SubjectKeyIdentifier.from_public_key(key)),
         Extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer)),
     ]

@@ -18,11 +18,11 @@ from api.errors import IdentityError
 from api.identity import Role, check_name
 from pki.errors import RequestRefusedError
 from pki.extensions import check_extensions, requested_hosts
-from pki.files import KEY_MODE, NewFile, check_stem, check_targets, write_files
-from pki.hosts import Host, host_text, parse_hosts
-from pki.keys import SigningKey, VerifyingKey, accept_public, key_pem, new_key, signature_hash
+from pki.files import KEY_MODE, NewFile
+from pki.hosts import Host, host_text
+from pki.keys import SigningKey, VerifyingKey, accept_public, key_pem, signature_hash
 from pki.names import common_names, role_texts
-from pki.profiles import CLIENT, SERVER, Leaf, host_extension, principal_subject, server_subject
+from pki.profiles import CLIENT, INTERMEDIATE, SERVER, Profile, host_extension, principal_subject, server_subject
 from pki.reading import load_request, parsing
 
 
@@ -41,14 +41,6 @@ class Request:
             CredentialsError: it cannot be read.
         """
         return cls(load_request(path), str(path))
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFiles:
-    """A private key and the request made with it, to be signed elsewhere."""
-
-    key: Path
-    csr: Path
 
 
 # Making
@@ -75,36 +67,15 @@ def client_request(key: SigningKey, name: str) -> x509.CertificateSigningRequest
     return builder.sign(key, signature_hash(key))
 
 
-def make_server_request(
-    directory: Path, hosts: Sequence[str], *, stem: str = "server", force: bool = False
-) -> RequestFiles:
-    """Make a key and a request for a server in ``directory``. No CA is needed.
+def ca_request(key: SigningKey, name: str) -> x509.CertificateSigningRequest:
+    """A request for an intermediate CA's certificate with the common name ``name``.
 
     Raises:
-        ConfigError: a host, the stem or the directory cannot be used, or a file is there already.
+        IdentityError, ConfigError: the name cannot be used.
     """
-    key = new_key()
-    return _write(directory, stem, key, server_request(key, parse_hosts(hosts)), force=force)
-
-
-def make_client_request(directory: Path, name: str, *, stem: str | None = None, force: bool = False) -> RequestFiles:
-    """Make a key and a request for the principal ``name`` in ``directory``. No CA is needed.
-
-    Raises:
-        IdentityError: the name cannot be a principal.
-        ConfigError: the name, the stem or the directory cannot be used, or a file is there already.
-    """
-    key = new_key()
-    return _write(directory, name if stem is None else stem, key, client_request(key, name), force=force)
-
-
-def _write(
-    directory: Path, stem: str, key: SigningKey, csr: x509.CertificateSigningRequest, *, force: bool
-) -> RequestFiles:
-    files = RequestFiles(directory / f"{check_stem(stem)}.key", directory / f"{stem}.csr")
-    check_targets([files.key, files.csr], force=force)
-    write_files([key_file(files.key, key), csr_file(files.csr, csr)], force=force)
-    return files
+    builder = x509.CertificateSigningRequestBuilder(principal_subject(name))
+    basic = x509.BasicConstraints(ca=True, path_length=None)  # how long a path, the signer says
+    return builder.add_extension(basic, critical=True).sign(key, signature_hash(key))
 
 
 # Judging
@@ -139,12 +110,22 @@ def grant_client(request: Request, roles: Collection[Role], expected: str | None
         CredentialsError: its key is of a kind that is not accepted.
     """
     _check(request, CLIENT, roles)
-    names = _common_names(request)
-    if not names:
-        raise RequestRefusedError(f"{request.source} has no common name (CN): it must be the principal's name")
-    if expected is not None and names[0] != expected:
-        raise RequestRefusedError(f"{request.source} is for {names[0]!a}, not for {expected!a} as --name says")
-    return _check_name(request, names[0])
+    name = _one_name(request, "the principal's name")
+    if expected is not None and name != expected:
+        raise RequestRefusedError(f"{request.source} is for {name!a}, not for {expected!a} as --name says")
+    return name
+
+
+def grant_ca(request: Request) -> str:
+    """The common name that an intermediate CA's certificate for ``request`` will carry.
+
+    Raises:
+        RequestRefusedError: it is damaged, does not have exactly one name, or asks for something that a CA may not
+            have.
+        CredentialsError: its key is of a kind that is not accepted.
+    """
+    _check(request, INTERMEDIATE, roles=())
+    return _one_name(request, "the CA's name")
 
 
 def request_key(request: Request) -> VerifyingKey:
@@ -168,7 +149,7 @@ def is_signed(csr: x509.CertificateSigningRequest, source: str) -> bool:
         return csr.is_signature_valid
 
 
-def _check(request: Request, profile: Leaf, roles: Collection[Role]) -> None:
+def _check(request: Request, profile: Profile, roles: Collection[Role]) -> None:
     key = request_key(request)
     if not is_signed(request.csr, request.source):
         raise RequestRefusedError(f"{request.source} is not signed by its own key: it was changed or damaged")
@@ -176,7 +157,7 @@ def _check(request: Request, profile: Leaf, roles: Collection[Role]) -> None:
     check_extensions(request.csr, key, profile, request.source)
 
 
-def _check_roles(request: Request, profile: Leaf, granted: Collection[Role]) -> None:
+def _check_roles(request: Request, profile: Profile, granted: Collection[Role]) -> None:
     with parsing("subject", request.source):
         wanted = role_texts(request.csr.subject)
     for role in wanted:
@@ -200,6 +181,13 @@ def _common_names(request: Request) -> list[str]:
     return names
 
 
+def _one_name(request: Request, what: str) -> str:
+    names = _common_names(request)
+    if not names:
+        raise RequestRefusedError(f"{request.source} has no common name (CN): it must be {what}")
+    return _check_name(request, names[0])
+
+
 def _check_name(request: Request, name: str) -> str:
     try:
         return check_name(name)
@@ -210,9 +198,9 @@ def _check_name(request: Request, name: str) -> str:
 # Files
 
 
-def key_file(path: Path, key: SigningKey, mode: int = KEY_MODE) -> NewFile:
-    """A private key's file, still to be written."""
-    return NewFile(path, key_pem(key), mode)
+def key_file(path: Path, key: SigningKey, mode: int = KEY_MODE, passphrase: bytes | None = None) -> NewFile:
+    """A private key's file, still to be written, encrypted if there is a passphrase."""
+    return NewFile(path, key_pem(key, passphrase), mode)
 
 
 def csr_file(path: Path, csr: x509.CertificateSigningRequest) -> NewFile:

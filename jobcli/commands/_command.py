@@ -10,6 +10,7 @@ from typing import Any, Final
 from api.client import JobClient
 from api.errors import ConfigError
 from api.messages import IoClass, Isolation, Limits
+from jobcli import secret
 
 Parser = argparse.ArgumentParser
 Subparsers = Any  # argparse has no public name for what add_subparsers() gives
@@ -34,7 +35,19 @@ def add_job_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--env", action="append", default=[], metavar="K=V", help="an environment variable; may be given again"
     )
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="K=@FILE",
+        help="a variable that nobody is shown, from a file (or K=fd:N, from a descriptor); may be given again",
+    )
     parser.add_argument("--cwd", default="", metavar="D", help="the working directory, absolute (default: /)")
+    parser.add_argument(
+        "--user", default="", metavar="U", help="the user that it runs as (default: as the server is set)"
+    )
+    parser.add_argument("--group", default="", metavar="G", help="its group (default: the user's own)")
+    parser.add_argument("--umask", type=mask, metavar="OCTAL", help="its file mode creation mask (default: 022)")
     limits = parser.add_argument_group(
         "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
     )
@@ -44,6 +57,9 @@ def add_job_arguments(parser: Parser) -> None:
     limits.add_argument("--cpu-weight", type=COUNT, metavar="N", help="its share of scarce processors (100: usual)")
     limits.add_argument("--processes", type=COUNT, metavar="N", help="processes and threads at a time")
     limits.add_argument("--output", type=size, metavar="SIZE", help="output that is recorded")
+    limits.add_argument(
+        "--stop-at-output", action="store_true", help="stop it when it writes more (else that is dropped, and counted)"
+    )
     limits.add_argument("--open-files", type=COUNT, metavar="N", help="open files of each of its processes")
     limits.add_argument("--core", type=size, metavar="SIZE", help="size of a core dump")
     limits.add_argument("--nice", type=COUNT, metavar="N", help="how nice it is to others, 0 to 19")
@@ -69,6 +85,7 @@ def limits_of(given: Mapping[str, Any]) -> Limits | None:
         core_bytes=given.get("core") or 0,
         nice=given.get("nice") or 0,
         io_class=IO_CLASSES.get(given.get("io_class") or "", NO_IO_CLASS),
+        stop_at_output=given.get("stop_at_output") or False,
     )
     return limits if limits != Limits() else None
 
@@ -77,6 +94,27 @@ def isolation_of(given: Mapping[str, Any]) -> Isolation | None:
     """The isolation among the arguments, or among the keys of a job in a file; None when there is none."""
     isolation = Isolation(**{name: bool(given.get(name)) for name in (key.replace("-", "_") for key in ISOLATION)})
     return isolation if isolation != Isolation() else None
+
+
+def asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say of the job, but for the command: arguments of :meth:`api.client.JobClient.start`.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    for word in (args.name, args.cwd, args.user, args.group):
+        check_utf8(word)
+    return {
+        "name": args.name,
+        "env": environment_of(args.env),
+        "cwd": args.cwd,
+        "limits": limits_of(vars(args)),
+        "user": args.user,
+        "group": args.group,
+        "umask": args.umask,
+        "secrets": secrets_of(args.secret),
+        "isolation": isolation_of(vars(args)),
+    }
 
 
 def environment_of(pairs: list[str]) -> dict[str, str]:
@@ -92,6 +130,22 @@ def environment_of(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def secrets_of(pairs: list[str]) -> dict[str, str]:
+    """``K=@FILE`` and ``K=fd:N`` pairs as a mapping of what is there.
+
+    Raises:
+        ConfigError: one is neither, or cannot be read.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not equals:
+            raise ConfigError("--secret is not of the form K=@FILE or K=fd:N")
+        check_utf8(name)
+        found[name] = secret.read(name, source)
+    return found
+
+
 def argv_of(args: argparse.Namespace) -> list[str]:
     """The command to run.
 
@@ -101,7 +155,7 @@ def argv_of(args: argparse.Namespace) -> list[str]:
     argv: list[str] = args.command
     if not argv:
         raise ConfigError("there is nothing to run; put the command after --")
-    for word in (*argv, args.name, args.cwd):
+    for word in argv:
         check_utf8(word)
     return argv
 
@@ -138,6 +192,13 @@ def size(text: str) -> int:
 
 
 _UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def mask(text: str) -> int:
+    """A file mode creation mask for argparse, in octal as for umask(1)."""
+    if not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= 0o777):
+        raise argparse.ArgumentTypeError(f"{text!a} is not an octal number between 000 and 777")
+    return int(text, 8)
 
 
 def whole(highest: int) -> Callable[[str], int]:

@@ -11,7 +11,7 @@ from api.client import JobClient
 from api.errors import JobdError
 from api.messages import Job, JobState
 from jobcli import exit_codes, render
-from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of, isolation_of, limits_of
+from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked
 from jobcli.commands.stream import follow
 
 HELP = "start a job, write its output, end as it ends; Ctrl-C goes to the job, twice stops it, three times kills it"
@@ -22,14 +22,7 @@ def configure(parser: Parser) -> None:
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    job = await client.start(
-        argv_of(args),
-        name=args.name,
-        env=environment_of(args.env),
-        cwd=args.cwd,
-        limits=limits_of(vars(args)),
-        isolation=isolation_of(vars(args)),
-    )
+    job = await client.start(argv_of(args), **asked(args))
     if job.state == JobState.PENDING:
         render.note(f"job {job.id[:8]} waits: {job.message}")
     async with trio.open_nursery() as nursery:

@@ -10,9 +10,10 @@ from api.client import JobClient
 from api.errors import ConfigError, JobdError, RpcError
 from api.messages import Job, JobState
 from jobcli import exit_codes, job_file, render
-from jobcli.commands._command import Parser, add_job_arguments, argv_of, environment_of, isolation_of, limits_of
+from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked, isolation_of, limits_of
 
 HELP = "start a job and print its id"
+SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask")
 
 
 def configure(parser: Parser) -> None:
@@ -27,28 +28,16 @@ async def run(args: argparse.Namespace, client: JobClient) -> int:
 
 async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator[Job]:
     if args.file is None:
-        yield await client.start(
-            argv_of(args),
-            name=args.name,
-            env=environment_of(args.env),
-            cwd=args.cwd,
-            limits=limits_of(vars(args)),
-            isolation=isolation_of(vars(args)),
-        )
+        yield await client.start(argv_of(args), **asked(args))
         return
     given = vars(args)
-    if args.command or args.name or args.env or args.cwd or limits_of(given) or isolation_of(given):
-        raise ConfigError("--file says what to run, and how; give no command, name, limit and so on with it")
+    said = any(given[name] not in ("", None, []) for name in SAID_BY_FILE)
+    if args.command or said or limits_of(given) or isolation_of(given):
+        options = ", --".join(SAID_BY_FILE)
+        raise ConfigError(f"--file says what to run, and how; give no command, --{options}, limit or isolation with it")
     for entry in job_file.read(args.file):
         try:
-            yield await client.start(
-                entry.argv,
-                name=entry.name,
-                env=entry.env,
-                cwd=entry.cwd,
-                limits=limits_of(entry.limits),
-                isolation=isolation_of(entry.isolation),
-            )
+            yield await client.start(entry.argv, **entry.asked, limits=limits_of(entry.limits))
         except RpcError as exc:
             raise JobdError(f"{args.file}: [{entry.table}]: {exc} (the jobs before it were started)") from exc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -13,8 +13,9 @@ from typing import Final
 import structlog
 import trio
 
+from jobd.broker.admission import ANYTHING, Policy, admitted, differences
 from jobd.broker.lost import lost_job
-from jobd.broker.placement import Load, admitted, choose
+from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry, WorkerView
 from jobd.worker.errors import (
@@ -27,14 +28,13 @@ from jobd.worker.errors import (
 )
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
-from jobd.worker.policy import LimitPolicy
+from jobd.worker.policy import Caller
 from jobd.worker.ports import Follower, Journal, Start
 from jobd.worker.supervisor import Stop
 
 log = structlog.get_logger(__name__)
 
 MAX_PENDING: Final = 10_000
-ANYTHING: Final = LimitPolicy()
 WAITING: Final = "every slot of every worker is taken"
 
 
@@ -50,7 +50,7 @@ class Broker:
         archive: Archive,
         *,
         max_pending: int = MAX_PENDING,
-        policy: LimitPolicy = ANYTHING,
+        policy: Policy = ANYTHING,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._nursery = nursery
@@ -68,7 +68,7 @@ class Broker:
 
     # ---- start
 
-    async def start(self, spec: JobSpec, *, by: str, request_id: str = "") -> Job:
+    async def start(self, spec: JobSpec, *, by: str, roles: Collection[str] = (), request_id: str = "") -> Job:
         """Record a job and hand it to a worker, or queue it. Returns when it is recorded and, with a free worker,
         when its process runs or could not be started.
 
@@ -79,7 +79,7 @@ class Broker:
             StoreError: the job could not be recorded; it does not exist.
             WorkerError: no new jobs are taken (:meth:`refuse_new`).
         """
-        spec = admitted(spec, by, self._policy, list(self._workers.values()))
+        spec = await admitted(spec, Caller(by, roles), self._policy, list(self._workers.values()))
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
             entry = await self._accept(spec, by, request_id)
@@ -104,7 +104,7 @@ class Broker:
             raise
         if recorded.id != job.id:
             self._drop(entry)
-            return self._again(recorded, job)
+            return await self._again(recorded, job)
         entry.recorded = True
         if worker:
             self._nursery.start_soon(self._run, entry, worker)
@@ -123,14 +123,11 @@ class Broker:
         recorded = await self._store.requested(job.request_id) if job.request_id else None
         if recorded is None:
             raise refusal
-        return self._again(recorded, job)
+        return await self._again(recorded, job)
 
-    def _again(self, recorded: Job, job: Job) -> Entry:
+    async def _again(self, recorded: Job, job: Job) -> Entry:
         """A request that came before: the same job, if it is the same request."""
-        differs = recorded.spec.differences(job.spec)
-        if recorded.started_by != job.started_by:
-            differs.insert(0, "principal")
-        if differs:
+        if differs := await differences(recorded, job):
             raise RequestIdReusedError(job.request_id, recorded.id, ", ".join(differs))
         return self._registry.entry_of(recorded)
 
@@ -387,7 +384,7 @@ async def open_broker(
     archive: Archive,
     *,
     max_pending: int = MAX_PENDING,
-    policy: LimitPolicy = ANYTHING,
+    policy: Policy = ANYTHING,
     clock: Callable[[], int] = time.time_ns,
 ) -> AsyncIterator[Broker]:
     """A broker that has taken up what the store had. What becomes of the jobs at the end is their workers' business."""

@@ -22,6 +22,7 @@ def lost_job(job: Job, launcher: str, *, output: int, dropped: int, now: int) ->
         dropped_bytes=dropped,
         reason=reason,
         message=why,
+        receipt=None,
     )
 
 

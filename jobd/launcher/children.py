@@ -17,7 +17,6 @@ from typing import Final, NoReturn
 from jobd.launcher import become, protocol, sandboxed
 from jobd.launcher.become import REPORT, SPEC
 
-UMASK: Final = 0o022
 PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 F_SETPIPE_SZ: Final = 1031
@@ -120,11 +119,8 @@ class Program:
         enter: files into which it writes "0" first: cgroup.procs of the groups that are to hold it.
         limits: resource limits (getrlimit(2)), by number: soft and hard.
         nice: how much nicer than we are.
-        io_priority: its turn at a disk (ioprio_set(2)); 0 for none of its own.
-        no_new_privileges: no program that it executes gains anything by that.
-        drop_capabilities: it has none.
-        sandbox: the command that makes a sandbox and executes in it what is added; with none, there is no sandbox.
-        outside: the environment for that command.
+        umask: as umask(2).
+        identity: user, group and supplementary groups that it runs as; ours when None.
     """
 
     argv: list[str]
@@ -133,6 +129,8 @@ class Program:
     enter: list[str]
     limits: dict[int, tuple[int, int]]
     nice: int
+    umask: int
+    identity: tuple[int, int, list[int]] | None
     io_priority: int = 0
     no_new_privileges: bool = False
     drop_capabilities: bool = False
@@ -182,6 +180,14 @@ def _spec_for_inside(program: Program) -> int:
     return spec
 
 
+def _give_streams(uid: int, gid: int) -> None:
+    """Let them be opened as /dev/stdout and so on by the one that they are for; /dev/null stays everybody's."""
+    null = os.stat(os.devnull)  # noqa: PTH116 # pathlib is large, and this is all it would do
+    for fd in (0, 1, 2):
+        if not os.path.samestat(os.fstat(fd), null):
+            os.fchown(fd, uid, gid)
+
+
 def _become(program: Program, out: int, err: int, report: int, spec: int) -> NoReturn:
     """In the child: become the program, or tell why not. Never returns, whatever happens."""
     stage = "exec"
@@ -190,7 +196,7 @@ def _become(program: Program, out: int, err: int, report: int, spec: int) -> NoR
         signal.set_wakeup_fd(-1)
         # Python ignores some, and so may whoever started us (nohup, a shell's &): a program expects them all as usual.
         become.handle_signals(signal.SIG_DFL)
-        os.umask(UMASK)
+        os.umask(program.umask)
         report, spec = _arrange_descriptors(out, err, report, spec)
         stage = "contain"
         for entrance in program.enter:
@@ -202,10 +208,22 @@ def _become(program: Program, out: int, err: int, report: int, spec: int) -> NoR
         if program.io_priority:
             become.set_io_priority(KERNEL, program.io_priority)
         if program.sandbox:
-            become.make_room(program.limits)
+            become.make_room(program.limits)  # only now, as root; they are set inside
+        else:
+            become.set_limits(program.limits)
+        if program.identity:
+            uid, gid, groups = program.identity
+            stage = "streams"
+            _give_streams(uid, gid)
+            stage = "groups"
+            os.setgroups(groups)
+            stage = "group"
+            os.setresgid(gid, gid, gid)
+            stage = "user"
+            os.setresuid(uid, uid, uid)  # the last one: it takes the right to any of this, and all capabilities
+        if program.sandbox:
             stage = "isolate"
             _enter_sandbox(program)
-        become.set_limits(program.limits)
         if program.drop_capabilities:
             stage = "capabilities"
             become.drop_capabilities(KERNEL)

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import resource
 from typing import Any, Final
 
 import trio
 
-from jobd.worker.containment import Container, Containment
+from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Container, Containment, mark_of
 from jobd.worker.errors import LaunchError
+from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
 from jobd.worker.isolation import Means
 from jobd.worker.job import JobSpec, Reason
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
+UMASK: Final = 0o022
 IO_PRIORITY: Final = {0: 0, 1: 3 << 13, 2: 2 << 13 | 4}
 """For each class of the contract what ioprio_set(2) takes: the kernel's class, and in it the level."""
 
 
-def environment_of(job_id: str, spec: JobSpec) -> dict[str, str]:
+async def identity_of(spec: JobSpec) -> Identity:
+    """Whom the job is to run as.
+
+    Raises:
+        LaunchError: there is no such user or group (any more).
+    """
+    if spec.user in ("", own().name) and not spec.group:
+        return own()
+    try:
+        return await trio.to_thread.run_sync(look_up, spec.user or own().name, spec.group)
+    except UnknownAccountError as exc:
+        raise LaunchError(Reason.USER_UNUSABLE, str(exc)) from exc
+
+
+def environment_of(job_id: str, spec: JobSpec, who: Identity) -> dict[str, str]:
     """The clean base, of which nothing is the daemon's own, and over it what was asked for."""
-    entry = pwd.getpwuid(os.getuid())
-    base = {"PATH": PATH, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "LANG": "C.UTF-8"}
-    return {**base, "JOBD_JOB_ID": job_id, **spec.env}
+    base = {"PATH": PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, "LANG": "C.UTF-8"}
+    return {**base, MARK_VARIABLE: job_id, **spec.env, **spec.secret_env}
 
 
 async def make_container(containment: Containment, job_id: str, spec: JobSpec) -> Container:
@@ -52,25 +66,37 @@ def see_to_isolation(means: Means, spec: JobSpec) -> None:
         raise LaunchError(Reason.ISOLATION_FAILED, f"{name} {why}")
 
 
-def program_of(job_id: str, spec: JobSpec, container: Container, means: Means) -> dict[str, Any]:
+def program_of(job_id: str, spec: JobSpec, container: Container, means: Means, who: Identity) -> dict[str, Any]:
     """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
     isolation = spec.isolation
-    sandbox, uid = means.sandbox if isolation.sandboxed else None, os.geteuid()
+    sandbox, uid = means.sandbox if isolation.sandboxed else None, who.uid
     limits = spec.limits
-    resources = [(resource.RLIMIT_NOFILE, limits.open_files), (resource.RLIMIT_CORE, limits.core)]
+    resources = [
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_CORE, limits.core),
+        (MARK_LIMIT, _mark(job_id)),
+    ]
     return {
         "argv": spec.argv,
-        "env": environment_of(job_id, spec),
+        "env": environment_of(job_id, spec, who),
         "cwd": spec.cwd or DEFAULT_CWD,
         "enter": list(container.entrances),
         "limits": [each for each in resources if each[1]],
         "nice": limits.nice,
+        "umask": UMASK if spec.umask is None else spec.umask,
+        "identity": None if who is own() else (who.uid, who.gid, who.groups),
         "io_priority": IO_PRIORITY[limits.io_class],
         "drop_capabilities": isolation.drop_capabilities,
         "no_new_privileges": not isolation.allow_new_privileges and not (sandbox and sandbox.gains and uid),
         "sandbox": sandbox.command(isolation, uid) if sandbox else [],
-        "outside": {"PATH": PATH, "JOBD_JOB_ID": job_id},
+        "outside": {"PATH": PATH, MARK_VARIABLE: job_id},
     }
+
+
+def _mark(job_id: str) -> int:
+    """The job's mark; 0 where this process itself may not have so high a limit, being marked by another jobd."""
+    mark, (_, highest) = mark_of(job_id), resource.getrlimit(MARK_LIMIT)
+    return mark if highest == resource.RLIM_INFINITY or mark <= highest else 0
 
 
 def launch_error(number: int, spec: JobSpec, stage: str, said: str = "") -> LaunchError:
@@ -87,6 +113,12 @@ def launch_error(number: int, spec: JobSpec, stage: str, said: str = "") -> Laun
             return LaunchError(Reason.CONTAINMENT_FAILED, f"the job cannot enter its control group: {what}")
         case "limits":
             return LaunchError(Reason.LAUNCH_REFUSED, f"the job's limits cannot be set: {what}")
+        case "streams" | "groups" | "group" | "user":
+            step = {"streams": "give it its output", "user": "take its user"}.get(stage, f"take its {stage}")
+            group = f" with the group {spec.group!a}" if spec.group else ""
+            return LaunchError(
+                Reason.USER_UNUSABLE, f"the job cannot run as {spec.user!a}{group}: jobd cannot {step} here: {what}"
+            )
         case "capabilities" | "privileges":
             return LaunchError(Reason.ISOLATION_FAILED, f"the job cannot be kept from its {stage}: {what}")
         case "isolate":

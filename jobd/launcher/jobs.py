@@ -78,7 +78,7 @@ class Jobs:
         limits = {resource.RLIMIT_NOFILE: self._nofile}
         for number, value in spec["limits"]:
             limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)
-        # A server of another version may say less, or more: what it may ask for is what the hello says.
+        # A server of another version may say less, or more: what it may ask for is what our version says.
         known = {each.name: spec[each.name] for each in fields(children.Program) if each.name in spec}
         return children.Program(**{**known, "limits": limits})
 
@@ -134,7 +134,7 @@ class Jobs:
         self._tell({"op": "failed", "id": job.id, **failure}, [])
 
     def reaped(self, pid: int, status: int) -> None:
-        """A child has ended; one that is no job's (an orphan that we were given) is nobody's."""
+        """A child has ended; one that is no job's own (an orphan, which became ours) is not told of."""
         job = self._by_pid.pop(pid, None)
         if job is None:
             return

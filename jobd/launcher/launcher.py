@@ -1,8 +1,8 @@
 """The launcher: the parent of the server and of every job, and the one that is meant to live.
 
-It forks jobs when the server asks, keeps a duplicate of their pipes, reaps them, and remembers each exit until the
-server has it durably. When the server ends unasked, it starts it again and tells the new one everything. It knows
-nothing of networks, certificates, users or output, and reads no byte that a job writes.
+It forks jobs when the server asks, keeps a duplicate of their pipes, reaps them and their orphans, and remembers each
+exit until the server has it durably. When the server ends unasked, it starts it again and tells the new one everything.
+It knows nothing of networks, certificates, users or output, and reads no byte that a job writes.
 
 It was started by the front (the process that people see as ``jobd``), which passes signals on and waits for the exit
 code. When an orderly end leaves jobs, the front goes and the launcher stays, without a server, until the next front
@@ -29,6 +29,7 @@ from typing import Final
 from jobd.launcher import console, protocol, upgrade
 from jobd.launcher.channel import Channel
 from jobd.launcher.jobs import Jobs
+from jobd.launcher.orphans import adopt_orphans
 from jobd.launcher.visitors import Visitors
 
 FIRST_PAUSE: Final = 0.05
@@ -91,6 +92,7 @@ class Launcher:
 
     def run(self) -> int:
         """Serve until there is nothing to do and nothing to remember; returns the exit code."""
+        adopt_orphans()
         waking, woken = socket.socketpair()
         for sock in (waking, woken):
             sock.setblocking(False)
@@ -217,7 +219,6 @@ class Launcher:
         names = list(self._kept)
         ending = bool(self._stops) and not self._visitors.front
         hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names, "end": ending}
-        hello["can"] = protocol.ABILITIES
         self._tell(hello, [os.dup(self._kept[name]) for name in names])
         self._jobs.tell_all()
         self._tell({"op": "known"}, [])

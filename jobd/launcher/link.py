@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -20,10 +20,10 @@ import trio
 
 from jobd.launcher import protocol
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import launch_error, make_container, program_of, see_to_isolation
+from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
-from jobd.worker.containment import Container, Containment
+from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
@@ -57,6 +57,7 @@ class LauncherLink:
         self._unsent: deque[tuple[protocol.Message, list[int]]] = deque()
         self._more_unsent = trio.Event()
         self._all_sent = trio.Event()
+        self._version = 0
         self.identity = ""
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
@@ -75,17 +76,21 @@ class LauncherLink:
         if self.gone.is_set():
             raise LaunchError(Reason.LAUNCH_REFUSED, str(LauncherGoneError()))
         see_to_isolation(self.means, spec)
+        who = await identity_of(spec)
         container = await make_container(self.containment, job_id, spec)
         try:
-            return await self._launch(job_id, spec, container)
+            return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
         except LaunchError:
             await trio.to_thread.run_sync(container.remove)
             raise
 
-    async def _launch(self, job_id: str, spec: JobSpec, container: Container) -> LaunchedProcess:
+    async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:
+        unknown = self._unknown(program)
+        if unknown:
+            why = "the launcher is older than this server; 'jobd upgrade' replaces it"
+            raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its {unknown}: {why}")
         waiting = self._launching[job_id] = _Launch()
         try:
-            program = program_of(job_id, spec, container, self.means)
             self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program)])
             await waiting.answered.wait()
         except OSError as exc:
@@ -98,6 +103,12 @@ class LauncherLink:
             raise LaunchError(Reason.LAUNCH_REFUSED, "the launcher ended while it started the job")
         stage, number, said = waiting.failure
         raise launch_error(number, spec, stage, said)
+
+    def _unknown(self, program: dict[str, Any]) -> str:
+        """What of this the launcher does not know, being older; what it is to be isolated with was seen to before."""
+        if self._version < protocol.RUNS_AS_OTHERS and (program["identity"] or program["umask"] != UMASK):
+            return "user or umask"
+        return "I/O class" if self._version < protocol.ISOLATES and program["io_priority"] else ""
 
     def keep(self, name: str, fd: int) -> None:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
@@ -157,18 +168,19 @@ class LauncherLink:
         while True:
             message, fds = await self._receive()
             if message["op"] == "hello":
+                self._version = message["version"]
                 self.identity, self.end = message["launcher"], message["end"]
                 self.kept = dict(zip(message["kept"], fds, strict=True))
-                self._mind(message.get("can", ()))
+                self._mind()
             elif message["op"] == "known":
                 self.adopted = dict(self._processes)
                 return
             else:
                 self._take(message, fds)
 
-    def _mind(self, abilities: Sequence[str]) -> None:
+    def _mind(self) -> None:
         """Ask no more than the launcher can do."""
-        if protocol.ISOLATION not in abilities:
+        if self._version < protocol.ISOLATES:
             why = "the launcher is older than this server, and knows nothing of it: 'jobd upgrade'"
             self.means = self.means.without_any(why)
 

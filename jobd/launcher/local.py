@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -16,16 +17,16 @@ import trio
 
 from jobd.launcher import become
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import launch_error, make_container, program_of, see_to_isolation
+from jobd.launcher.environment import identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
-from jobd.worker.containment import Container, Containment
+from jobd.worker.containment import MARK_LIMIT, Container, Containment
 from jobd.worker.errors import LaunchError
+from jobd.worker.identity import own
 from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
-UMASK: Final = 0o022
 PIPE_SIZE: Final = 256 * 1024
 KERNEL: Final = become.kernel()
 
@@ -46,9 +47,15 @@ class LocalLauncher:
             LaunchError: it could not be started; nothing is left behind.
         """
         see_to_isolation(self.means, spec)
+        who = await identity_of(spec)
+        if spec.isolation.drop_capabilities and who is not own():
+            # They would be dropped before the user is taken, which takes them.
+            why = "drop_capabilities cannot be had here together with another user or group"
+            raise LaunchError(Reason.ISOLATION_FAILED, f"{why}: jobs end with jobd")
         container = await make_container(self.containment, job_id, spec)
         try:
-            return await trio.to_thread.run_sync(self._spawn, container, job_id, spec)
+            program = program_of(job_id, spec, container, self.means, who)
+            return await trio.to_thread.run_sync(self._spawn, container, program, spec)
         except LaunchError:
             await trio.to_thread.run_sync(container.remove)
             raise
@@ -57,8 +64,7 @@ class LocalLauncher:
         """Nothing outlives this process."""
         return None
 
-    def _spawn(self, container: Container, job_id: str, spec: JobSpec) -> LocalProcess:
-        program = program_of(job_id, spec, container, self.means)
+    def _spawn(self, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
         out, out_job = os.pipe2(os.O_CLOEXEC)
         err, err_job = os.pipe2(os.O_CLOEXEC)
         for pipe in (out, err):
@@ -67,6 +73,7 @@ class LocalLauncher:
         try:
             with ThreadPoolExecutor(1) as thread:
                 popen = thread.submit(_restrained, program, spec, out_job, err_job).result()
+            _contain(popen, program)
         except LaunchError:
             os.close(out)
             os.close(err)
@@ -74,7 +81,6 @@ class LocalLauncher:
         finally:
             os.close(out_job)
             os.close(err_job)
-        _contain(popen.pid, program)
         return LocalProcess(self.containment, container, popen, FdPipe(out), FdPipe(err))
 
 
@@ -96,7 +102,7 @@ def _restrained(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: i
 
 
 def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
-    cwd = program["cwd"]
+    cwd, whom = program["cwd"], _whom(program, spec, out_job, err_job)
     try:
         return subprocess.Popen(
             spec.argv,
@@ -105,8 +111,9 @@ def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -
             stderr=err_job,
             env=program["env"],
             cwd=cwd,
-            umask=UMASK,
+            umask=program["umask"],
             start_new_session=True,
+            **whom,
         )
     except OSError as exc:
         cwd_failed = exc.filename == cwd and cwd != spec.argv[0]
@@ -115,16 +122,53 @@ def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -
         raise LaunchError(Reason.LAUNCH_REFUSED, f"{spec.argv[0]!a} cannot be started: {exc}") from exc
 
 
-def _contain(pid: int, program: dict[str, Any]) -> None:
+def _whom(program: dict[str, Any], spec: JobSpec, *streams: int) -> dict[str, Any]:
+    """What to tell Popen of whom the job runs as, when the job may be in its directory as that one."""
+    if program["identity"] is None:
+        return {}
+    (uid, gid, groups), cwd = program["identity"], program["cwd"]
+    try:
+        for fd in streams:
+            os.fchown(fd, uid, gid)
+    except OSError as exc:
+        raise launch_error(exc.errno or 0, spec, "streams") from exc
+    whom = {"user": uid, "group": gid, "extra_groups": groups}
+    try:  # Popen enters the directory as this process, and becomes the user then
+        entered = not Path(cwd).is_dir() or not subprocess.run(["test", "-x", cwd], **whom).returncode  # noqa: S607 # of coreutils, wherever it is
+    except OSError as exc:
+        raise launch_error(exc.errno or 0, spec, "user") from exc
+    if not entered:
+        raise launch_error(errno.EACCES, spec, "cwd")
+    return whom
+
+
+def _contain(popen: subprocess.Popen[bytes], program: dict[str, Any]) -> None:
     """After the fact, since there is no moment between fork and exec here: what the process has forked by then escapes.
-    The launcher, which is what jobs that matter run under, does it in time."""
-    with contextlib.suppress(ProcessLookupError):
-        for entrance in program["enter"]:
-            Path(entrance).write_text(str(pid))
-        for number, value in program["limits"]:
-            resource.prlimit(pid, number, (value, value))
-        if program["nice"]:
-            os.setpriority(os.PRIO_PROCESS, pid, program["nice"])
+    The launcher, which is what jobs that matter run under, does it in time.
+
+    Raises:
+        LaunchError: it cannot be done; the process has ended.
+    """
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            for entrance in program["enter"]:
+                Path(entrance).write_text(str(popen.pid))
+            for number, value in program["limits"]:
+                _limit(popen.pid, number, value)
+            if program["nice"]:
+                os.setpriority(os.PRIO_PROCESS, popen.pid, program["nice"])
+    except OSError as exc:
+        popen.kill()
+        popen.wait()
+        raise LaunchError(Reason.LAUNCH_REFUSED, f"the job's limits cannot be set: {exc.strerror}") from exc
+
+
+def _limit(pid: int, number: int, value: int) -> None:
+    try:
+        resource.prlimit(pid, number, (value, value))
+    except PermissionError:  # another user's, and we are root without CAP_SYS_RESOURCE
+        if number != MARK_LIMIT:  # which limits nothing
+            raise
 
 
 class LocalProcess(ContainedProcess):

@@ -11,8 +11,7 @@ and environment) travels as a memfd.
         ready                            I serve
         elsewhere  path, pid; one descriptor: a socket to the launcher that has the state directory: be served there
     launcher → server
-        hello      version, launcher, kept: [names], end, can; descriptors: those kept. end: you are there to end the
-                   jobs; can: what else than to start and signal you may ask of me
+        hello      version, launcher, kept: [names], end; descriptors: those kept. end: you are there to end the jobs
         job        id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
         launched   as job
         failed     id, stage, errno, said  nothing runs. said: by what was to make a sandbox
@@ -45,10 +44,11 @@ import socket
 import struct
 from typing import Any, Final
 
-VERSION: Final = 1
-ISOLATION: Final = "isolation"
-ABILITIES: Final = [ISOLATION]
-"""A server can meet a launcher that is older than it is: one that was started before the server was installed."""
+VERSION: Final = 3
+RUNS_AS_OTHERS: Final = 2
+"""The first version in which a launcher knows of umask and identity."""
+ISOLATES: Final = 3
+"""The first one in which it knows of isolation, and of turns at a disk."""
 MAX_PACKET: Final = 64 * 1024
 MAX_FDS: Final = 8
 CONTROL: Final = "control"

@@ -22,9 +22,13 @@ class Choice(enum.StrEnum):
 
     AUTO = "auto"
     CGROUP = "cgroup"
+    CGROUP_V1 = "cgroup-v1"
+    CGROUP_V2 = "cgroup-v2"
     NONE = "none"
 
 
+VERSIONS: Final = {Choice.CGROUP_V1: {1}, Choice.CGROUP_V2: {2}}
+"""Of the hierarchies, when not all of them are to be used."""
 KILLERS: Final = ("freezer", "pids", "memory", "cpu")
 """The controllers of version 1 in whose hierarchy processes can be kept together, the best first."""
 
@@ -41,8 +45,9 @@ def detect(name: str, choice: Choice = Choice.AUTO) -> Containment:
     if choice is Choice.NONE:
         return Walk()
     found = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-    groups = control_groups(name, found)
-    if groups is None and choice is Choice.CGROUP:
+    wanted = VERSIONS.get(choice, {1, 2})
+    groups = control_groups(name, [each for each in found if each.version in wanted])
+    if groups is None and choice is not Choice.AUTO:
         raise OSError(errno.EACCES, "no control group can be made here; see the documentation on delegation")
     return groups or Walk()
 

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from jobd.worker.identity import Identity
 from jobd.worker.isolation import CANNOT, NOT_ALLOWED, SANDBOXED, Isolation, Means
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -60,11 +61,12 @@ class Bubblewrap:
         return [*words, "--"]
 
 
-def detect_isolation(*, allow_new_privileges: bool) -> Means:
+def detect_isolation(*, allow_new_privileges: bool, who: Identity | None = None) -> Means:
     """What can be had here; sandboxes are tried out. Takes a moment.
 
     Args:
         allow_new_privileges: a job may ask for that.
+        who: the user that jobs run as, if it is not this process's own: it may be let less.
     """
     path = shutil.which("bwrap", path=PATH)
     missing = {} if allow_new_privileges else {"allow_new_privileges": NOT_ALLOWED}
@@ -74,9 +76,9 @@ def detect_isolation(*, allow_new_privileges: bool) -> Means:
     there = [each for each in TEMPORARY if Path(each).is_dir() and not Path(each).is_symlink()]
     sandbox = Bubblewrap(path, gains, there)
     weaknesses = []
-    together = try_out(sandbox, Isolation(**dict.fromkeys(SANDBOXED, True)))
+    together = try_out(sandbox, Isolation(**dict.fromkeys(SANDBOXED, True)), who)
     if together:
-        tried = {name: try_out(sandbox, Isolation(**{name: True})) for name in SANDBOXED}
+        tried = {name: try_out(sandbox, Isolation(**{name: True}), who) for name in SANDBOXED}
         missing |= {name: f"{CANNOT}: {why}" for name, why in tried.items() if why}
         weaknesses = [f"{name} {missing[name]}" for name, why in tried.items() if why]
         weaknesses = weaknesses or [f"all of {', '.join(SANDBOXED)} together {CANNOT}: {together}"]
@@ -85,9 +87,11 @@ def detect_isolation(*, allow_new_privileges: bool) -> Means:
     return Means(sandbox, missing, weaknesses)
 
 
-def try_out(sandbox: Bubblewrap, isolation: Isolation) -> str:
+def try_out(sandbox: Bubblewrap, isolation: Isolation, who: Identity | None = None) -> str:
     """Make such a sandbox, and execute the interpreter in it, as every job there does first; "" or what is wrong."""
-    command = [*sandbox.command(isolation, os.geteuid()), os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", ""]
+    uid = who.uid if who else os.geteuid()
+    whom: dict[str, Any] = {"user": who.uid, "group": who.gid, "extra_groups": who.groups} if who else {}
+    command = [*sandbox.command(isolation, uid), os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", ""]
     try:
         done = subprocess.run(
             command,
@@ -98,6 +102,7 @@ def try_out(sandbox: Bubblewrap, isolation: Isolation) -> str:
             env={"PATH": PATH},
             timeout=PATIENCE,
             check=False,
+            **whom,
         )
     except subprocess.TimeoutExpired:
         return f"a trial was not over after {PATIENCE:g} s"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from jobd.worker.containment import Member
+from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Member, mark_of
 
 _DEAD: Final = frozenset({"Z", "X"})
 
@@ -54,6 +56,33 @@ def all_processes() -> Iterator[ProcessStat]:
     for entry in os.listdir("/proc"):  # noqa: PTH208 # the names are enough
         if entry.isdigit() and (stat := stat_of(entry)) is not None and stat.alive:
             yield stat
+
+
+class Mark:
+    """What shows that a process is a job's, wherever it went and whoever its parent is now."""
+
+    def __init__(self, job_id: str) -> None:
+        self._variable = f"{MARK_VARIABLE}={job_id}".encode()
+        self._limit = mark_of(job_id)
+        self._line = b" %d " % self._limit
+
+    def is_on(self, pid: int) -> bool:
+        """The process has it in its limits or in its environment."""
+        try:
+            if resource.prlimit(pid, MARK_LIMIT)[1] == self._limit:
+                return True
+        except PermissionError:  # somebody else's, or with more rights than we have
+            if self._line in _content(f"/proc/{pid}/limits"):
+                return True
+        except OSError:
+            return False
+        return self._variable in _content(f"/proc/{pid}/environ").split(b"\0")
+
+
+def _content(path: str) -> bytes:
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 # thousands of times: no Path objects
+        return file.read()
+    return b""
 
 
 def member_of(pid: int, session: int) -> Member | None:

@@ -8,12 +8,11 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from jobd.limits.processes import ProcessStat, all_processes
+from jobd.limits.processes import Mark, ProcessStat, all_processes
 from jobd.worker.containment import Limits, Member, Usage
 
 ROUNDS: Final = 100
 """Rounds of killing before what is left is taken for unkillable."""
-MARK: Final = "JOBD_JOB_ID"
 
 
 class Walk:
@@ -22,7 +21,8 @@ class Walk:
     name = "none"
     proof = "/proc"
     weaknesses: Sequence[str] = (
-        "a process that leaves the session, loses its parent and clears its environment is not found",
+        "a process that leaves the session, loses its parent, clears its environment and has the right to raise its "
+        "limits (root), or takes on the mark of another job, is not found",
         "a process that forks faster than /proc can be read may escape",
         "memory, processors and number of processes are neither limited nor counted",
     )
@@ -49,14 +49,14 @@ class Walk:
 class WalkedJob:
     """One job, as :class:`jobd.worker.containment.Container`.
 
-    To it belong the processes of its session and group, those that have its id in their environment, those that were
-    found to belong to it before, and the children of all of these.
+    To it belong the processes of its session and group, those that have its mark, those that were found to belong to it
+    before, and the children of all of these.
     """
 
     entrances: Sequence[str] = ()
 
     def __init__(self, job_id: str) -> None:
-        self._mark = f"{MARK}={job_id}".encode()
+        self._mark = Mark(job_id)
         self._pid = 0
         self._known: set[tuple[int, int]] = set()
 
@@ -86,14 +86,7 @@ class WalkedJob:
             return False
         if (stat.pid, stat.started) in self._known:
             return True
-        return (self._pid > 0 and self._pid in (stat.session, stat.group)) or self._is_marked(stat.pid)
-
-    def _is_marked(self, pid: int) -> bool:
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 # thousands of times: no Path objects
-                return self._mark in file.read().split(b"\0")
-        except OSError:
-            return False
+        return (self._pid > 0 and self._pid in (stat.session, stat.group)) or self._mark.is_on(stat.pid)
 
     def signal(self, signum: int) -> None:
         for stat in self._find():

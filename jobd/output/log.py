@@ -37,6 +37,7 @@ class Log:
         end: the offset after the last recorded byte.
         dropped: bytes that could not be recorded.
         complete: nothing more will come.
+        over_limit: set when more was written than is recorded of one job.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Log:
         self.end = end
         self.dropped = dropped
         self.complete = complete
+        self.over_limit = trio.Event()
         self._failing = False  # what is taken is being dropped
 
     async def resume(self, *, power_cut: bool = False) -> None:
@@ -91,6 +93,8 @@ class Log:
         """The writer is further than before."""
         self._budget.add(self._writer.end - self.end)
         self.end, self.dropped = self._writer.end, self._writer.dropped
+        if self._writer.over_limit:
+            self.over_limit.set()
 
     async def take(self, source: Source, pipe: int) -> bool:
         """Record what is in a pipe now. False: the stream has ended.

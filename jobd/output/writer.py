@@ -153,6 +153,11 @@ class LogWriter:
 
     # ---- taking
 
+    @property
+    def over_limit(self) -> bool:
+        """More was written than the limit: all of that is recorded, and something is missing."""
+        return self.end >= self._limit and self.dropped > 0
+
     def take(self, source: Source, pipe: int, time: int) -> Taken:
         """Move what is in the pipe (not more than one piece of it) into the log.
 

@@ -44,7 +44,13 @@ class JobWorkerService:
         }
 
     async def start(self, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
-        job = await self._broker.start(t.spec_of(request), by=_caller(call), request_id=t.request_id_of(request))
+        assert call.principal is not None  # authorization lets nobody else through
+        job = await self._broker.start(
+            t.spec_of(request),
+            by=call.principal.name,
+            roles=call.principal.roles,
+            request_id=t.request_id_of(request),
+        )
         call.job_id = job.id
         return m.StartResponse(t.job_message(job))
 

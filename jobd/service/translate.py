@@ -53,6 +53,10 @@ def spec_of(request: m.StartRequest) -> JobSpec:
         dict(spec.env),
         spec.cwd,
         _limits_of(spec.limits),
+        user=spec.user,
+        group=spec.group,
+        umask=spec.umask,
+        secret_env=dict(spec.secret_env),
         isolation=_isolation_of(spec.isolation),
     )
 
@@ -77,6 +81,7 @@ def _limits_of(limits: m.Limits | None) -> Limits:
         core=limits.core_bytes,
         nice=limits.nice,
         io_class=int(limits.io_class),
+        stop_at_output=limits.stop_at_output,
     )
 
 
@@ -181,7 +186,7 @@ def abridged_message(job: Job) -> m.Job:
         if room <= 0:
             break
     message.abridged = True
-    message.spec.argv, message.spec.env, message.spec.cwd = argv, {}, ""
+    message.spec.argv, message.spec.env, message.spec.secret_env, message.spec.cwd = argv, {}, {}, ""
     return message
 
 
@@ -195,6 +200,10 @@ def job_message(job: Job) -> m.Job:
             env=dict(job.spec.env),
             cwd=job.spec.cwd,
             limits=_limits_message(job.spec.limits),
+            user=job.spec.user,
+            group=job.spec.group,
+            umask=job.spec.umask,
+            secret_env=dict(job.spec.withheld.secret_env),
             isolation=_isolation_message(job.spec.isolation),
         ),
         state=TO_STATE[job.state],
@@ -214,7 +223,7 @@ def job_message(job: Job) -> m.Job:
         output_bytes=job.output_bytes,
         dropped_bytes=job.dropped_bytes,
         usage=_usage_message(job.usage) if job.usage else None,
-        stop_receipt=_receipt_message(job.receipt) if job.receipt else None,
+        stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
     )
 
 
@@ -232,6 +241,7 @@ def _limits_message(limits: Limits) -> m.Limits | None:
         core_bytes=limits.core,
         nice=limits.nice,
         io_class=m.IoClass(limits.io_class),
+        stop_at_output=limits.stop_at_output,
     )
 
 

@@ -53,6 +53,8 @@ def dump(job: Job) -> str:
     spec = job.spec
     fields["spec"] = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
     fields["spec"]["limits"] = _facts(spec.limits)
+    fields["spec"].update({"user": spec.user, "group": spec.group, "umask": spec.umask})
+    fields["spec"].update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
     fields["spec"]["isolation"] = spec.isolation.asked
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
@@ -89,6 +91,11 @@ def _spec(facts: dict[str, Any]) -> JobSpec:
         facts["env"],
         facts["cwd"],
         Limits(**facts.get("limits", {})),
+        user=facts.get("user", ""),
+        group=facts.get("group", ""),
+        umask=facts.get("umask"),
+        secret_env=facts.get("secret_env", {}),
+        secret_digest=facts.get("secret_digest", ""),
         isolation=Isolation(**dict.fromkeys(facts.get("isolation", ()), True)),
     )
 

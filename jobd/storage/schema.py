@@ -49,6 +49,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     """
     CREATE TABLE deletions (id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
     """,
+    # version 5: records that say whom a job runs as. An older jobd would not read that, and run it as its own user.
+    "",
 )
 
 # What SQLite says when the disk does not do what it should, and nothing is known to be wrong with the file.
@@ -160,6 +162,7 @@ def _connection(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA secure_delete = ON")  # a secret that is not kept any more is not left in free space
     connection.execute("PRAGMA synchronous = FULL")  # a commit that was answered survives a power cut
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):

@@ -5,6 +5,7 @@ Implemented by ``jobd.limits``; used by the supervisor through :class:`jobd.work
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -23,6 +24,7 @@ class Limits:
         processes: how many processes and threads there may be at a time.
         timeout: seconds that it may run.
         output: bytes that are recorded.
+        stop_at_output: the job is ended when it writes more; otherwise that is dropped.
         open_files, core: RLIMIT_NOFILE and RLIMIT_CORE (getrlimit(2)).
         nice: 0 to 19 (nice(2)).
         io_class: as in the contract: 1 idle, 2 best effort (ioprio_set(2)).
@@ -38,6 +40,7 @@ class Limits:
     core: int = 0
     nice: int = 0
     io_class: int = 0
+    stop_at_output: bool = False
 
     @property
     def contained(self) -> frozenset[str]:
@@ -102,6 +105,7 @@ class Receipt:
         took: nanoseconds from the first signal until no process was left.
         empty: none is left.
         proof: as :attr:`Containment.proof`.
+        begun_at: when the first signal was sent, in nanoseconds since the epoch.
     """
 
     processes: tuple[Stopped, ...]
@@ -109,9 +113,20 @@ class Receipt:
     took: int
     empty: bool
     proof: str
+    begun_at: int = 0
 
 
 MAX_RECEIPT: Final = 100
+MARK_VARIABLE: Final = "JOBD_JOB_ID"
+"""Each process of a job has the job's id in its environment, unless it cleared that."""
+MARK_LIMIT: Final = 10
+"""RLIMIT_LOCKS: it has limited nothing since Linux 2.4.25, every fork and execve hands it on, and to raise it takes
+CAP_SYS_RESOURCE. So each process of a job has :func:`mark_of` as this limit, whatever else it got rid of."""
+
+
+def mark_of(job_id: str) -> int:
+    """A number that stands for a job; two jobs have different ones."""
+    return int.from_bytes(hashlib.blake2b(job_id.encode(), digest_size=8).digest(), "big") >> 2
 
 
 class Container(Protocol):

@@ -36,21 +36,30 @@ class Ending:
         given_up: set then.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], int], settle: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        patience: float,
+        clock: Callable[[], int],
+        record: Callable[[Receipt], Awaitable[None]],
+        before: Receipt | None,
+    ) -> None:
         """
         Args:
             patience: seconds after SIGKILL until what is left is given up.
-            settle: sees that the wish is on record, before anybody is sent anything.
+            record: sees that the wish is on record, and what was found, before anybody is sent anything: after a crash
+                the receipt has those too that had ended by then.
+            before: what was so recorded of the job, before this process.
         """
-        self._settle = settle
+        self._record = record
         self._patience = patience
         self._clock = clock
         self._wanted = trio.Event()
         self._until_kill = trio.CancelScope()
         self._polite = signal.SIGTERM
         self._mode = StopMode.GROUP
-        self._seen: dict[int, Stopped] = {}
-        self._begun: int | None = None
+        self._seen = {stopped.member.pid: stopped for stopped in before.processes} if before else {}
+        self._unseen = before.found - len(self._seen) if before else 0
+        self._begun = before.begun_at if before else None
         self.survived = False
         self.given_up = trio.Event()
 
@@ -66,11 +75,14 @@ class Ending:
         """When the end is wanted, bring it about; cancelled when no process is left."""
         await self._wanted.wait()
         begun = trio.current_time()
-        await self._settle()
+        polite = self._until_kill.deadline > begun
+        first = self._begun is None
+        self._begun = self._begun or self._clock()
+        await self._note(process, self._polite if polite else signal.SIGKILL)
+        await self._record(self._receipt(process, took=0, empty=False))
+        self._begun = self._clock() if first else self._begun
         self._until_kill.deadline += trio.current_time() - begun  # the grace period begins with the first signal
-        self._begun = self._clock()
-        if self._until_kill.deadline > trio.current_time():
-            await self._note(process, self._polite)
+        if polite:
             if self._mode is StopMode.MAIN:
                 process.signal_main(self._polite)
             else:
@@ -117,10 +129,9 @@ class Ending:
             return None
         left: dict[int, Member] = {member.pid: member for member in await process.members()}
         self._seen.update({pid: Stopped(member) for pid, member in left.items()})
-        return Receipt(
-            processes=tuple(self._seen.values())[:MAX_RECEIPT],
-            found=len(self._seen),
-            took=max(0, self._clock() - self._begun),
-            empty=not left and not self.survived,
-            proof=process.proof,
-        )
+        return self._receipt(process, took=max(0, self._clock() - self._begun), empty=not left and not self.survived)
+
+    def _receipt(self, process: Process, *, took: int, empty: bool) -> Receipt:
+        processes = tuple(self._seen.values())
+        found = len(processes) + self._unseen
+        return Receipt(processes[:MAX_RECEIPT], found, took, empty, process.proof, self._begun or 0)

@@ -20,6 +20,9 @@ from jobd.worker.lifecycle import State
 
 NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
+MAX_ACCOUNT: Final = 256
+"""Characters in the name of a user or group."""
+MAX_UMASK: Final = 0o777
 MAX_SPEC: Final = 1024 * 1024
 """Bytes of arguments, environment and directory together. The kernel takes about 2 MiB, 128 KiB in one piece."""
 
@@ -32,6 +35,7 @@ class Reason(enum.StrEnum):
     COMMAND_NOT_FOUND = "COMMAND_NOT_FOUND"
     NOT_EXECUTABLE = "NOT_EXECUTABLE"
     CWD_UNUSABLE = "CWD_UNUSABLE"
+    USER_UNUSABLE = "USER_UNUSABLE"
     ARGUMENTS_TOO_LONG = "ARGUMENTS_TOO_LONG"
     LAUNCH_REFUSED = "LAUNCH_REFUSED"
     EXITED = "EXITED"
@@ -40,6 +44,7 @@ class Reason(enum.StrEnum):
     WORKER_SHUT_DOWN = "WORKER_SHUT_DOWN"
     TIMED_OUT = "TIMED_OUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    OUTPUT_LIMIT = "OUTPUT_LIMIT"
     CONTAINMENT_FAILED = "CONTAINMENT_FAILED"
     ISOLATION_FAILED = "ISOLATION_FAILED"
     DAEMON_LOST = "DAEMON_LOST"
@@ -50,24 +55,43 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What to run: as in ``jobworker.v1.JobSpec``."""
+    """What to run: as in ``jobworker.v1.JobSpec``.
+
+    Attributes:
+        user, group: names; "" is the user that this process runs as, and the user's own group.
+        secret_env: as ``env``; once it is :attr:`withheld`, the names, with nothing.
+        secret_digest: of it (:mod:`jobd.worker.secret`).
+    """
 
     argv: tuple[str, ...]
     name: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = ""
     limits: Limits = NO_LIMITS
+    user: str = ""
+    group: str = ""
+    umask: int | None = None
+    secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_digest: str = field(default="", repr=False)
     isolation: Isolation = NO_ISOLATION
+
+    @property
+    def withheld(self) -> JobSpec:
+        """The same without the values of its secrets."""
+        return replace(self, secret_env=dict.fromkeys(self.secret_env, "")) if self.secret_env else self
 
     @property
     def size(self) -> int:
         """Bytes of arguments, environment and directory together."""
-        texts = (*self.argv, *self.env.keys(), *self.env.values(), self.cwd)
+        variables = (*self.env.items(), *self.secret_env.items())
+        texts = (*self.argv, *(text for variable in variables for text in variable), self.cwd)
         return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
     def differences(self, other: JobSpec) -> list[str]:
-        """The names of the fields in which they differ."""
-        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
+        """The names of the fields in which they differ. Of secrets, which may be withheld, the names are compared."""
+        plain = [each.name for each in fields(self) if each.name not in ("secret_env", "secret_digest")]
+        differs = [name for name in plain if getattr(self, name) != getattr(other, name)]
+        return differs if self.secret_env.keys() == other.secret_env.keys() else [*differs, "secret_env"]
 
     def check(self) -> None:
         """See that this can be given to the kernel at all.
@@ -89,13 +113,21 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
     ]
     if len(spec.name) > MAX_NAME or not (spec.name.isprintable() or not spec.name):
         found.append(("spec.name", f"has more than {MAX_NAME} characters, or some that are not printable"))
-    for key, value in spec.env.items():
-        if not key or "=" in key or "\0" in key:
-            found.append(("spec.env", f"{key!a} cannot be the name of a variable (empty, or with '=' or NUL)"))
-        if "\0" in value:
-            found.append((f"spec.env[{key!a}]", "has a NUL byte, which no variable can have"))
+    for name, variables in (("env", spec.env), ("secret_env", spec.secret_env)):
+        for key, value in variables.items():
+            if not key or "=" in key or "\0" in key:
+                found.append((f"spec.{name}", f"{key!a} cannot be the name of a variable (empty, or with '=' or NUL)"))
+            if "\0" in value:
+                found.append((f"spec.{name}[{key!a}]", "has a NUL byte, which no variable can have"))
+    for key in sorted(spec.env.keys() & spec.secret_env.keys()):
+        found.append((f"spec.secret_env[{key!a}]", "is in env too; give it once"))
     if spec.cwd and (not spec.cwd.startswith("/") or "\0" in spec.cwd):
         found.append(("spec.cwd", f"{spec.cwd!a} is not an absolute path"))
+    for name, account in (("user", spec.user), ("group", spec.group)):
+        if account and (len(account) > MAX_ACCOUNT or not account.isprintable()):
+            found.append((f"spec.{name}", f"has more than {MAX_ACCOUNT} characters, or some that are not printable"))
+    if spec.umask is not None and not 0 <= spec.umask <= MAX_UMASK:
+        found.append(("spec.umask", f"is {spec.umask:#o}, and not between 0 and {MAX_UMASK:#o}"))
     found += _limit_violations(spec.limits)
     found += [(f"spec.isolation.{name}", why) for name, why in spec.isolation.contradictions()]
     if spec.size > MAX_SPEC:
@@ -114,6 +146,7 @@ LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "core": ("core_bytes", 1, 2**62),
     "nice": ("nice", 0, 19),
     "io_class": ("io_class", 1, 2),
+    "stop_at_output": ("stop_at_output", 1, 1),
 }
 """Each limit's name in the contract, and what it can be; 0 is no limit of its own."""
 
@@ -141,7 +174,7 @@ class Job:
         output_bytes: recorded bytes of both streams; known when the job has ended (while it runs, ask its output).
         dropped_bytes: bytes that were read from the job and could not be recorded.
         usage: what it has used; known when it has ended (while it runs, ask its supervisor).
-        receipt: what a stop found and ended.
+        receipt: what a stop found and ended; while it goes on, what it has found so far.
     """
 
     id: str
@@ -189,12 +222,14 @@ class Job:
         return status is not None and os.WIFSIGNALED(status) and os.WCOREDUMP(status)
 
     def moved(self, event: lifecycle.Event, **changes: object) -> Job:
-        """This job after ``event``, with further changes.
+        """This job after ``event``, with further changes. One that waits no more for its process has no secrets.
 
         Raises:
             InvalidTransitionError: as :func:`jobd.worker.lifecycle.after`.
         """
-        return replace(self, state=lifecycle.after(self.state, event), **changes)  # type: ignore[arg-type] # field names are checked by replace()
+        state = lifecycle.after(self.state, event)
+        spec = self.spec if state in (State.PENDING, State.STARTING) else self.spec.withheld
+        return replace(self, state=state, spec=spec, **changes)  # type: ignore[arg-type] # field names are checked by replace()
 
 
 @dataclass(frozen=True, slots=True)

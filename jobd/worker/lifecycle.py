@@ -5,7 +5,8 @@ pending ──assigned──▶ starting ──launched──▶ running ──e
    │                     │                      ├──────signalled─────▶ killed
    │                     │                      ├──────ended on request▶ stopped
    │                     │                      ├──────ran too long───▶ timed_out
-   │                     │                      └──────used too much──▶ out_of_memory
+   │                     │                      ├──────used too much──▶ out_of_memory
+   │                     │                      └──────wrote too much─▶ output_limit
    ├──stop──▶ stopped    ├──launch failed──▶ start_failed
    │                     └──ended on request──▶ stopped
 and from pending, starting and running: ──untraceable──▶ lost
@@ -33,6 +34,7 @@ class State(enum.StrEnum):
     LOST = "lost"
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_LIMIT = "output_limit"
 
     @property
     def terminal(self) -> bool:
@@ -53,6 +55,7 @@ class Event(enum.StrEnum):
     ENDED_ON_REQUEST = "ended on request"
     RAN_TOO_LONG = "ended because it ran too long"
     USED_TOO_MUCH = "ended because it used too much memory"
+    WROTE_TOO_MUCH = "ended because it wrote too much output"
     UNTRACEABLE = "can no longer be traced"
 
 
@@ -71,6 +74,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.RUNNING, Event.ENDED_ON_REQUEST): State.STOPPED,
     (State.RUNNING, Event.RAN_TOO_LONG): State.TIMED_OUT,
     (State.RUNNING, Event.USED_TOO_MUCH): State.OUT_OF_MEMORY,
+    (State.RUNNING, Event.WROTE_TOO_MUCH): State.OUTPUT_LIMIT,
     (State.PENDING, Event.UNTRACEABLE): State.LOST,
     (State.STARTING, Event.UNTRACEABLE): State.LOST,
     (State.RUNNING, Event.UNTRACEABLE): State.LOST,

@@ -1,14 +1,27 @@
-"""What jobs may use: what holds for one that does not say, and what one may ask for, for everyone or one principal."""
+"""What jobs may use: what holds for one that does not say, and what one may ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from api.errors import FieldViolation
 from jobd.worker.containment import Limits
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.job import LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks for a job.
+
+    Attributes:
+        name: the principal.
+        roles: those that the principal has.
+    """
+
+    name: str
+    roles: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +46,27 @@ class Bounds:
         return self.default.contained | self.ceiling.contained
 
 
+NO_BOUNDS = Bounds()
+
+
 @dataclass(frozen=True, slots=True)
 class LimitPolicy:
-    """Everyone's bounds, and over them those of some principals."""
+    """Everyone's bounds, over them those of roles (the first of those that the caller has foremost), and over all
+    those of some principals."""
 
     everyone: Bounds = field(default_factory=Bounds)
     principals: Mapping[str, Bounds] = field(default_factory=dict)
+    roles: Mapping[str, Bounds] = field(default_factory=dict)
 
-    def apply(self, asked: Limits, principal: str) -> Limits:
-        """The limits that hold for a job of this principal.
+    def apply(self, asked: Limits, caller: Caller) -> Limits:
+        """The limits that hold for a job of this caller.
 
         Raises:
-            InvalidSpecError: more was asked for than the principal may; it names each.
+            InvalidSpecError: more was asked for than the caller may; it names each.
         """
-        bounds = self.principals.get(principal, self.everyone)
+        bounds = self._bounds(caller)
         violations = tuple(
-            FieldViolation(f"spec.limits.{LIMITS[name][0]}", f"is {wanted:g}, and {principal} may ask for {most:g}")
+            FieldViolation(f"spec.limits.{LIMITS[name][0]}", f"is {wanted:g}, and {caller.name} may ask for {most:g}")
             for name, wanted, most in _pairs(asked, bounds.ceiling)
             if most and wanted > most
         )
@@ -58,10 +76,18 @@ class LimitPolicy:
         lowered = {name: most for name, value, most in _pairs(filled, bounds.ceiling) if most and not 0 < value <= most}
         return replace(filled, **lowered)  # type: ignore[arg-type] # each has the type of its own field
 
+    def _bounds(self, caller: Caller) -> Bounds:
+        bounds = self.principals.get(caller.name, NO_BOUNDS)
+        for role, own in self.roles.items():
+            if role in caller.roles:
+                bounds = bounds.over(own)
+        return bounds.over(self.everyone)
+
     @property
     def contained(self) -> frozenset[str]:
         """The names of the limits in it that it takes a containment to hold."""
-        return self.everyone.contained.union(*(bounds.contained for bounds in self.principals.values()))
+        some = (*self.principals.values(), *self.roles.values())
+        return self.everyone.contained.union(*(bounds.contained for bounds in some))
 
 
 def _over(first: Limits, second: Limits) -> Limits:

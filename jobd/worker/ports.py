@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import trio
+
 from jobd.worker.containment import Containment, Member, Usage
 from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobSpec
@@ -176,6 +178,10 @@ class OutputLog(Protocol):
     @property
     def dropped(self) -> int:
         """Bytes that could not be recorded."""
+
+    @property
+    def over_limit(self) -> trio.Event:
+        """Set when the job has written more than is recorded of it."""
 
     async def take(self, source: Source, pipe: int) -> bool:
         """Record what is in a pipe now; False when the stream has ended. What cannot be recorded is dropped and

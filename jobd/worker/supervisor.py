@@ -32,6 +32,8 @@ HELD_BACK: Final = 2.0
 """Seconds that the record of an end may take before the job says that it is waited for."""
 RECORDING: Final = 1.0
 """Seconds that a stop or a signal waits for its record: a disk that fails must not keep a job alive."""
+STOPS: Final = {Reason.TIMED_OUT: Event.RAN_TOO_LONG, Reason.OUTPUT_LIMIT: Event.WROTE_TOO_MUCH}
+"""The events of a job that was stopped, where they are of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Supervisor:
         self._journal = journal
         self._timings = timings
         self._clock = clock
-        self._ending = Ending(timings.kill, clock, self._settle)
+        self._ending = Ending(timings.kill, clock, self._record_found, cell.job.receipt)
         self._process: Process | None = None
         self._decided = (
             False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
@@ -132,6 +134,11 @@ class Supervisor:
         if self.cell.job.state.terminal:
             raise JobNotRunningError(job.id, self.cell.job.state)
         await self._process.signal(signum)
+
+    async def _record_found(self, found: Receipt) -> None:
+        if not self._decided:
+            self._note(replace(self.cell.job, receipt=found))
+        await self._settle()
 
     async def _settle(self) -> None:
         """A wish is durable before its signal is sent: after a crash in between, the end would else look like one that
@@ -210,6 +217,8 @@ class Supervisor:
                 nursery.start_soon(self._ending.run, process)
                 if self.cell.job.spec.limits.timeout:
                     nursery.start_soon(self._time_out)
+                if self.cell.job.spec.limits.stop_at_output:
+                    nursery.start_soon(self._stop_at_output)
                 for reader in readers:
                     nursery.start_soon(reader.run)
                 status = await process.exited()
@@ -235,6 +244,11 @@ class Supervisor:
         await trio.sleep(_remaining(job.spec.limits.timeout, job.started_at, self._clock()))
         self.stop(Stop(), Reason.TIMED_OUT)
 
+    async def _stop_at_output(self) -> None:
+        """Stop the job when it has written more than it may."""
+        await self.output.over_limit.wait()
+        self.stop(Stop(), Reason.OUTPUT_LIMIT)
+
     async def _drain(self, readers: list[Reader]) -> None:
         """Wait for the end of both streams; whoever holds them open after a while is told to end as well."""
         with trio.move_on_after(self._timings.drain):
@@ -259,7 +273,9 @@ class Supervisor:
         stopped_by, sent = job.stopped_by, dict(job.signals)
         if job.stopping:
             reason = Reason(job.reason or Reason.STOPPED_BY_REQUEST)
-            event = Event.RAN_TOO_LONG if reason is Reason.TIMED_OUT else Event.ENDED_ON_REQUEST
+            event = STOPS.get(reason, Event.ENDED_ON_REQUEST)
+        elif job.spec.limits.stop_at_output and self.output.over_limit.is_set():  # it ended before it was told to
+            event, reason = Event.WROTE_TOO_MUCH, Reason.OUTPUT_LIMIT
         elif by_signal == signal.SIGKILL and usage.out_of_memory:
             event, reason = Event.USED_TOO_MUCH, Reason.OUT_OF_MEMORY
         elif by_signal in sent:
@@ -269,7 +285,7 @@ class Supervisor:
         else:
             event = Event.EXITED_NONZERO if os.WEXITSTATUS(status) else Event.EXITED_ZERO
             reason = Reason.EXITED
-        message = _message(status, reason, stopped_by, job.spec.limits)
+        message = _message(status, reason, stopped_by, job.spec.limits, self.output.end)
         if usage.out_of_memory and reason is not Reason.OUT_OF_MEMORY:
             message = f"{message}; the kernel ended {usage.out_of_memory} of its processes for using too much memory"
         if self._incomplete:
@@ -324,7 +340,8 @@ class Supervisor:
             await self.output.finish()
         left = how_it_was_left(process, status, gone=gone)
         why = f"jobd failed while it supervised the job, as its log says; {left}; the output may lack its end"
-        await self._end(Event.UNTRACEABLE, reason=Reason.SUPERVISOR_FAILED, message=why, wait_status=status)
+        known = {"wait_status": status, "receipt": None}
+        await self._end(Event.UNTRACEABLE, reason=Reason.SUPERVISOR_FAILED, message=why, **known)
 
     async def ended(self) -> Job:
         """Wait for the end.
@@ -351,7 +368,7 @@ def _remaining(seconds: float, since: int | None, now: int) -> float:
     return 0.0 if since is None else min(max(0.0, seconds - (now - since) / 1e9), seconds)
 
 
-def _message(status: int, reason: Reason, stopped_by: str, limits: Limits) -> str:
+def _message(status: int, reason: Reason, stopped_by: str, limits: Limits, recorded: int) -> str:
     """How a process ended, in words."""
     if os.WIFSIGNALED(status):
         how = f"ended by {_signal_name(os.WTERMSIG(status))}"
@@ -366,6 +383,8 @@ def _message(status: int, reason: Reason, stopped_by: str, limits: Limits) -> st
             return f"{how}; it had run for the {limits.timeout:g} s that it may"
         case Reason.OUT_OF_MEMORY:
             return f"{how}; its processes had used the {limits.memory} bytes of memory that they may"
+        case Reason.OUTPUT_LIMIT:
+            return f"{how}; it had written more output than the {recorded} bytes that it may"
         case _:
             return how
 

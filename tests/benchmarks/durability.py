@@ -348,8 +348,13 @@ def _goal(results: Results, count: int) -> str:
 
 def _memory(pid: int) -> dict[str, int]:
     """KiB of a process: what is mapped, its fair share of it, and what is its own alone."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except PermissionError:  # jobd shows that to root alone; to others, at least what its share cannot be more than
+        lines = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.endswith(" kB")]
     values = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    if "Rss" not in values:
+        return {"RSS": values["VmRSS"], "PSS": values["VmRSS"], "private": values["RssAnon"]}
     return {"RSS": values["Rss"], "PSS": values["Pss"], "private": values["Private_Clean"] + values["Private_Dirty"]}
 
 

@@ -33,7 +33,7 @@ from jobd.service.translate import job_message
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from tests.faults.failpoints import Points
-from tests.support.daemon import ROOT, holder_of, until_dead
+from tests.support.daemon import ROOT, descriptors_of, holder_of, until_dead
 from tests.support.pki import TestPki
 
 SEGMENT: Final = 16 * 1024
@@ -125,7 +125,7 @@ class KilledJobd:
 
     def descriptors(self) -> int:
         """How many the launcher has."""
-        return len(list(Path(f"/proc/{holder_of(self.state)}/fd").iterdir()))
+        return descriptors_of(holder_of(self.state))
 
     def crash(self) -> None:
         """SIGKILL to the launcher and the server."""

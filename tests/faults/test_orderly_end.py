@@ -18,7 +18,7 @@ import trio
 from api.client import JobClient
 from api.messages import JobState
 from jobd.launcher import control, protocol
-from tests.support.daemon import JobdProgram, is_alive, jobd_program, until_dead
+from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
 
@@ -353,14 +353,13 @@ def test_a_visitor_who_talks_nonsense_costs_the_launcher_nothing(pki: TestPki, t
     """No descriptor that it sends stays there, whatever it says, and the launcher goes on."""
     said = [b"x", b"[]", b"{}", b'{"op":1}', b'{"op":"serve"}', b'{"op":"knock"}', b'{"op":"signal"}']
     with jobd_program(pki, tmp_path / "state") as jobd:
-        descriptors = Path(f"/proc/{jobd.launcher}/fd")
-        before = len(list(descriptors.iterdir()))
+        before = descriptors_of(jobd.launcher)
         with open(os.devnull) as file:  # noqa: PTH123 # pathlib's is the same
             for packet in said:
                 with control.connect(tmp_path / "state") as sock:
                     socket.send_fds(sock, [packet], [file.fileno()] * 2)
         until = time.monotonic() + SECONDS
-        while len(list(descriptors.iterdir())) > before:
+        while descriptors_of(jobd.launcher) > before:
             assert time.monotonic() < until
             time.sleep(0.01)
         assert "held by another jobd" in run_again(pki, jobd, tmp_path / "state").stderr

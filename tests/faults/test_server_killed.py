@@ -17,7 +17,7 @@ import trio
 from api.client import JobClient
 from api.errors import RpcError, UnavailableError
 from api.messages import Job, JobState, OutputSource, Verdict
-from tests.support.daemon import JobdProgram, is_alive, jobd_program, until_dead
+from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
 from tests.support.records import make_store
@@ -331,7 +331,7 @@ async def test_an_end_that_was_recorded_and_not_acknowledged_is_acknowledged(pki
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
             await client.workers()
-            before = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
+            before = descriptors_of(jobd.launcher)
             for _ in range(6):
                 job = await client.start(["true"])
                 await client.wait(job.id)
@@ -340,7 +340,7 @@ async def test_an_end_that_was_recorded_and_not_acknowledged_is_acknowledged(pki
             job = await client.start(["true"])
             await client.wait(job.id)
             for _ in range(100):
-                after = len(list(Path(f"/proc/{jobd.launcher}/fd").iterdir()))
+                after = descriptors_of(jobd.launcher)
                 if after <= before:
                     break
                 await trio.sleep(0.05)

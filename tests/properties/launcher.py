@@ -19,6 +19,7 @@ from jobd.launcher.pipe import FdPipe
 from jobd.limits.walk import Walk
 from jobd.worker.containment import Member, Usage
 from jobd.worker.errors import LaunchError
+from jobd.worker.identity import own
 from jobd.worker.isolation import NO_MEANS
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
@@ -46,9 +47,9 @@ class Script:
     ignores: tuple[int, ...] = ()
 
     def spec(self, **fields: str) -> JobSpec:
-        """The spec that says so."""
+        """The spec that says so; and its user, which the broker would fill in."""
         argv = (self.tag, self.launch, *(str(signum) for signum in self.ignores))
-        return JobSpec(argv, **fields)  # type: ignore[arg-type] # the caller's fields are JobSpec's
+        return JobSpec(argv, user=own().name, **fields)  # type: ignore[arg-type] # the caller's fields are JobSpec's
 
     @classmethod
     def of(cls, spec: JobSpec) -> Script:

@@ -148,6 +148,8 @@ class Server:
             self.ready, self.ended = False, True
             self.link.cut()
             self.link.close()
+            for log in logs._open.values():  # a supervisor that the crash met while it waited for the store has not
+                log._writer.leave()
             connection.close()
 
     def ask(self, call: Call, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Call:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -128,6 +128,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def descriptors_of(pid: int) -> int:
+    """How many a jobd has; 0 to all but root, whom alone it lets look."""
+    if os.geteuid() != 0:
+        return 0
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def command_of(pid: int) -> bytes:
     """The command line of a process; empty when it has ended."""
     try:
@@ -138,7 +145,13 @@ def command_of(pid: int) -> bytes:
 
 @contextmanager
 def jobd_program(
-    pki: TestPki, state: Path, *flags: str, stderr: int | None = None, path: Sequence[Path] = (ROOT,)
+    pki: TestPki,
+    state: Path,
+    *flags: str,
+    stderr: int | None = None,
+    path: Sequence[Path] = (ROOT,),
+    python: str = sys.executable,
+    identity: Mapping[str, Any] | None = None,
 ) -> Iterator[JobdProgram]:
     """The real program, ended with SIGTERM at the end of the block (if it still runs).
 
@@ -146,6 +159,8 @@ def jobd_program(
         flags: given after those that it needs, so they win.
         stderr: where it writes instead of to a file.
         path: where its code is looked for.
+        python: the interpreter.
+        identity: arguments of Popen: the user that it is to run as.
     """
     arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "2", "--drain", "1", "--shutdown", "0.2"]
     arguments += ["--stop-jobs"]  # a test that leaves some has to end them itself
@@ -155,11 +170,12 @@ def jobd_program(
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "jobd", *arguments, *flags],
+            [python, "-m", "jobd", *arguments, *flags],
             stdout=subprocess.PIPE,
             stderr=errors if stderr is None else stderr,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONSAFEPATH": "1"},
+            **(identity or {}),
         ) as process,
     ):
         try:

@@ -17,7 +17,10 @@ needs_ext4 = pytest.mark.skipif(
     not (shutil.which("mkfs.ext4") and Path("/dev/loop-control").exists()),
     reason="needs mkfs.ext4 and a loop device: it mounts a file system that goes read-only",
 )
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs strace: it lets system calls fail")
+needs_strace = pytest.mark.skipif(
+    not (shutil.which("strace") and os.geteuid() == 0),
+    reason="needs strace and root: it lets system calls fail",
+)
 
 
 @contextmanager

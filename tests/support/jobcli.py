@@ -52,11 +52,11 @@ class Jobcli:
         changed = {**self.environment, **environment}
         return Jobcli({name: value for name, value in changed.items() if value is not None}, self.arguments)
 
-    async def __call__(self, *arguments: str) -> Ended:
+    async def __call__(self, *arguments: str, stdin: bytes = b"") -> Ended:
         command = [sys.executable, "-m", "jobcli", *arguments]
         with trio.fail_after(SECONDS):
             done = await trio.run_process(
-                command, capture_stdout=True, capture_stderr=True, check=False, env=self.environment
+                command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False, env=self.environment
             )
         assert b"Traceback" not in done.stderr, done.stderr.decode()
         return Ended(done.returncode, done.stdout, done.stderr)

@@ -16,13 +16,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage"}),
     frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
-    frozenset({"jobd.worker", "jobd.config", "jobd.logs"}),
+    frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.logs"}),
     frozenset({"api"}),
 )
 """From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
 
 NEIGHBOURS = {
-    "jobd.config": {"jobd.worker"},  # for the names of limits
+    "jobd.config": {"jobd.rules", "jobd.worker"},
+    "jobd.rules": {"jobd.worker"},  # for the names of limits
     "jobd.__main__": {"jobd.cli"},
     "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade"},
     "jobd.dev": {"jobd.server", "pki"},
@@ -115,12 +116,12 @@ def test_a_server_does_not_load_the_client() -> None:
 
 def test_the_launcher_needs_the_standard_library_alone() -> None:
     """What is the parent of every job imports nothing that could fail, grow, or speak to a network."""
-    code = "import sys, jobd.cli, jobd.launcher.launcher; print(*sys.modules)"
+    code = "import sys, jobd.cli, jobd.launcher.launcher, jobd.launcher.tracing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     ours = {name for name in loaded.stdout.split() if name.split(".")[0] in ("jobd", "api", "pki", "jobcli")}
     parts = {
-        *("front", "launcher", "visitors", "jobs", "children", "become", "sandboxed"),
-        *("protocol", "procfs", "channel", "console", "upgrade"),
+        *("front", "launcher", "visitors", "jobs", "children", "become", "sandboxed", "orphans"),
+        *("protocol", "procfs", "channel", "console", "tracing", "upgrade"),
     }
     assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
     assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -131,3 +132,22 @@ async def test_a_job_of_a_file_that_the_server_refuses_is_named(jobcli: Jobcli, 
     ended = await jobcli("start", "--file", str(file))
     assert (ended.code, len(ended.text.split())) == (OUR_FAILURE, 1)
     assert "[bad]: spec.limits.nice: is 99" in ended.error
+
+
+async def test_a_job_that_is_stopped_for_its_output_says_so(jobcli: Jobcli) -> None:
+    """What was recorded is written out; code and sentence are those of an end by a signal."""
+    ended = await jobcli("run", "--output", "4", "--stop-at-output", "--", "sh", "-c", "yes")
+    assert (ended.code, ended.text) == (128 + 15, "y\ny\n")
+    assert "output_limit: ended by SIGTERM; it had written more output than the 4 bytes that it may" in ended.error
+
+
+async def test_a_file_can_have_a_job_stopped_for_its_output(jobcli: Jobcli, tmp_path: Path) -> None:
+    """True or false, and nothing else."""
+    file = tmp_path / "jobs.toml"
+    file.write_text('[loud]\nargv = ["true"]\noutput = "1K"\nstop-at-output = true\n')
+    facts = json.loads(await jobcli.ok("start", "--json", "--file", str(file)))
+    assert facts["limits"] == {"output_bytes": 1024, "stop_at_output": True}
+    file.write_text('[loud]\nargv = ["true"]\nstop-at-output = 1\n')
+    ended = await jobcli("start", "--file", str(file))
+    assert (ended.code, ended.text) == (OUR_FAILURE, "")
+    assert "[loud] has a stop-at-output that is neither true nor false: 1" in ended.error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import re
 import signal
 from pathlib import Path
@@ -15,6 +17,8 @@ from api.messages import IoClass, Isolation, JobState, Limits
 from tests.support.daemon import running_daemon
 from tests.support.jobcli import UUID, Jobcli, environment_for, last_words, read_until
 from tests.support.pki import TestPki
+
+OWN = pwd.getpwuid(os.geteuid())
 
 # ---- start
 
@@ -30,6 +34,60 @@ async def test_start_prints_the_id_alone(jobcli: Jobcli, client: JobClient) -> N
         {"A": "b=c"},
         "/tmp",
     )
+
+
+async def test_start_says_whom_the_job_runs_as(jobcli: Jobcli, client: JobClient) -> None:
+    """User, group and umask, which query shows."""
+    group = grp.getgrgid(OWN.pw_gid).gr_name
+    job_id = (await jobcli.ok("start", "--user", OWN.pw_name, "--umask", "0077", "--", "true")).strip()
+    spec = (await client.query(job_id)).spec
+    assert (spec.user, spec.group, spec.umask) == (OWN.pw_name, "", 0o077)
+    shown = (await jobcli.ok("query", job_id)).split()
+    assert shown[shown.index("user:") + 1] == OWN.pw_name
+    assert shown[shown.index("umask:") + 1] == "077"
+    if os.geteuid() == 0:
+        job_id = (await jobcli.ok("start", "--group", group, "--", "true")).strip()
+        assert (await client.query(job_id)).spec.group == group
+
+
+@pytest.mark.parametrize("mask", ["8", "1000", "rwx", "-1", ""])
+async def test_a_umask_is_octal(offline: Jobcli, mask: str) -> None:
+    """What is none is refused before any contact."""
+    assert "is not an octal number between 000 and 777" in await offline.fails("start", f"--umask={mask}", "--", "true")
+
+
+async def test_a_secret_is_read_from_a_file(jobcli: Jobcli, client: JobClient, tmp_path: Path) -> None:
+    """Without the newline at its end."""
+    (tmp_path / "token").write_text("s3cret\n")
+    printed = await jobcli.ok("run", "--secret", f"TOKEN=@{tmp_path}/token", "--", "sh", "-c", 'echo "<$TOKEN>"')
+    assert printed == "<s3cret>\n"
+    [job] = [job async for job in client.list()]
+    assert job.spec.secret_env == {"TOKEN": ""}
+
+
+async def test_a_secret_is_read_from_a_descriptor(jobcli: Jobcli) -> None:
+    """One that the caller has opened; here its stdin."""
+    ended = await jobcli("run", "--secret", "TOKEN=fd:0", "--", "sh", "-c", 'echo "<$TOKEN>"', stdin=b"s3cret")
+    assert ended.text == "<s3cret>\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param("s3cret", "--secret is not of the form K=@FILE or K=fd:N", id="a value alone"),
+        pytest.param("K=s3cret", "K=@FILE or K=fd:N", id="the value itself"),
+        pytest.param("K=@", "K=@FILE or K=fd:N", id="no file"),
+        pytest.param("K=fd:x", "K=@FILE or K=fd:N", id="no descriptor"),
+        pytest.param("K=fd:999", "'K' cannot be read from 'fd:999': Bad file descriptor", id="a closed descriptor"),
+        pytest.param("K=@/no/such/file", "No such file or directory", id="a file that is not there"),
+        pytest.param("K=@/dev/zero", "has more than 131072 bytes", id="a file without end"),
+    ],
+)
+async def test_a_secret_that_cannot_be_read_is_not_told(offline: Jobcli, given: str, told: str) -> None:
+    """What is said names the variable, and has nothing of what was given in its place."""
+    message = await offline.fails("start", "--secret", given, "--", "true")
+    assert told in message
+    assert "s3cret" not in message
 
 
 async def test_start_does_not_wait_for_the_end(jobcli: Jobcli, client: JobClient) -> None:
@@ -50,13 +108,15 @@ async def test_start_says_that_a_command_cannot_be_started(jobcli: Jobcli, comma
 
 JOBS = """
 [first]
-argv = ["sh", "-c", "echo $WORD $PWD"]
+argv = ["sh", "-c", "echo $WORD $PWD $TOKEN"]
 env = { WORD = "one" }
 cwd = "/tmp"
+secret = { TOKEN = "@token" }
 
 [second]
 name = "another name"
 argv = ["echo", "two"]
+umask = "027"
 """
 
 
@@ -64,11 +124,12 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
     """An id a line, in the order of the file; the tables' keys are the jobs'."""
     file = tmp_path / "jobs.toml"
     file.write_text(JOBS)
+    (tmp_path / "token").write_text("s3cret")
     ids = (await jobcli.ok("start", "--file", str(file))).splitlines()
     first, second = await client.wait(*ids)
     assert (first.spec.name, first.spec.env, first.spec.cwd) == ("first", {"WORD": "one"}, "/tmp")
-    assert (second.spec.name, second.spec.argv) == ("another name", ["echo", "two"])
-    assert await jobcli.ok("stream", first.id) == "one /tmp\n"
+    assert (second.spec.name, second.spec.argv, second.spec.umask) == ("another name", ["echo", "two"], 0o027)
+    assert await jobcli.ok("stream", first.id) == "one /tmp s3cret\n"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +143,16 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
         pytest.param('[a]\nargv = "true"', "[a] needs argv, a list of texts", id="argv is a text"),
         pytest.param('[a]\nargv = ["true"]\nevn = {}', "[a] has an unknown key 'evn'", id="unknown key"),
         pytest.param('[a]\nargv = ["true"]\nenv = { A = 1 }', "[a] has an env", id="env of numbers"),
-        pytest.param('[a]\nargv = ["true"]\ncwd = 1', "[a] has a name or cwd", id="cwd is a number"),
+        pytest.param('[a]\nargv = ["true"]\ncwd = 1', "[a] has a cwd that is not a text", id="cwd is a number"),
+        pytest.param(
+            '[a]\nargv = ["true"]\nsecret = "@x"', "[a] has a secret that is not a table", id="secret is a text"
+        ),
+        pytest.param('[a]\nargv = ["true"]\nsecret = { A = "x" }', "A=@FILE or A=fd:N", id="secret is a value"),
+        pytest.param('[a]\nargv = ["true"]\nuser = 0', "[a] has a user that is not a text", id="user is a number"),
+        pytest.param(
+            '[a]\nargv = ["true"]\numask = 22', "[a] has a umask that is not an octal", id="umask is a number"
+        ),
+        pytest.param('[a]\nargv = ["true"]\numask = "8"', "[a] has a umask that is not an octal", id="umask of 8"),
         pytest.param('[a]\nargv = ["true"]\nprivate-tmp = 1', "neither true nor false: 1", id="a flag is a number"),
         pytest.param('[a]\nargv = ["true"]\nio-class = "rt"', "can be idle or best-effort", id="no I/O class"),
         pytest.param('[a]\nargv = ["true"]\n[a]\nargv = ["true"]', "is not TOML", id="the same table twice"),
@@ -125,6 +195,8 @@ async def test_a_job_file_excludes_a_command(offline: Jobcli, tmp_path: Path) ->
     """Two sources for what to run are one too many."""
     for word in ("--private-tmp", "--memory=1G", "--env=A=b", "true"):
         assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), word)
+    for option in ("--user=u", "--group=g", "--umask=0", "--secret=A=fd:0"):
+        assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), option)
 
 
 async def test_a_job_file_that_is_not_there_is_named(offline: Jobcli, tmp_path: Path) -> None:

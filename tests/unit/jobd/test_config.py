@@ -10,6 +10,7 @@ from api.errors import ConfigError
 from jobd.config import load
 from jobd.worker.containment import Limits
 from jobd.worker.policy import Bounds, LimitPolicy
+from jobd.worker.run_as import Accounts, RunAsPolicy
 
 FILES = {"cert": "c", "key": "k", "ca": "a", "state": "s"}
 
@@ -49,13 +50,19 @@ def test_what_is_missing_is_named() -> None:
         ("[limits]\nmemory = '1X'", r"\[limits\]: memory is '1X', which is no size"),
         ("[limits]\nprocesses = 1.5", r"\[limits\]: processes is 1.5, and not between 1 and"),
         ("[limits]\ntimeout = true", r"\[limits\]: timeout is True, which is no number"),
+        ("[limits]\nstop-at-output = 1", r"\[limits\]: stop-at-output is 1, and neither true nor false"),
         ("[limits.max]\nnice = 20", r"\[limits\], max: nice is 20, and not between 0 and 19"),
         ("[limits]\nio-class = 'real-time'", r"\[limits\]: io-class is 'real-time', and not one of idle, best-effort"),
         ("[limits.max]\nio-class = 1", r"\[limits\], max: io-class is 1, and not one of idle, best-effort"),
         ("limits = 5", r"\[limits\] is not a table"),
         ("[limits]\nmax = 5", r"\[limits\]: max is not a table"),
         ("principals = 5", "principals is not a table"),
-        ("[principals.alice]\nmemory = 5", r"\[principals.alice\] has one thing, limits"),
+        ("[principals.alice]\nmemory = 5", r"\[principals.alice\] has 'memory', and can have limits, users, groups"),
+        ("[principals]\nalice = 5", r"\[principals.alice\] is not a table"),
+        ("[principals.alice]\nusers = 'root'", r"\[principals.alice\]: users is 'root', and not a list of names"),
+        ("[principals.alice]\ngroups = ['']", r"\[principals.alice\]: groups is \[''\], and not a list of names"),
+        ("[roles.boss]\nusers = []", r"\[roles.boss\]: the role that starts jobs is writer"),
+        ("[roles.reader.limits]\nmemory = 1", r"\[roles.reader\]: the role that starts jobs is writer"),
         ("[principals.alice.limits]\nx = 5", r"\[principals.alice.limits\]: there is no limit 'x'"),
     ],
 )
@@ -87,11 +94,24 @@ def test_limits_stand_in_the_file(tmp_path: Path) -> None:
     file.write_text(
         "[limits]\nmemory = '1G'\ntimeout = 3600\nio-class = 'idle'\n"
         "[limits.max]\nmemory = '2G'\nopen-files = 1000\nio-class = 'best-effort'\n"
-        "[principals.alice.limits.max]\nmemory = '4g'\n"
+        "[principals.alice.limits.max]\nmemory = '4g'\n[roles.writer.limits.max]\nnice = 10\n"
     )
     policy = load(FILES, {}, file).limits
     ceiling = Limits(memory=2**31, open_files=1000, io_class=2)
     assert policy.everyone == Bounds(Limits(memory=2**30, timeout=3600.0, io_class=1), ceiling)
-    assert policy.principals["alice"].ceiling == Limits(memory=2**32, open_files=1000, io_class=2)
-    assert policy.principals["alice"].default == policy.everyone.default
+    assert policy.principals["alice"] == Bounds(Limits(), Limits(memory=2**32))
+    assert policy.roles["writer"] == Bounds(Limits(), Limits(nice=10))
     assert load(FILES, {}, None).limits == LimitPolicy()
+
+
+def test_who_may_run_jobs_as_whom_stands_in_the_file(tmp_path: Path) -> None:
+    """For roles and principals; the job user is a setting like others."""
+    file = tmp_path / "jobd.toml"
+    file.write_text(
+        "job-user = 'nobody'\n[roles.writer]\nusers = ['nobody', 'daemon']\n[principals.alice]\ngroups = ['adm']\n"
+    )
+    policy = load(FILES, {}, file).run_as
+    assert policy.job_user == "nobody"
+    assert policy.roles == {"writer": Accounts(frozenset({"nobody", "daemon"}))}
+    assert policy.principals == {"alice": Accounts(groups=frozenset({"adm"}))}
+    assert load(FILES, {"JOBD_JOB_USER": "daemon"}, None).run_as == RunAsPolicy("daemon")

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from api.errors import ConfigError, CredentialsError, IdentityError
 from api.identity import Role, principal_of
 from pki.authority import Authority
-from pki.keys import key_pem, new_key
+from pki.keys import KeyKind, key_kind, key_pem, new_key
 from pki.reading import load_certificate, load_key
 from pki.requests import Request, client_request
 
@@ -201,3 +201,22 @@ def test_real_clock_is_not_read(tmp_path: Path) -> None:
     """The clock is the caller's: a CA of the year 2001 is made in 2001."""
     then = datetime(2001, 1, 1, tzinfo=UTC)
     assert Authority.create(tmp_path / "ca", now=then).certificate.not_valid_after_utc.year == 2010
+
+
+@pytest.mark.parametrize(
+    ("kind", "described", "hashed"),
+    [
+        (KeyKind.P256, "ECDSA P-256", "sha256"),
+        (KeyKind.P384, "ECDSA P-384", "sha384"),
+        (KeyKind.ED25519, "Ed25519", ""),
+    ],
+)
+def test_kinds_of_keys(tmp_path: Path, now: datetime, kind: KeyKind, described: str, hashed: str) -> None:
+    """Keys are of the kind that was asked for; each signs with the hash that TLS 1.3 takes with it."""
+    ca = Authority.create(tmp_path / "ca", now=now, kind=kind)
+    files = ca.issue_client(tmp_path, "alice", [], now=now, kind=kind)
+    certificate = load_certificate(files.certificate)
+    assert (key_kind(ca.key), key_kind(load_key(files.key))) == (described, described)
+    used = certificate.signature_hash_algorithm
+    assert (used.name if used else "") == hashed
+    certificate.verify_directly_issued_by(ca.certificate)

@@ -104,7 +104,10 @@ def test_request_then_sign(pki_dir: Path, tmp_path: Path, jobpki: Jobpki) -> Non
     signed = jobpki("sign", pki_dir, away / "bob.csr", "client", "--role", "writer", "--name", "bob")
     assert "principal: bob\nroles: writer\n" in signed.out
     assert "hosts: localhost\n" in jobpki("sign", pki_dir, away / "server.csr", "server", "--out", "edge").out
-    assert {path.name for path in pki_dir.iterdir()} == {"ca.key", "ca.crt", "bob.crt", "edge.crt"}
+    assert {path.name for path in pki_dir.iterdir()} == {
+        *("ca.key", "ca.crt", "index.jsonl", "index.lock"),
+        *("bob.crt", "edge.crt"),
+    }
     assert principal_of(load_certificate(pki_dir / "bob.crt")).roles == {Role.WRITER}
 
 
@@ -224,6 +227,14 @@ def test_exposed_ca_key_is_warned_of(pki_dir: Path, jobpki: Jobpki) -> None:
     result = jobpki("client", pki_dir, "alice", "--no-role")
     assert result.code == 0
     assert f"chmod 400 {pki_dir}/ca.key" in result.err
+
+
+def test_a_ca_without_an_index_is_warned_of(pki_dir: Path, jobpki: Jobpki) -> None:
+    """A CA that an older jobpki or openssl made works as before, and gets an index; a lost one is noticed."""
+    (pki_dir / "index.jsonl").unlink()
+    first = jobpki("client", pki_dir, "alice", "--no-role")
+    assert (first.code, "index.jsonl is not there, and is begun" in first.err) == (0, True)
+    assert jobpki("client", pki_dir, "bob", "--no-role").err == ""
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")

@@ -17,7 +17,8 @@ from api.identity import Role, principal_of
 from pki.authority import Authority
 from pki.errors import RequestRefusedError
 from pki.keys import new_key
-from pki.requests import Request, make_client_request, make_server_request
+from pki.request_files import make_client_request, make_server_request
+from pki.requests import Request
 
 Openssl = Callable[..., str]
 

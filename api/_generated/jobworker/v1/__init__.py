@@ -71,6 +71,9 @@ class JobState(betterproto.Enum):
     OUT_OF_MEMORY = 11
     """Killed by the kernel, because it used more memory than it may."""
 
+    OUTPUT_LIMIT = 12
+    """Ended because it wrote more output than it may."""
+
 
 class StopMode(betterproto.Enum):
     """Who gets the first signal of a stop."""
@@ -131,6 +134,28 @@ class JobSpec(betterproto.Message):
     What the job may use. In an answer: what holds for it, the server's defaults included.
     """
 
+    user: str = betterproto.string_field(6)
+    """
+    The user that it runs as, by name; the server's job user when empty. Which principals may run jobs as whom is the
+     server's configuration. In an answer: whom it runs as.
+    """
+
+    group: str = betterproto.string_field(7)
+    """
+    Its group, by name; the user's own when empty. One of the user's groups, unless the server is configured otherwise.
+    """
+
+    umask: Optional[int] = betterproto.uint32_field(8, optional=True)
+    """Its file mode creation mask, at most 0777; 022 when unset."""
+
+    secret_env: Dict[str, str] = betterproto.map_field(
+        9, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    """
+    Environment variables that are secrets: as env, but in answers only the names are shown, with empty values. They
+     are recorded until the process is started, and not longer.
+    """
+
     isolation: Optional["Isolation"] = betterproto.message_field(10, optional=True)
     """
     What keeps it from the machine and from other jobs. What cannot be had is refused by name.
@@ -166,7 +191,9 @@ class Limits(betterproto.Message):
     """How long it may run; then it is stopped, and TIMED_OUT."""
 
     output_bytes: int = betterproto.int64_field(6)
-    """Bytes of output that are recorded; more is dropped and counted."""
+    """
+    Bytes of output that are recorded; more is dropped and counted, or ends the job (stop_at_output).
+    """
 
     open_files: int = betterproto.int64_field(7)
     """How many open files each of its processes may have (RLIMIT_NOFILE)."""
@@ -182,6 +209,11 @@ class Limits(betterproto.Message):
     io_class: "IoClass" = betterproto.enum_field(10)
     """
     Its turn at a disk (ioprio_set(2)), where the disk's scheduler minds it.
+    """
+
+    stop_at_output: bool = betterproto.bool_field(11)
+    """
+    When it has written more output than is recorded of it, it is stopped, and OUTPUT_LIMIT.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -21,6 +22,7 @@ from jobd.launcher.link import LauncherLink, open_link
 from jobd.limits.isolation import Bubblewrap
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
+from jobd.worker.containment import Limits
 from jobd.worker.errors import LaunchError
 from jobd.worker.isolation import SANDBOXED, Isolation, Means
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
@@ -114,7 +116,7 @@ async def test_nothing_is_asked_of_an_older_launcher_that_it_would_ignore(tmp_pa
     """One that was started before this server was installed: a job that is to be isolated is not started."""
     ours, theirs = protocol.pair()
     launcher = PlayedLauncher(theirs)
-    launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
+    launcher.tell("hello", version=protocol.ISOLATES - 1, launcher="boot/1", kept=[], end=False)
     launcher.tell("known")
     async with open_link(ours.detach(), Walk(), Means(Bubblewrap("bwrap"))) as link:
         assert link.means.available == ["allow_new_privileges"]
@@ -122,6 +124,8 @@ async def test_nothing_is_asked_of_an_older_launcher_that_it_would_ignore(tmp_pa
             with pytest.raises(LaunchError, match="the launcher is older") as caught:
                 await link.launch("id", JobSpec(("true",), isolation=Isolation(**{flag: True})))
             assert caught.value.reason == Reason.ISOLATION_FAILED
+        with pytest.raises(LaunchError, match="cannot be given its I/O class: the launcher is older"):
+            await link.launch("id", JobSpec(("true",), limits=Limits(io_class=1)))
     assert protocol.receive(theirs) is None  # it was asked for nothing
     theirs.close()
 
@@ -145,3 +149,26 @@ async def test_what_was_to_be_said_is_said_before_the_end(tmp_path: Path) -> Non
             await trio.testing.wait_all_tasks_blocked()  # the socket is full, and the server at its end
             assert [(await launcher.hear())["id"] for _ in ids] == ids
     theirs.close()
+
+
+async def test_a_launcher_that_does_not_know_of_users_is_given_no_such_job() -> None:
+    """It would run the job as its own user. One that needs neither user nor umask is launched."""
+    ours, theirs = protocol.pair()
+    launcher = PlayedLauncher(theirs)
+    launcher.tell("hello", version=protocol.RUNS_AS_OTHERS - 1, launcher="boot/1", kept=[], end=False)
+    launcher.tell("known")
+    with trio.fail_after(30):
+        async with open_link(ours.detach(), Walk()) as link, trio.open_nursery() as nursery:
+            for spec in (JobSpec(("true",), umask=0), JobSpec(("true",), user=stranger())):
+                with pytest.raises(LaunchError, match="the launcher is older than this server"):
+                    await link.launch("job", spec)
+            nursery.start_soon(link.launch, "plain", JobSpec(("true",)))
+            heard = await launcher.hear()
+            assert (heard["op"], heard["id"]) == ("launch", "plain")
+            nursery.cancel_scope.cancel()
+    theirs.close()
+
+
+def stranger() -> str:
+    """A user that does not run this test."""
+    return next(each.pw_name for each in pwd.getpwall() if each.pw_uid != os.geteuid())

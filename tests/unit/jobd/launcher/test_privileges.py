@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from jobd.limits.isolation import Bubblewrap
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
 from jobd.worker.containment import Limits
+from jobd.worker.identity import own
 from jobd.worker.isolation import Isolation, Means
 from jobd.worker.ports import Source
 from jobd.worker.worker import Worker
@@ -59,12 +61,14 @@ def test_a_program_that_gains_privileges_to_make_sandboxes_is_not_kept_from_it()
     """It keeps what it executes from that itself; everything else is."""
     spec = shell("true", isolation=Isolation(no_network=True))
     container = Walk().create("id", Limits())
+    anybody = replace(own(), uid=65534)
     told = [
-        program_of("id", spec, container, Means(Bubblewrap("bwrap", gains=gains)))["no_new_privileges"]
-        for gains in (True, False)
+        program_of("id", spec, container, Means(Bubblewrap("bwrap", gains=gains)), who)["no_new_privileges"]
+        for who, gains in ((replace(own(), uid=0), True), (anybody, True), (anybody, False))
     ]
-    assert told == [os.geteuid() == 0, True]  # root needs no such gain
-    assert program_of("id", shell("true"), container, Means(Bubblewrap("bwrap", gains=True)))["no_new_privileges"]
+    assert told == [True, False, True]  # root needs no such gain
+    means = Means(Bubblewrap("bwrap", gains=True))
+    assert program_of("id", shell("true"), container, means, anybody)["no_new_privileges"]
 
 
 # ---- the way into a sandbox: what executes the rest here is no sandbox, but goes the same way
@@ -73,7 +77,7 @@ def test_a_program_that_gains_privileges_to_make_sandboxes_is_not_kept_from_it()
 def program(*sandbox: str) -> children.Program:
     environment = {"PATH": os.environ["PATH"]}
     return children.Program(
-        ["sh", "-c", "exit 3"], environment, "/", [], {}, 0, sandbox=list(sandbox), outside=environment
+        ["sh", "-c", "exit 3"], environment, "/", [], {}, 0, 0o022, None, sandbox=list(sandbox), outside=environment
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import uuid
 from pathlib import Path
 
@@ -187,10 +188,16 @@ async def test_a_process_that_left_the_session_is_ended_with_the_job(worker: Wor
     assert (ended.receipt.empty, ended.receipt.proof) == (True, "/proc")
 
 
-async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker) -> None:
-    """One that nothing ties to the job any more (session, parent, environment), and that holds the pipe, is not waited
-    for beyond the drain period, and that is said. A control group would hold it."""
-    job = await worker.start(shell("env -i setsid sh -c 'echo $$ >&2; exec sleep 60' & sleep 0.3; echo early"))
+async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker, tmp_path: Path) -> None:
+    """One that nothing ties to the job any more (session, parent, environment, the mark in its limits), and that holds
+    the pipe, is not waited for beyond the drain period, and that is said. A control group would hold it."""
+    free = tmp_path / "free"
+    escape = (
+        "import os, resource, sys; resource.setrlimit(10, (1, 1)); print(os.getpid(), file=sys.stderr, flush=True); "
+        f"open('{free}', 'w').close(); os.execlp('sleep', 'sleep', '60')"
+    )
+    escaped = f'env -i setsid {sys.executable} -c "{escape}"'
+    job = await worker.start(shell(f"{escaped} & until test -e {free}; do sleep 0.01; done; echo early"))
     with trio.fail_after(10):
         ended = await worker.wait(job.id)
     got = await collect(await worker.stream(job.id))

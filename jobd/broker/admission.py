@@ -1,0 +1,64 @@
+"""What a job may be: judged once, when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from api.errors import FieldViolation
+from jobd.broker.ports import Worker
+from jobd.worker.errors import InvalidSpecError
+from jobd.worker.job import LIMITS, Job, JobSpec
+from jobd.worker.policy import Caller, LimitPolicy
+from jobd.worker.run_as import RunAsPolicy
+from jobd.worker.secret import digest_of, matches
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator allows."""
+
+    limits: LimitPolicy = field(default_factory=LimitPolicy)
+    run_as: RunAsPolicy = field(default_factory=RunAsPolicy)
+
+
+ANYTHING: Final = Policy()
+
+
+async def admitted(spec: JobSpec, caller: Caller, policy: Policy, workers: Sequence[Worker]) -> JobSpec:
+    """The spec as it is to run: with the limits that hold for it, and the user.
+
+    Raises:
+        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, or for a limit or an
+            isolation that no worker has the means for (then it names those that the first one has not).
+    """
+    spec.check()
+    spec = replace(spec, limits=policy.limits.apply(spec.limits, caller))
+    missing = [spec.limits.contained - worker.containment.limits for worker in workers]
+    if missing and all(missing):
+        why = "cannot be held here: 'jobcli workers' shows what can"
+        raise InvalidSpecError(
+            tuple(FieldViolation(f"spec.limits.{LIMITS[name][0]}", why) for name in sorted(missing[0]))
+        )
+    refused = [worker.means.refused(spec.isolation) for worker in workers]
+    if refused and all(refused):
+        raise InvalidSpecError(tuple(FieldViolation(f"spec.isolation.{name}", why) for name, why in refused[0]))
+    if spec.secret_env:
+        spec = replace(spec, secret_digest=await trio.to_thread.run_sync(digest_of, spec.secret_env))
+    if policy.run_as.knows_without_looking(spec):
+        return policy.run_as.apply(spec, caller)
+    return await trio.to_thread.run_sync(policy.run_as.apply, spec, caller)
+
+
+async def differences(recorded: Job, job: Job) -> list[str]:
+    """In what a request differs from one that came before with its request_id: fields of the spec, and principal."""
+    differs = recorded.spec.differences(job.spec)
+    if recorded.started_by != job.started_by:
+        return ["principal", *differs]  # and whether somebody else's secrets are the same is nobody's business
+    if job.spec.secret_env and "secret_env" not in differs:
+        same = await trio.to_thread.run_sync(matches, job.spec.secret_env, recorded.spec.secret_digest)
+        return differs if same else [*differs, "secret_env"]
+    return differs

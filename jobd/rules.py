@@ -1,0 +1,142 @@
+"""The tables of the configuration file that say what jobs may use, and whom they may run as.
+
+[limits]                     for everyone
+[limits.max]
+[roles.writer]               over that, for those who have a role
+users = ["build", "test"]
+groups = ["audio"]
+[roles.writer.limits.max]
+[principals.alice]           over all, for one principal
+users = ["alice"]
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from api.errors import ConfigError
+from api.identity import Role
+from api.toml import number, whole
+from jobd.worker.containment import Limits
+from jobd.worker.job import LIMITS
+from jobd.worker.policy import Bounds, LimitPolicy
+from jobd.worker.run_as import Accounts, RunAsPolicy
+
+TABLES: Final = ("limits", "roles", "principals")
+STARTERS: Final = (Role.WRITER,)
+"""The roles whose holders start jobs."""
+_KEYS: Final = ("limits", "users", "groups")
+
+
+def rules_of(tables: Mapping[str, Any], where: str) -> tuple[LimitPolicy, RunAsPolicy]:
+    """What the tables of these names (:data:`TABLES`) say.
+
+    Args:
+        where: the file, for errors.
+
+    Raises:
+        ConfigError: one has something that it cannot have; names it.
+    """
+    everyone = _bounds(tables["limits"], f"{where}: [limits]")
+    limits, accounts = {}, {}
+    for kind in ("roles", "principals"):
+        named = tables[kind]
+        if not isinstance(named, dict):
+            raise ConfigError(f"{where}: {kind} is not a table")
+        for name, table in named.items():
+            _check_name(kind, name, where)
+            _check_keys(table, f"{where}: [{kind}.{name}]", f"{kind}.{name}")
+        limits[kind] = {
+            name: _bounds(table["limits"], f"{where}: [{kind}.{name}.limits]")
+            for name, table in named.items()
+            if "limits" in table
+        }
+        accounts[kind] = {name: _accounts(table, f"{where}: [{kind}.{name}]") for name, table in named.items()}
+    return (
+        LimitPolicy(everyone, limits["principals"], limits["roles"]),
+        RunAsPolicy(principals=accounts["principals"], roles=accounts["roles"]),
+    )
+
+
+def _check_name(kind: str, name: str, where: str) -> None:
+    if kind == "roles" and name not in STARTERS:
+        raise ConfigError(f"{where}: [roles.{name}]: the role that starts jobs is {' or '.join(STARTERS)}")
+
+
+def _check_keys(table: Any, where: str, name: str) -> None:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is not a table")
+    for key in table.keys() - set(_KEYS):
+        raise ConfigError(f"{where} has {key!a}, and can have {', '.join(_KEYS)}: limits are in [{name}.limits]")
+
+
+def _accounts(table: dict[str, Any], where: str) -> Accounts:
+    return Accounts(_names(table, "users", where), _names(table, "groups", where))
+
+
+def _names(table: dict[str, Any], key: str, where: str) -> frozenset[str] | None:
+    if key not in table:
+        return None
+    names = table[key]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() and name for name in names):
+        raise ConfigError(f"{where}: {key} is {names!a}, and not a list of names")
+    return frozenset(names)
+
+
+def _bounds(table: Any, where: str) -> Bounds:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is not a table")
+    values = dict(table)
+    ceiling = values.pop("max", {})
+    if not isinstance(ceiling, dict):
+        raise ConfigError(f"{where}: max is not a table")
+    return Bounds(_limits(values, where), _limits(ceiling, f"{where}, max"))
+
+
+def _limits(table: dict[str, Any], where: str) -> Limits:
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in LIMITS or "_" in key:
+            near = difflib.get_close_matches(key, [each.replace("_", "-") for each in LIMITS], n=1)
+            raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+        if name in FLAGS:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}: {key} is {value!a}, and neither true nor false")
+            values[name] = value
+            continue
+        if name == "io_class":
+            values[name] = _io_class(value, where)
+            continue
+        _, lowest, highest = LIMITS[name]
+        try:
+            amount = _size(value) if name in SIZES else number(value)
+        except (TypeError, ValueError) as exc:
+            kind = "size" if name in SIZES else "number"
+            raise ConfigError(f"{where}: {key} is {value!a}, which is no {kind}") from exc
+        if not lowest <= amount <= highest or (name not in FRACTIONS and amount != int(amount)):
+            raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
+        values[name] = amount if name in FRACTIONS else int(amount)
+    return Limits(**values)
+
+
+def _io_class(value: Any, where: str) -> int:
+    if not isinstance(value, str) or value not in IO_CLASSES:
+        raise ConfigError(f"{where}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}")
+    return IO_CLASSES[value]
+
+
+def _size(value: Any) -> int:
+    """A number of bytes, or a text with K, M or G behind the number."""
+    if isinstance(value, str) and value[-1:].upper() in UNITS:
+        return int(value[:-1]) * UNITS[value[-1].upper()]
+    return whole(value)
+
+
+SIZES: Final = ("memory", "output", "core")
+FRACTIONS: Final = ("cpus", "timeout")
+FLAGS: Final = ("stop_at_output",)
+IO_CLASSES: Final = {"idle": 1, "best-effort": 2}
+UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}

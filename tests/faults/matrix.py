@@ -1,0 +1,121 @@
+"""Every tree alone, in every kind of containment, ended in every way: ``nox -s matrix [-- --seed N]``; minutes.
+
+After the answer no process of the job exists, the receipt says so, and the state is that of the end. When the server is
+killed meanwhile, the moment is a random one; the seed is printed. Ends with 1 at what is not true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from api.client import JobClient
+from api.messages import Job, JobState, Limits
+from tests.faults.trees import KINDS, PROOFS, TREES, can_be, processes_of, start_tree
+from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.jobs import processes_with
+from tests.support.pki import TestPki
+
+ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
+GRACE: Final = 0.3
+TIMEOUT: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A jobd, a client, and a place for what the trees need."""
+
+    jobd: JobdProgram
+    client: JobClient
+    room: Path
+    rng: random.Random
+
+    async def kill_soon(self) -> None:
+        """Kill the server at a moment at which the end is wanted, or is about to be."""
+        await trio.sleep(self.rng.uniform(0, GRACE))
+        await trio.to_thread.run_sync(self.jobd.kill_server)
+
+    async def end(self, tree: str, how: str, mark: str) -> Job:
+        """Start a tree and have it ended; gives the job that the answer was about."""
+        kind, _, killed = how.partition(", ")
+        limits = Limits(timeout=timedelta(seconds=TIMEOUT)) if kind == "timeout" else None
+        job = await start_tree(self.client, tree, self.room, limits, mark)
+        async with trio.open_nursery() as nursery:
+            if killed:
+                if kind == "timeout":
+                    await trio.sleep(TIMEOUT - GRACE / 2)
+                nursery.start_soon(self.kill_soon)
+            if kind == "stop":
+                await self.client.stop(job.id, grace=GRACE)
+            else:
+                await self.client.wait(job.id)
+        return await self.client.query(job.id)
+
+
+def problem(job: Job, kind: str, how: str, mark: str) -> str:
+    """What is not as it should be; "" if all is."""
+    wanted = JobState.STOPPED if how.startswith("stop") else JobState.TIMED_OUT
+    receipt = job.stop_receipt
+    if left := {*processes_with(mark), *processes_of(job)}:
+        return f"processes are left: {sorted(left)}"
+    if job.state != wanted:
+        return f"it is {job.state}: {job.message}"
+    if receipt is None or not receipt.empty or not receipt.found:
+        return f"its receipt says {receipt}"
+    if receipt.proof != PROOFS.get(kind, receipt.proof):
+        return f"its emptiness was proved by {receipt.proof}"
+    return ""
+
+
+async def run_kind(pki: TestPki, directory: Path, kind: str, rng: random.Random) -> int:
+    """A row for each tree; returns how many ends were not as they should be."""
+    wrong = 0
+    flags = ("--containment", kind, "--grace", str(GRACE), "--log-level", "warning")
+    with jobd_program(pki, directory / "state", *flags) as jobd:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=60) as client:
+            bench = Bench(jobd, client, directory, rng)
+            for tree in TREES:
+                for how in ENDS:
+                    mark, begun = f"matrix-{rng.randrange(2**63)}", time.monotonic()
+                    with trio.fail_after(120):
+                        found = problem(await bench.end(tree, how, mark), kind, how, mark)
+                    wrong += bool(found)
+                    said = f"NOT TRUE: {found}" if found else f"nobody is left ({time.monotonic() - begun:.1f} s)"
+                    print(f"matrix: {kind:10} {tree:24} {how:24} {said}", flush=True)
+    return wrong
+
+
+async def run(seed: int, kinds: list[str]) -> int:
+    """All kinds that can be had here."""
+    wrong = 0
+    for kind in kinds:
+        if not can_be(kind):
+            print(f"matrix: {kind:10} left out: no control groups can be made for it here", flush=True)
+            continue
+        with tempfile.TemporaryDirectory(prefix="jobd-matrix-") as name:
+            wrong += await run_kind(TestPki.make(Path(name) / "pki"), Path(name), kind, random.Random(seed))
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.matrix")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only these")
+    arguments = parser.parse_args()
+    print(f"matrix: seed {arguments.seed}", flush=True)
+    wrong = trio.run(run, arguments.seed, arguments.kind or list(KINDS))
+    sys.exit(f"matrix: {wrong} ends were not as they should be" if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
