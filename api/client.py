@@ -34,6 +34,7 @@ from api.messages import (
     DeleteRequest,
     Gap,
     Heartbeat,
+    Isolation,
     Job,
     JobSpec,
     JobState,
@@ -118,6 +119,7 @@ class JobClient:
         group: str = "",
         umask: int | None = None,
         secrets: Mapping[str, str] | None = None,
+        isolation: Isolation | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
@@ -127,12 +129,13 @@ class JobClient:
             user, group: whom it runs as, by name; the server's job user, and the user's own group, when "".
             umask: its file mode creation mask; 0o022 when None.
             secrets: environment variables whose values no answer shows.
+            isolation: what keeps it from the machine and from other jobs.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
             RpcError: as the server answered.
         """
-        spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits)
+        spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits, isolation=isolation)
         spec.user, spec.group, spec.umask, spec.secret_env = user, group, umask, dict(secrets or {})
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job

@@ -15,6 +15,7 @@ from api.methods import METHODS
 from jobcli import cli as jobcli
 from jobd import dev, upgrade
 from jobd import server as jobd
+from jobd.rules import IO_CLASSES
 from jobd.worker.containment import CONTAINED
 from jobd.worker.job import LIMITS
 from pki import cli as jobpki
@@ -93,6 +94,7 @@ def limits() -> str:
         key = name.replace("_", "-")
         where = "in a control group" if name in CONTAINED else "everywhere"
         bounds = ("false", "true") if (lowest, highest) == (1, 1) else (_bound(lowest), _bound(highest))
+        bounds = tuple(IO_CLASSES) if name == "io_class" else bounds
         lines.append(f"| `--{key}` | `{key}` | `{field}` | {bounds[0]} | {bounds[1]} | {where} | {said[field]} |")
     lines += ["", "A limit that only a control group can hold is refused where there is none."]
     return "\n".join(lines) + "\n"

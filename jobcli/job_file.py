@@ -12,6 +12,7 @@ The table's name is the job's name, unless it has a ``name`` of its own. A relat
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +20,16 @@ from typing import Any, Final
 from api.errors import ConfigError
 from api.toml import read_toml
 from jobcli import secret
-from jobcli.commands._command import mask, size
+from jobcli.commands._command import IO_CLASSES, ISOLATION, isolation_of, mask, size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
 FRACTIONS: Final = ("timeout", "cpus")
 FLAGS: Final = ("stop-at-output",)
 TEXTS: Final = ("name", "cwd", "user", "group")
-KEYS: Final = ("argv", "name", "env", "secret", "cwd", "user", "group", "umask", *LIMITS, *FLAGS)
+KEYS: Final = (
+    *("argv", "name", "env", "secret", "cwd", "user", "group", "umask"),
+    *(*LIMITS, *FLAGS, "io-class", *ISOLATION),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class JobEntry:
     table: str
     argv: list[str]
     asked: dict[str, Any]
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float | str] = field(default_factory=dict)
 
 
 def read(path: Path) -> list[JobEntry]:
@@ -72,13 +76,19 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     for key, text in texts.items():
         if not isinstance(text, str):
             raise ConfigError(f"{path}: [{name}] has a {key} that is not a text")
-    limits = {key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table}
+    limits: dict[str, float | str] = {
+        key.replace("-", "_"): _number(path, name, key, table[key]) for key in LIMITS if key in table
+    }
+    if "io-class" in table:
+        limits["io_class"] = _one_of(IO_CLASSES, path, name, "io-class", table["io-class"])
     limits.update({key.replace("-", "_"): _flag(path, name, key, table[key]) for key in FLAGS if key in table})
+    isolation = {key.replace("-", "_"): _flag(path, name, key, table[key]) for key in ISOLATION if key in table}
     try:
         read = {key: secret.read(key, source, beside=path.parent) for key, source in secrets.items()}
     except ConfigError as exc:
         raise ConfigError(f"{path}: [{name}]: {exc}") from None  # as in secret.read: no cause that has the bytes
-    return JobEntry(name, argv, {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table)}, limits)
+    asked = {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table)}
+    return JobEntry(name, argv, {**asked, "isolation": isolation_of(isolation)}, limits)
 
 
 def _mask(path: Path, name: str, table: dict[str, Any]) -> int | None:
@@ -90,6 +100,13 @@ def _mask(path: Path, name: str, table: dict[str, Any]) -> int | None:
         return mask(text if isinstance(text, str) else "")
     except ArgumentTypeError as exc:
         raise ConfigError(f'{path}: [{name}] has a umask that is not an octal number as a text: umask = "027"') from exc
+
+
+def _one_of(choices: Iterable[str], path: Path, name: str, key: str, value: Any) -> str:
+    for each in choices:
+        if each == value:
+            return each
+    raise ConfigError(f"{path}: [{name}] has the {key} {value!a}; it can be {' or '.join(choices)}")
 
 
 def _flag(path: Path, name: str, key: str, value: Any) -> bool:

@@ -13,12 +13,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
 import trio
 
-from api.messages import Job, JobState, Output, OutputSource, Verdict, Worker
+from api.messages import IoClass, Job, JobState, Output, OutputSource, Verdict, Worker
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -78,6 +79,7 @@ def job_facts(job: Job) -> dict[str, Any]:
         "output_bytes": job.output_bytes,
         "dropped_bytes": job.dropped_bytes,
         "limits": _limits(job),
+        "isolation": _isolation(job),
         "usage": _usage(job),
         "stop_receipt": _receipt(job),
     }
@@ -98,9 +100,22 @@ def _limits(job_: Job) -> dict[str, Any] | None:
         "open_files": limits.open_files,
         "core_bytes": limits.core_bytes,
         "nice": limits.nice,
+        "io_class": _io_class(limits.io_class),
         "stop_at_output": limits.stop_at_output,
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _io_class(number: int) -> str | int:
+    """As it is given on the command line; "" for none, and one that this version does not know by its number."""
+    names = {IoClass.UNSPECIFIED: "", IoClass.IDLE: "idle", IoClass.BEST_EFFORT: "best-effort"}
+    return names.get(IoClass.try_value(number), number)
+
+
+def _isolation(job_: Job) -> list[str] | None:
+    """The names, in the contract, of what keeps it from the machine."""
+    isolation = job_.spec.isolation
+    return None if isolation is None else [each.name for each in fields(isolation) if getattr(isolation, each.name)]
 
 
 def _usage(job_: Job) -> dict[str, Any] | None:
@@ -177,6 +192,7 @@ def worker_facts(worker: Worker) -> dict[str, Any]:
         "containment": worker.containment,
         "weaknesses": worker.weaknesses,
         "limits": worker.limits,
+        "isolation": worker.isolation,
         "jobs": [job_facts(job) for job in worker.jobs],
     }
 
@@ -198,6 +214,7 @@ def job(job_: Job) -> None:
     for key in ("limits", "usage"):
         if facts[key]:
             facts[key] = ", ".join(f"{name} {value}" for name, value in facts[key].items())
+    facts["isolation"] = ", ".join(facts["isolation"] or ())
     del facts["stop_receipt"]
     for key, value in facts.items():
         if value is not None and value is not False and value != "":

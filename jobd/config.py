@@ -55,6 +55,9 @@ class Config:
         "KIND",
         "auto",
     )
+    allow_new_privileges: bool = _setting(
+        "let jobs ask for allow_new_privileges: sudo and the like work in them", "", False
+    )
     stop_jobs: bool = _setting("end the jobs on SIGTERM (default: they go on, for the next jobd)", "", False)
     connections: int = _setting("how many connections may be open at a time", "N", 1024, 1)
     keepalive: float = _setting(

@@ -11,6 +11,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.limits.detect import Choice, detect
+from jobd.limits.isolation import detect_isolation
 from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
@@ -51,7 +53,8 @@ from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
-from jobd.worker.identity import UnknownAccountError, look_up, own
+from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
+from jobd.worker.isolation import Means
 from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
 
@@ -104,12 +107,11 @@ async def run(
         certificate=config.cert, key=config.key, ca=config.ca, passphrase=config.key_passphrase_file
     )
     check_server_certificate(config.cert, datetime.now(UTC))
-    containment = await trio.to_thread.run_sync(_containment, config)
-    await trio.to_thread.run_sync(_check_job_user, config.job_user)
+    containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:
-        await _run(config, context, LocalLauncher(containment), None, task_status)
+        await _run(config, context, LocalLauncher(containment, means), None, task_status)
         return
-    async with open_link(launcher_fd, containment) as link:
+    async with open_link(launcher_fd, containment, means) as link:
         await _run(config, context, link, link, task_status)
 
 
@@ -172,7 +174,9 @@ async def _run(
                         nursery.start_soon(_outlive, link, broker, held, draining, config.shutdown)
                         nursery.start_soon(_leave_when_told, link, draining)
                     held_by = launcher.containment
+                    means = launcher.means
                     log.info("jobs are held together", by=held_by.name, weaknesses=list(held_by.weaknesses))
+                    log.info("jobs can be isolated", by=means.available, weaknesses=list(means.weaknesses))
                     live = frozenset(job.id for view in broker.workers() for job in view.jobs)
                     await trio.to_thread.run_sync(held_by.sweep, live)
                     try:
@@ -185,19 +189,33 @@ async def _run(
             raise LauncherGoneError
 
 
-def _check_job_user(name: str) -> None:
-    """See that jobs can run as the user that they are to run as.
+def _job_user(name: str) -> Identity | None:
+    """The user that jobs are to run as; None for our own.
 
     Raises:
         ConfigError: there is none, or this process cannot become it.
     """
+    if name in ("", own().name):
+        return None
     try:
-        if name and name != own().name:
-            look_up(name)
-            if os.geteuid() != 0:
-                raise ConfigError(f"--job-user {name}: jobd has to run as root for jobs to run as other users")
+        who = look_up(name)
     except UnknownAccountError as exc:
         raise ConfigError(f"--job-user: {exc}") from exc
+    if os.geteuid() != 0:
+        raise ConfigError(f"--job-user {name}: jobd has to run as root for jobs to run as other users")
+    return who
+
+
+def _what_there_is(config: Config) -> tuple[Containment, Means]:
+    """What is to hold the jobs together, and what they can be isolated with.
+
+    Raises:
+        ConfigError: what was asked for cannot be had.
+    """
+    who = _job_user(config.job_user)
+    with ThreadPoolExecutor(1) as meanwhile:  # it waits for other processes, for the most part
+        means = meanwhile.submit(detect_isolation, allow_new_privileges=config.allow_new_privileges, who=who)
+        return _containment(config), means.result()
 
 
 def _containment(config: Config) -> Containment:

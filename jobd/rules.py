@@ -107,6 +107,9 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
                 raise ConfigError(f"{where}: {key} is {value!a}, and neither true nor false")
             values[name] = value
             continue
+        if name == "io_class":
+            values[name] = _io_class(value, where)
+            continue
         _, lowest, highest = LIMITS[name]
         try:
             amount = _size(value) if name in SIZES else number(value)
@@ -119,6 +122,12 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
     return Limits(**values)
 
 
+def _io_class(value: Any, where: str) -> int:
+    if not isinstance(value, str) or value not in IO_CLASSES:
+        raise ConfigError(f"{where}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}")
+    return IO_CLASSES[value]
+
+
 def _size(value: Any) -> int:
     """A number of bytes, or a text with K, M or G behind the number."""
     if isinstance(value, str) and value[-1:].upper() in UNITS:
@@ -129,4 +138,5 @@ def _size(value: Any) -> int:
 SIZES: Final = ("memory", "output", "core")
 FRACTIONS: Final = ("cpus", "timeout")
 FLAGS: Final = ("stop_at_output",)
+IO_CLASSES: Final = {"idle": 1, "best-effort": 2}
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}

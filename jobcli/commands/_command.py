@@ -9,12 +9,24 @@ from typing import Any, Final
 
 from api.client import JobClient
 from api.errors import ConfigError
-from api.messages import Limits
+from api.messages import IoClass, Isolation, Limits
 from jobcli import secret
 
 Parser = argparse.ArgumentParser
 Subparsers = Any  # argparse has no public name for what add_subparsers() gives
 Run = Callable[[argparse.Namespace, JobClient], Awaitable[int]]
+
+IO_CLASSES: Final = {"idle": IoClass(IoClass.IDLE), "best-effort": IoClass(IoClass.BEST_EFFORT)}
+NO_IO_CLASS: Final = IoClass(IoClass.UNSPECIFIED)
+ISOLATION: Final = {
+    "private-tmp": "a /tmp of its own, in memory",
+    "read-only-root": "it can write no files but in a private /tmp",
+    "no-network": "no network but a loopback of its own",
+    "pid-namespace": "it sees no processes but its own",
+    "drop-capabilities": "it has no capabilities, nor can it get any",
+    "allow-new-privileges": "sudo and the like work in it, if the server allows that",
+}
+"""The flags that say what keeps a job from the machine, with what they mean."""
 
 
 def add_job_arguments(parser: Parser) -> None:
@@ -51,6 +63,12 @@ def add_job_arguments(parser: Parser) -> None:
     limits.add_argument("--open-files", type=COUNT, metavar="N", help="open files of each of its processes")
     limits.add_argument("--core", type=size, metavar="SIZE", help="size of a core dump")
     limits.add_argument("--nice", type=COUNT, metavar="N", help="how nice it is to others, 0 to 19")
+    limits.add_argument(
+        "--io-class", choices=IO_CLASSES, help="its turn at a disk: when nobody else wants it, or with others"
+    )
+    isolation = parser.add_argument_group("isolation", "'jobcli workers' shows what can be had")
+    for name, help_ in ISOLATION.items():
+        isolation.add_argument(f"--{name}", action="store_true", help=help_)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ARG…", help="what to run")
 
 
@@ -66,9 +84,16 @@ def limits_of(given: Mapping[str, Any]) -> Limits | None:
         open_files=given.get("open_files") or 0,
         core_bytes=given.get("core") or 0,
         nice=given.get("nice") or 0,
+        io_class=IO_CLASSES.get(given.get("io_class") or "", NO_IO_CLASS),
         stop_at_output=given.get("stop_at_output") or False,
     )
     return limits if limits != Limits() else None
+
+
+def isolation_of(given: Mapping[str, Any]) -> Isolation | None:
+    """The isolation among the arguments, or among the keys of a job in a file; None when there is none."""
+    isolation = Isolation(**{name: bool(given.get(name)) for name in (key.replace("-", "_") for key in ISOLATION)})
+    return isolation if isolation != Isolation() else None
 
 
 def asked(args: argparse.Namespace) -> dict[str, Any]:
@@ -88,6 +113,7 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
         "group": args.group,
         "umask": args.umask,
         "secrets": secrets_of(args.secret),
+        "isolation": isolation_of(vars(args)),
     }
 
 

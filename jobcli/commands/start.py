@@ -10,7 +10,7 @@ from api.client import JobClient
 from api.errors import ConfigError, JobdError, RpcError
 from api.messages import Job, JobState
 from jobcli import exit_codes, job_file, render
-from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked, limits_of
+from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked, isolation_of, limits_of
 
 HELP = "start a job and print its id"
 SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask")
@@ -30,8 +30,11 @@ async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator
     if args.file is None:
         yield await client.start(argv_of(args), **asked(args))
         return
-    if args.command or any(getattr(args, name) not in ("", None, []) for name in SAID_BY_FILE):
-        raise ConfigError(f"--file says what to run; give no command, --{', --'.join(SAID_BY_FILE)} with it")
+    given = vars(args)
+    said = any(given[name] not in ("", None, []) for name in SAID_BY_FILE)
+    if args.command or said or limits_of(given) or isolation_of(given):
+        options = ", --".join(SAID_BY_FILE)
+        raise ConfigError(f"--file says what to run, and how; give no command, --{options}, limit or isolation with it")
     for entry in job_file.read(args.file):
         try:
             yield await client.start(entry.argv, **entry.asked, limits=limits_of(entry.limits))

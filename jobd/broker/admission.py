@@ -32,8 +32,8 @@ async def admitted(spec: JobSpec, caller: Caller, policy: Policy, workers: Seque
     """The spec as it is to run: with the limits that hold for it, and the user.
 
     Raises:
-        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, or for a limit that
-            no worker has the means to hold (then it names those that the first one has not).
+        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, or for a limit or an
+            isolation that no worker has the means for (then it names those that the first one has not).
     """
     spec.check()
     spec = replace(spec, limits=policy.limits.apply(spec.limits, caller))
@@ -43,6 +43,9 @@ async def admitted(spec: JobSpec, caller: Caller, policy: Policy, workers: Seque
         raise InvalidSpecError(
             tuple(FieldViolation(f"spec.limits.{LIMITS[name][0]}", why) for name in sorted(missing[0]))
         )
+    refused = [worker.means.refused(spec.isolation) for worker in workers]
+    if refused and all(refused):
+        raise InvalidSpecError(tuple(FieldViolation(f"spec.isolation.{name}", why) for name, why in refused[0]))
     if spec.secret_env:
         spec = replace(spec, secret_digest=await trio.to_thread.run_sync(digest_of, spec.secret_env))
     if policy.run_as.knows_without_looking(spec):

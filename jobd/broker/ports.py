@@ -8,6 +8,7 @@ from typing import Protocol
 import trio
 
 from jobd.worker.containment import Containment, Usage
+from jobd.worker.isolation import Means
 from jobd.worker.job import Ended, Job, JobCell
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Follower, Journal, Start
@@ -30,6 +31,10 @@ class Worker(Protocol):
     @property
     def containment(self) -> Containment:
         """What holds its jobs' processes together."""
+
+    @property
+    def means(self) -> Means:
+        """What its jobs can be isolated with."""
 
     def adopt(self, cell: JobCell) -> trio.Event | None:
         """Take up a job that runs already; the event as for :meth:`begin`. None when no process of it is known."""

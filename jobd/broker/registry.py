@@ -14,6 +14,7 @@ from jobd.broker.ids import FULL, canonical
 from jobd.broker.ports import Store, Worker
 from jobd.worker.containment import Containment
 from jobd.worker.errors import AmbiguousIdError, JobNotFoundError
+from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobCell
 from jobd.worker.lifecycle import State
 
@@ -60,12 +61,13 @@ class WorkerView:
     slots: int
     jobs: list[Job]
     containment: Containment
+    means: Means
 
     @classmethod
     def of(cls, worker: Worker, live: Sequence[Entry]) -> WorkerView:
         """The view of one worker, given all jobs that have not ended."""
         jobs = [entry.present() for entry in live if entry.worker is worker]
-        return cls(worker.name, worker.slots, jobs, worker.containment)
+        return cls(worker.name, worker.slots, jobs, worker.containment, worker.means)
 
 
 class Registry:

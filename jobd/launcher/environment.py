@@ -12,11 +12,14 @@ import trio
 from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Container, Containment, mark_of
 from jobd.worker.errors import LaunchError
 from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
+from jobd.worker.isolation import Means
 from jobd.worker.job import JobSpec, Reason
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
 UMASK: Final = 0o022
+IO_PRIORITY: Final = {0: 0, 1: 3 << 13, 2: 2 << 13 | 4}
+"""For each class of the contract what ioprio_set(2) takes: the kernel's class, and in it the level."""
 
 
 async def identity_of(spec: JobSpec) -> Identity:
@@ -53,8 +56,20 @@ async def make_container(containment: Containment, job_id: str, spec: JobSpec) -
         ) from exc
 
 
-def program_of(job_id: str, spec: JobSpec, container: Container, who: Identity) -> dict[str, Any]:
+def see_to_isolation(means: Means, spec: JobSpec) -> None:
+    """See that a job can be isolated as it is to be: it may have waited since it was admitted.
+
+    Raises:
+        LaunchError: it cannot.
+    """
+    for name, why in means.refused(spec.isolation):
+        raise LaunchError(Reason.ISOLATION_FAILED, f"{name} {why}")
+
+
+def program_of(job_id: str, spec: JobSpec, container: Container, means: Means, who: Identity) -> dict[str, Any]:
     """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
+    isolation = spec.isolation
+    sandbox, uid = means.sandbox if isolation.sandboxed else None, who.uid
     limits = spec.limits
     resources = [
         (resource.RLIMIT_NOFILE, limits.open_files),
@@ -70,6 +85,11 @@ def program_of(job_id: str, spec: JobSpec, container: Container, who: Identity) 
         "nice": limits.nice,
         "umask": UMASK if spec.umask is None else spec.umask,
         "identity": None if who is own() else (who.uid, who.gid, who.groups),
+        "io_priority": IO_PRIORITY[limits.io_class],
+        "drop_capabilities": isolation.drop_capabilities,
+        "no_new_privileges": not isolation.allow_new_privileges and not (sandbox and sandbox.gains and uid),
+        "sandbox": sandbox.command(isolation, uid) if sandbox else [],
+        "outside": {"PATH": PATH, MARK_VARIABLE: job_id},
     }
 
 
@@ -79,8 +99,12 @@ def _mark(job_id: str) -> int:
     return mark if highest == resource.RLIM_INFINITY or mark <= highest else 0
 
 
-def launch_error(number: int, spec: JobSpec, stage: str) -> LaunchError:
-    """What errno ``number`` means for a job that could not be started, because this step of it failed."""
+def launch_error(number: int, spec: JobSpec, stage: str, said: str = "") -> LaunchError:
+    """What errno ``number`` means for a job that could not be started, because this step of it failed.
+
+    Args:
+        said: what else is known of it, in somebody else's words.
+    """
     command, what = spec.argv[0], os.strerror(number)
     match stage:
         case "cwd":
@@ -95,6 +119,11 @@ def launch_error(number: int, spec: JobSpec, stage: str) -> LaunchError:
             return LaunchError(
                 Reason.USER_UNUSABLE, f"the job cannot run as {spec.user!a}{group}: jobd cannot {step} here: {what}"
             )
+        case "capabilities" | "privileges":
+            return LaunchError(Reason.ISOLATION_FAILED, f"the job cannot be kept from its {stage}: {what}")
+        case "isolate":
+            why = f"bubblewrap says {said!a}" if said else what if number else "it ended before the job was in it"
+            return LaunchError(Reason.ISOLATION_FAILED, f"the job's sandbox cannot be made: {why}")
     match number:
         case errno.ENOENT | errno.ENOTDIR if "/" in command:
             return LaunchError(Reason.COMMAND_NOT_FOUND, f"{command!a} (or its interpreter) is not there")

@@ -9,9 +9,10 @@ import os
 import resource
 import select
 import selectors
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from jobd.launcher import children, protocol
 from jobd.launcher.procfs import signal_group
@@ -77,16 +78,9 @@ class Jobs:
         limits = {resource.RLIMIT_NOFILE: self._nofile}
         for number, value in spec["limits"]:
             limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)
-        return children.Program(
-            spec["argv"],
-            spec["env"],
-            spec["cwd"],
-            spec["enter"],
-            limits,
-            spec["nice"],
-            spec["umask"],
-            spec["identity"],
-        )
+        # A server of another version may say less, or more: what it may ask for is what our version says.
+        known = {each.name: spec[each.name] for each in fields(children.Program) if each.name in spec}
+        return children.Program(**{**known, "limits": limits})
 
     def signal(self, id: str, signum: int) -> None:
         job = self._jobs.get(id)
@@ -112,7 +106,7 @@ class Jobs:
     def _tell_job(self, job: _Job, op: str) -> None:
         fds = [os.dup(job.child.out), os.dup(job.child.err)]
         if job.status is None:
-            fds.append(os.pidfd_open(job.child.pid))  # it is our child and not reaped: the pid is its own
+            fds.append(job.child.pidfd())  # it is our child and not reaped: the pid is its own
         self._tell(job.facts(op), fds)
 
     # ---- what the children do
@@ -123,26 +117,35 @@ class Jobs:
     def _reported(self, job: _Job) -> None:
         if job.executed or self._jobs.get(job.id) is not job:
             return  # its death, in the same round, was faster
+        heard = job.child.hear()
+        if heard is None:
+            return
         self._selector.unregister(job.child.report)
-        failure = job.child.failure()
-        if failure is None:
+        os.close(job.child.report)
+        if heard is children.EXECUTED:
             job.executed = True
+            if job.status is not None:
+                job.status = job.child.status(job.status)
             self._tell_job(job, "launched")
             return
         job.child.close()
         del self._jobs[job.id]
-        self._tell({"op": "failed", "id": job.id, "stage": failure[0], "errno": failure[1]}, [])
+        failure = {"stage": heard.stage, "errno": heard.errno, "said": heard.said}
+        self._tell({"op": "failed", "id": job.id, **failure}, [])
 
     def reaped(self, pid: int, status: int) -> None:
         """A child has ended; one that is no job's own (an orphan, which became ours) is not told of."""
         job = self._by_pid.pop(pid, None)
         if job is None:
             return
-        job.status = status
-        if not job.executed and job.id in self._jobs and _readable(job.child.report):
+        job.status = job.child.status(status)
+        while not job.executed and job.id in self._jobs and _readable(job.child.report):
             self._reported(job)  # what it said before it died comes first
         if job.executed:
-            self._tell({"op": "exited", "id": job.id, "status": status}, [])
+            self._tell({"op": "exited", "id": job.id, "status": job.status}, [])
+        elif job.id in self._jobs and job.child.main < 0:
+            # Somebody has killed what was to make the sandbox; who is left of it would wait for that for ever.
+            signal_group(pid, signal.SIGKILL, leader_reaped=True)
 
     # ---- over an execve(2)
 

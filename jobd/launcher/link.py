@@ -20,11 +20,12 @@ import trio
 
 from jobd.launcher import protocol
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of
+from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
+from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
@@ -46,9 +47,10 @@ class LauncherLink:
         end: this server is there to end the jobs.
     """
 
-    def __init__(self, sock: socket.socket, containment: Containment) -> None:
+    def __init__(self, sock: socket.socket, containment: Containment, means: Means) -> None:
         self._socket = sock
         self.containment = containment
+        self.means = means
         self._processes: dict[str, LaunchedProcess] = {}
         self._launching: dict[str, _Launch] = {}
         # Bounded by what is asked for: a launch is waited for, a job has few signals and one release.
@@ -73,18 +75,20 @@ class LauncherLink:
         """
         if self.gone.is_set():
             raise LaunchError(Reason.LAUNCH_REFUSED, str(LauncherGoneError()))
+        see_to_isolation(self.means, spec)
         who = await identity_of(spec)
         container = await make_container(self.containment, job_id, spec)
         try:
-            return await self._launch(job_id, spec, program_of(job_id, spec, container, who))
+            return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
         except LaunchError:
             await trio.to_thread.run_sync(container.remove)
             raise
 
     async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:
-        if self._version < protocol.RUNS_AS_OTHERS and (program["identity"] or program["umask"] != UMASK):
+        unknown = self._unknown(program)
+        if unknown:
             why = "the launcher is older than this server; 'jobd upgrade' replaces it"
-            raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its user or umask: {why}")
+            raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its {unknown}: {why}")
         waiting = self._launching[job_id] = _Launch()
         try:
             self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program)])
@@ -97,8 +101,14 @@ class LauncherLink:
             return waiting.process
         if waiting.failure is None:
             raise LaunchError(Reason.LAUNCH_REFUSED, "the launcher ended while it started the job")
-        stage, number = waiting.failure
-        raise launch_error(number, spec, stage)
+        stage, number, said = waiting.failure
+        raise launch_error(number, spec, stage, said)
+
+    def _unknown(self, program: dict[str, Any]) -> str:
+        """What of this the launcher does not know, being older; what it is to be isolated with was seen to before."""
+        if self._version < protocol.RUNS_AS_OTHERS and (program["identity"] or program["umask"] != UMASK):
+            return "user or umask"
+        return "I/O class" if self._version < protocol.ISOLATES and program["io_priority"] else ""
 
     def keep(self, name: str, fd: int) -> None:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
@@ -161,11 +171,18 @@ class LauncherLink:
                 self._version = message["version"]
                 self.identity, self.end = message["launcher"], message["end"]
                 self.kept = dict(zip(message["kept"], fds, strict=True))
+                self._mind()
             elif message["op"] == "known":
                 self.adopted = dict(self._processes)
                 return
             else:
                 self._take(message, fds)
+
+    def _mind(self) -> None:
+        """Ask no more than the launcher can do."""
+        if self._version < protocol.ISOLATES:
+            why = "the launcher is older than this server, and knows nothing of it: 'jobd upgrade'"
+            self.means = self.means.without_any(why)
 
     async def listen(self) -> None:
         """Take facts as long as the launcher lives."""
@@ -205,7 +222,7 @@ class LauncherLink:
                     waiting.answered.set()
             case "failed":
                 if waiting := self._launching.get(message["id"]):
-                    waiting.failure = (message["stage"], message["errno"])
+                    waiting.failure = (message["stage"], message["errno"], message.get("said", ""))
                     waiting.answered.set()
             case "leave":
                 self.leave.set()
@@ -255,7 +272,7 @@ class _Launch:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.process: LaunchedProcess | None = None
-        self.failure: tuple[str, int] | None = None
+        self.failure: tuple[str, int, str] | None = None
 
 
 class LaunchedProcess(ContainedProcess):
@@ -339,11 +356,12 @@ async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:
 
 
 @asynccontextmanager
-async def open_link(fd: int, containment: Containment) -> AsyncIterator[LauncherLink]:
+async def open_link(fd: int, containment: Containment, means: Means = NO_MEANS) -> AsyncIterator[LauncherLink]:
     """Take up the socket that the launcher gave this process.
 
     Args:
         containment: what is to hold the jobs together.
+        means: what they can be isolated with.
 
     Raises:
         LauncherGoneError: the launcher ended meanwhile.
@@ -351,7 +369,7 @@ async def open_link(fd: int, containment: Containment) -> AsyncIterator[Launcher
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     sock.set_inheritable(False)
-    link = LauncherLink(sock, containment)
+    link = LauncherLink(sock, containment, means)
     try:
         await link.greet()
         async with trio.open_nursery() as nursery:

@@ -9,21 +9,26 @@ import os
 import resource
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
+from jobd.launcher import become
 from jobd.launcher.contained import ContainedProcess
-from jobd.launcher.environment import identity_of, launch_error, make_container, program_of
+from jobd.launcher.environment import identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
 from jobd.worker.containment import MARK_LIMIT, Container, Containment
 from jobd.worker.errors import LaunchError
+from jobd.worker.identity import own
+from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
 PIPE_SIZE: Final = 256 * 1024
+KERNEL: Final = become.kernel()
 
 
 class LocalLauncher:
@@ -31,8 +36,9 @@ class LocalLauncher:
 
     identity = ""
 
-    def __init__(self, containment: Containment) -> None:
+    def __init__(self, containment: Containment, means: Means = NO_MEANS) -> None:
         self.containment = containment
+        self.means = means.without_sandbox("jobs that end with jobd have none")
 
     async def launch(self, job_id: str, spec: JobSpec) -> LocalProcess:
         """Start the command as the leader of a new session, stdin from /dev/null.
@@ -40,11 +46,16 @@ class LocalLauncher:
         Raises:
             LaunchError: it could not be started; nothing is left behind.
         """
+        see_to_isolation(self.means, spec)
         who = await identity_of(spec)
+        if spec.isolation.drop_capabilities and who is not own():
+            # They would be dropped before the user is taken, which takes them.
+            why = "drop_capabilities cannot be had here together with another user or group"
+            raise LaunchError(Reason.ISOLATION_FAILED, f"{why}: jobs end with jobd")
         container = await make_container(self.containment, job_id, spec)
         try:
-            program = program_of(job_id, spec, container, who)
-            return await trio.to_thread.run_sync(_spawn, self.containment, container, program, spec)
+            program = program_of(job_id, spec, container, self.means, who)
+            return await trio.to_thread.run_sync(self._spawn, container, program, spec)
         except LaunchError:
             await trio.to_thread.run_sync(container.remove)
             raise
@@ -53,24 +64,41 @@ class LocalLauncher:
         """Nothing outlives this process."""
         return None
 
+    def _spawn(self, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
+        out, out_job = os.pipe2(os.O_CLOEXEC)
+        err, err_job = os.pipe2(os.O_CLOEXEC)
+        for pipe in (out, err):
+            with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the default size works too
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                popen = thread.submit(_restrained, program, spec, out_job, err_job).result()
+            _contain(popen, program)
+        except LaunchError:
+            os.close(out)
+            os.close(err)
+            raise
+        finally:
+            os.close(out_job)
+            os.close(err_job)
+        return LocalProcess(self.containment, container, popen, FdPipe(out), FdPipe(err))
 
-def _spawn(containment: Containment, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
-    out, out_job = os.pipe2(os.O_CLOEXEC)
-    err, err_job = os.pipe2(os.O_CLOEXEC)
-    for pipe in (out, err):
-        with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the default size works too
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+def _restrained(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
+    """For a thread that ends after it: what is given up here is the thread's own, and its children's."""
+    stage = "limits"
     try:
-        popen = _popen(program, spec, out_job, err_job)
-        _contain(popen, program)
-    except LaunchError:
-        os.close(out)
-        os.close(err)
-        raise
-    finally:
-        os.close(out_job)
-        os.close(err_job)
-    return LocalProcess(containment, container, popen, FdPipe(out), FdPipe(err))
+        if program["io_priority"]:
+            become.set_io_priority(KERNEL, program["io_priority"])
+        if program["drop_capabilities"]:
+            stage = "capabilities"
+            become.drop_capabilities(KERNEL)
+        if program["no_new_privileges"]:
+            stage = "privileges"
+            become.forgo_privileges(KERNEL)
+    except OSError as exc:
+        raise launch_error(exc.errno or 0, spec, stage) from exc
+    return _popen(program, spec, out_job, err_job)
 
 
 def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:

@@ -4,8 +4,7 @@ Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all.
 and environment) travels as a memfd.
 
     server → launcher
-        launch     id; descriptors: memfd of {"argv", "env", "cwd", "enter", "limits", "nice",
-                   "umask", "identity"} (jobd.launcher.children.Program)
+        launch     id; descriptors: memfd of :class:`jobd.launcher.children.Program`
         signal     id, signal            to the job's process group
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
@@ -15,7 +14,7 @@ and environment) travels as a memfd.
         hello      version, launcher, kept: [names], end; descriptors: those kept. end: you are there to end the jobs
         job        id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
         launched   as job
-        failed     id, stage, errno      nothing runs
+        failed     id, stage, errno, said  nothing runs. said: by what was to make a sandbox
         exited     id, status            the wait status (waitpid(2))
         known                            all jobs that I have were told
         leave                            end, and leave the jobs to the server that comes next
@@ -45,9 +44,11 @@ import socket
 import struct
 from typing import Any, Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 RUNS_AS_OTHERS: Final = 2
 """The first version in which a launcher knows of umask and identity."""
+ISOLATES: Final = 3
+"""The first one in which it knows of isolation, and of turns at a disk."""
 MAX_PACKET: Final = 64 * 1024
 MAX_FDS: Final = 8
 CONTROL: Final = "control"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import signal
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -15,6 +16,7 @@ from api.errors import FieldViolation, InvalidArgumentError
 from jobd.broker.registry import WorkerView
 from jobd.worker.containment import CONTAINED, Limits, Receipt, Usage
 from jobd.worker.ending import StopMode
+from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.job import LIMITS, Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Gap, Record, Source, Start
@@ -55,7 +57,14 @@ def spec_of(request: m.StartRequest) -> JobSpec:
         group=spec.group,
         umask=spec.umask,
         secret_env=dict(spec.secret_env),
+        isolation=_isolation_of(spec.isolation),
     )
+
+
+def _isolation_of(isolation: m.Isolation | None) -> Isolation:
+    if isolation is None:
+        return NO_ISOLATION
+    return Isolation(**{each.name: getattr(isolation, each.name) for each in fields(Isolation)})
 
 
 def _limits_of(limits: m.Limits | None) -> Limits:
@@ -71,6 +80,7 @@ def _limits_of(limits: m.Limits | None) -> Limits:
         open_files=limits.open_files,
         core=limits.core_bytes,
         nice=limits.nice,
+        io_class=int(limits.io_class),
         stop_at_output=limits.stop_at_output,
     )
 
@@ -194,6 +204,7 @@ def job_message(job: Job) -> m.Job:
             group=job.spec.group,
             umask=job.spec.umask,
             secret_env=dict(job.spec.withheld.secret_env),
+            isolation=_isolation_message(job.spec.isolation),
         ),
         state=TO_STATE[job.state],
         stopping=job.stopping,
@@ -229,8 +240,15 @@ def _limits_message(limits: Limits) -> m.Limits | None:
         open_files=limits.open_files,
         core_bytes=limits.core,
         nice=limits.nice,
+        io_class=m.IoClass(limits.io_class),
         stop_at_output=limits.stop_at_output,
     )
+
+
+def _isolation_message(isolation: Isolation) -> m.Isolation | None:
+    if isolation == NO_ISOLATION:
+        return None
+    return m.Isolation(**dict.fromkeys(isolation.asked, True))
 
 
 def _usage_message(usage: Usage) -> m.Usage:
@@ -273,7 +291,9 @@ def worker_message(view: WorkerView) -> m.Worker:
     shown = [abridged_message(job) for job in view.jobs[:MAX_JOBS_OF_WORKER]]
     held = view.containment
     limits = sorted(LIMITS[name][0] for name in LIMITS if name not in CONTAINED or name in held.limits)
-    return m.Worker(view.name, view.slots, held.name, shown, len(view.jobs), list(held.weaknesses), limits)
+    weaknesses = [*held.weaknesses, *view.means.weaknesses]
+    isolation = view.means.available
+    return m.Worker(view.name, view.slots, held.name, shown, len(view.jobs), weaknesses, limits, isolation)
 
 
 def verdict_message(job: Job) -> m.StreamResponse:

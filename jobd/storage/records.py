@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from jobd.worker.containment import Limits, Member, Receipt, Stopped, Usage
+from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 
@@ -54,6 +55,7 @@ def dump(job: Job) -> str:
     fields["spec"]["limits"] = _facts(spec.limits)
     fields["spec"].update({"user": spec.user, "group": spec.group, "umask": spec.umask})
     fields["spec"].update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
+    fields["spec"]["isolation"] = spec.isolation.asked
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
     return json.dumps(fields, separators=(",", ":"))
@@ -94,6 +96,7 @@ def _spec(facts: dict[str, Any]) -> JobSpec:
         umask=facts.get("umask"),
         secret_env=facts.get("secret_env", {}),
         secret_digest=facts.get("secret_digest", ""),
+        isolation=Isolation(**dict.fromkeys(facts.get("isolation", ()), True)),
     )
 
 

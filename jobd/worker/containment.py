@@ -27,6 +27,7 @@ class Limits:
         stop_at_output: the job is ended when it writes more; otherwise that is dropped.
         open_files, core: RLIMIT_NOFILE and RLIMIT_CORE (getrlimit(2)).
         nice: 0 to 19 (nice(2)).
+        io_class: as in the contract: 1 idle, 2 best effort (ioprio_set(2)).
     """
 
     memory: int = 0
@@ -38,6 +39,7 @@ class Limits:
     open_files: int = 0
     core: int = 0
     nice: int = 0
+    io_class: int = 0
     stop_at_output: bool = False
 
     @property

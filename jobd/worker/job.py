@@ -15,6 +15,7 @@ from api.errors import FieldViolation
 from jobd.worker import lifecycle
 from jobd.worker.containment import Limits, Receipt, Usage
 from jobd.worker.errors import InvalidSpecError
+from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.lifecycle import State
 
 NO_LIMITS: Final = Limits()
@@ -45,6 +46,7 @@ class Reason(enum.StrEnum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     CONTAINMENT_FAILED = "CONTAINMENT_FAILED"
+    ISOLATION_FAILED = "ISOLATION_FAILED"
     DAEMON_LOST = "DAEMON_LOST"
     LAUNCHER_LOST = "LAUNCHER_LOST"
     REBOOTED = "REBOOTED"
@@ -71,6 +73,7 @@ class JobSpec:
     umask: int | None = None
     secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_digest: str = field(default="", repr=False)
+    isolation: Isolation = NO_ISOLATION
 
     @property
     def withheld(self) -> JobSpec:
@@ -126,6 +129,7 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
     if spec.umask is not None and not 0 <= spec.umask <= MAX_UMASK:
         found.append(("spec.umask", f"is {spec.umask:#o}, and not between 0 and {MAX_UMASK:#o}"))
     found += _limit_violations(spec.limits)
+    found += [(f"spec.isolation.{name}", why) for name, why in spec.isolation.contradictions()]
     if spec.size > MAX_SPEC:
         found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
@@ -141,6 +145,7 @@ LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "open_files": ("open_files", 3, 2**20),
     "core": ("core_bytes", 1, 2**62),
     "nice": ("nice", 0, 19),
+    "io_class": ("io_class", 1, 2),
     "stop_at_output": ("stop_at_output", 1, 1),
 }
 """Each limit's name in the contract, and what it can be; 0 is no limit of its own."""

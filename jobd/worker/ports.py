@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from jobd.worker.containment import Containment, Member, Usage
+from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobSpec
 
 
@@ -137,6 +138,10 @@ class Launcher(Protocol):
     @property
     def containment(self) -> Containment:
         """What holds the jobs' processes together."""
+
+    @property
+    def means(self) -> Means:
+        """What jobs can be isolated with."""
 
     async def launch(self, job_id: str, spec: JobSpec) -> Process:
         """Start the command, with two pipes and /dev/null for stdin. Asked again for a job, it is the same process.

@@ -11,6 +11,7 @@ import trio
 
 from jobd.worker.containment import Containment, Usage
 from jobd.worker.errors import JobNotFoundError
+from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobCell, JobSpec
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process, Start
@@ -90,6 +91,11 @@ class Worker:
     def containment(self) -> Containment:
         """What holds the jobs' processes together."""
         return self._launcher.containment
+
+    @property
+    def means(self) -> Means:
+        """What jobs can be isolated with."""
+        return self._launcher.means
 
     @property
     def launcher(self) -> str:

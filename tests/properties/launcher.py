@@ -20,6 +20,7 @@ from jobd.limits.walk import Walk
 from jobd.worker.containment import Member, Usage
 from jobd.worker.errors import LaunchError
 from jobd.worker.identity import own
+from jobd.worker.isolation import NO_MEANS
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
 
@@ -192,6 +193,7 @@ class Link:
         self._cut = False
 
     containment = Walk()  # of its name and limits, no more: these processes are none that it would find
+    means = NO_MEANS
 
     @property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from api.client import JobClient
-from api.messages import JobState
+from api.messages import IoClass, Isolation, JobState, Limits
 from tests.support.daemon import running_daemon
 from tests.support.jobcli import UUID, Jobcli, environment_for, last_words, read_until
 from tests.support.pki import TestPki
@@ -152,6 +153,8 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
             '[a]\nargv = ["true"]\numask = 22', "[a] has a umask that is not an octal", id="umask is a number"
         ),
         pytest.param('[a]\nargv = ["true"]\numask = "8"', "[a] has a umask that is not an octal", id="umask of 8"),
+        pytest.param('[a]\nargv = ["true"]\nprivate-tmp = 1', "neither true nor false: 1", id="a flag is a number"),
+        pytest.param('[a]\nargv = ["true"]\nio-class = "rt"', "can be idle or best-effort", id="no I/O class"),
         pytest.param('[a]\nargv = ["true"]\n[a]\nargv = ["true"]', "is not TOML", id="the same table twice"),
     ],
 )
@@ -167,9 +170,31 @@ async def test_a_bad_job_file_starts_nothing(
     assert [job async for job in client.list()] == []
 
 
+async def test_what_keeps_a_job_and_its_turn_at_a_disk_are_passed_on(
+    jobcli: Jobcli, client: JobClient, tmp_path: Path
+) -> None:
+    """From the command line and from a file; query shows them. What the server refuses is said by name."""
+    file = tmp_path / "jobs.toml"
+    file.write_text('[a]\nargv = ["true"]\nio-class = "idle"\ndrop-capabilities = true\nprivate-tmp = false\n')
+    flags = ("--io-class", "idle", "--drop-capabilities", "--", "true")
+    for arguments in (flags, ("--file", str(file))):
+        job = await client.query((await jobcli.ok("start", *arguments)).strip())
+        assert job.spec.limits == Limits(io_class=IoClass(IoClass.IDLE))
+        assert job.spec.isolation == Isolation(drop_capabilities=True)
+        facts = json.loads(await jobcli.ok("query", "--json", job.id))
+        assert (facts["limits"], facts["isolation"]) == ({"io_class": "idle"}, ["drop_capabilities"])
+        printed = (await jobcli.ok("query", job.id)).splitlines()
+        assert "isolation:     drop_capabilities" in printed
+        assert "limits:        io_class idle" in printed
+    assert "spec.isolation.no_network: cannot be had here" in await jobcli.fails("run", "--no-network", "--", "true")
+    (worker,) = map(json.loads, (await jobcli.ok("workers", "--json")).splitlines())
+    assert worker["isolation"] == ["drop_capabilities"]
+
+
 async def test_a_job_file_excludes_a_command(offline: Jobcli, tmp_path: Path) -> None:
     """Two sources for what to run are one too many."""
-    assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), "--", "true")
+    for word in ("--private-tmp", "--memory=1G", "--env=A=b", "true"):
+        assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), word)
     for option in ("--user=u", "--group=g", "--umask=0", "--secret=A=fd:0"):
         assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), option)
 

@@ -114,6 +114,7 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "output_bytes": 4,
         "dropped_bytes": 0,
         "limits": None,
+        "isolation": None,
         "stop_receipt": None,
     }
 
@@ -208,11 +209,13 @@ async def test_wait_gives_up_after_its_timeout(jobcli: Jobcli, client: JobClient
 async def test_workers_shows_the_pool(jobcli: Jobcli, client: JobClient) -> None:
     """For people: a line a worker with what it runs, and how many jobs wait."""
     await client.start(["sleep", "1000"], name="long")
-    heading, worker, pending = (await jobcli.ok("workers")).splitlines()
+    heading, worker, pending, *weaknesses = (await jobcli.ok("workers")).splitlines()
     assert heading.split() == ["WORKER", "RUNNING", "SLOTS", "CONTAINMENT", "JOBS"]
     assert re.match(r"\S+ +1 +64 +(cgroup v[12]|cgroup v1 and v2|none) ", worker)
     assert "long" in worker
     assert pending == "0 pending"
+    assert all(weakness.startswith("local: ") for weakness in weaknesses)
+    assert any("private_tmp" in weakness for weakness in weaknesses)
 
 
 async def test_workers_as_json_is_a_worker_a_line(jobcli: Jobcli, client: JobClient) -> None:

@@ -52,6 +52,8 @@ def test_what_is_missing_is_named() -> None:
         ("[limits]\ntimeout = true", r"\[limits\]: timeout is True, which is no number"),
         ("[limits]\nstop-at-output = 1", r"\[limits\]: stop-at-output is 1, and neither true nor false"),
         ("[limits.max]\nnice = 20", r"\[limits\], max: nice is 20, and not between 0 and 19"),
+        ("[limits]\nio-class = 'real-time'", r"\[limits\]: io-class is 'real-time', and not one of idle, best-effort"),
+        ("[limits.max]\nio-class = 1", r"\[limits\], max: io-class is 1, and not one of idle, best-effort"),
         ("limits = 5", r"\[limits\] is not a table"),
         ("[limits]\nmax = 5", r"\[limits\]: max is not a table"),
         ("principals = 5", "principals is not a table"),
@@ -90,11 +92,13 @@ def test_limits_stand_in_the_file(tmp_path: Path) -> None:
     """For everyone and, over that, for some; sizes as people write them."""
     file = tmp_path / "jobd.toml"
     file.write_text(
-        "[limits]\nmemory = '1G'\ntimeout = 3600\n[limits.max]\nmemory = '2G'\nopen-files = 1000\n"
+        "[limits]\nmemory = '1G'\ntimeout = 3600\nio-class = 'idle'\n"
+        "[limits.max]\nmemory = '2G'\nopen-files = 1000\nio-class = 'best-effort'\n"
         "[principals.alice.limits.max]\nmemory = '4g'\n[roles.writer.limits.max]\nnice = 10\n"
     )
     policy = load(FILES, {}, file).limits
-    assert policy.everyone == Bounds(Limits(memory=2**30, timeout=3600.0), Limits(memory=2**31, open_files=1000))
+    ceiling = Limits(memory=2**31, open_files=1000, io_class=2)
+    assert policy.everyone == Bounds(Limits(memory=2**30, timeout=3600.0, io_class=1), ceiling)
     assert policy.principals["alice"] == Bounds(Limits(), Limits(memory=2**32))
     assert policy.roles["writer"] == Bounds(Limits(), Limits(nice=10))
     assert load(FILES, {}, None).limits == LimitPolicy()

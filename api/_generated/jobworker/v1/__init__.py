@@ -17,6 +17,21 @@ from typing import (
 import betterproto
 
 
+class IoClass(betterproto.Enum):
+    """When it is a process's turn at a disk. Real time is not to be had."""
+
+    UNSPECIFIED = 0
+    """
+    As the server is set; as the kernel does it by itself, if that says nothing.
+    """
+
+    IDLE = 1
+    """When nobody else wants it."""
+
+    BEST_EFFORT = 2
+    """In turn with others, in the middle of them (level 4)."""
+
+
 class JobState(betterproto.Enum):
     UNSPECIFIED = 0
     PENDING = 1
@@ -141,6 +156,11 @@ class JobSpec(betterproto.Message):
      are recorded until the process is started, and not longer.
     """
 
+    isolation: Optional["Isolation"] = betterproto.message_field(10, optional=True)
+    """
+    What keeps it from the machine and from other jobs. What cannot be had is refused by name.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Limits(betterproto.Message):
@@ -186,9 +206,50 @@ class Limits(betterproto.Message):
     How nice it is to others when processors are scarce, 0 to 19 (nice(2)).
     """
 
+    io_class: "IoClass" = betterproto.enum_field(10)
+    """
+    Its turn at a disk (ioprio_set(2)), where the disk's scheduler minds it.
+    """
+
     stop_at_output: bool = betterproto.bool_field(11)
     """
     When it has written more output than is recorded of it, it is stopped, and OUTPUT_LIMIT.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class Isolation(betterproto.Message):
+    """
+    What keeps a job from the machine and from other jobs, beside the user that it runs as. Worker.isolation says what can
+     be had. The first four are made by bubblewrap, all around one job.
+    """
+
+    private_tmp: bool = betterproto.bool_field(1)
+    """
+    /tmp and /var/tmp of its own, empty at first, in memory (which counts as the job's), and gone with it.
+    """
+
+    read_only_root: bool = betterproto.bool_field(2)
+    """
+    No file system can be written, but for a private /tmp; /dev has only what is harmless.
+    """
+
+    no_network: bool = betterproto.bool_field(3)
+    """A network of its own, with nothing in it but a loopback."""
+
+    pid_namespace: bool = betterproto.bool_field(4)
+    """It sees, and can signal, no processes but its own."""
+
+    drop_capabilities: bool = betterproto.bool_field(5)
+    """
+    It has no capability (capabilities(7)), nor can it get one. Without it, a job of root has all of them; with one of
+     the four above, those that containers have by default, less CAP_MKNOD.
+    """
+
+    allow_new_privileges: bool = betterproto.bool_field(6)
+    """
+    Set-user-ID programs and the like (sudo, ping) work as usual; otherwise they give nothing (no_new_privs). Only where
+     the server is set to allow it, and with none of the others.
     """
 
 
@@ -533,10 +594,15 @@ class Worker(betterproto.Message):
     """How many jobs it has now."""
 
     weaknesses: List[str] = betterproto.string_field(6)
-    """What the containment cannot do that the best one can."""
+    """What containment and isolation cannot do that the best ones can."""
 
     limits: List[str] = betterproto.string_field(7)
     """The limits that can be held: names of fields of Limits."""
+
+    isolation: List[str] = betterproto.string_field(8)
+    """
+    The isolation that can be had: names of fields of Isolation. Why others cannot is among the weaknesses.
+    """
 
 
 @dataclass(eq=False, repr=False)

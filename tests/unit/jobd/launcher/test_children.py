@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobd.launcher.children import Child, Program, spawn
+from jobd.launcher.children import EXECUTED, Child, Failure, Program, spawn
 from jobd.launcher.local import LocalLauncher
 from jobd.limits.walk import Walk
 from jobd.worker.errors import LaunchError
@@ -25,10 +25,11 @@ def program(*argv: str, identity: tuple[int, int, Sequence[int]] | None = None, 
     return Program(list(argv), ENV, cwd, [], {}, 0, 0o022, identity and (*identity[:2], list(identity[2])))
 
 
-def ended(child: Child) -> tuple[tuple[str, int] | None, bytes]:
-    """Why it did not execute, and what it wrote."""
+def ended(child: Child) -> tuple[Failure | None, bytes]:
+    """Whether it executed, or why not, and what it wrote."""
     select.select([child.report], [], [])
-    failure = child.failure()
+    failure = child.hear()
+    os.close(child.report)
     with os.fdopen(child.out, "rb") as out:
         text = out.read()
     os.close(child.err)
@@ -41,7 +42,7 @@ def test_a_child_becomes_somebody_else_for_good() -> None:
     """All three user ids and group ids, and the supplementary groups; none of ours is left."""
     identity = (NOBODY.pw_uid, DAEMON.pw_gid, [DAEMON.pw_gid, 12345])
     failure, text = ended(spawn(program("grep", "-E", "^(Uid|Gid|Groups)", "/proc/self/status", identity=identity)))
-    assert failure is None
+    assert failure is EXECUTED
     uid, gid, groups = (line.split()[1:] for line in text.decode().splitlines())
     assert set(uid) == {str(NOBODY.pw_uid)}
     assert set(gid) == {str(DAEMON.pw_gid)}
@@ -60,14 +61,14 @@ def test_streams_are_given_to_the_jobs_user_but_for_the_machines_own() -> None:
 def test_each_step_of_a_change_of_identity_is_told_by_name() -> None:
     """And nothing is executed."""
     identity = (NOBODY.pw_uid, NOBODY.pw_gid, [-1])
-    assert ended(spawn(program("true", identity=identity))) == (("groups", errno.EINVAL), b"")
+    assert ended(spawn(program("true", identity=identity))) == (Failure("groups", errno.EINVAL), b"")
 
 
 @needs_not_root
 def test_who_is_not_root_becomes_nobody_else() -> None:
     """The first step fails."""
     identity = (DAEMON.pw_uid, DAEMON.pw_gid, [DAEMON.pw_gid])
-    assert ended(spawn(program("true", identity=identity))) == (("streams", errno.EPERM), b"")
+    assert ended(spawn(program("true", identity=identity))) == (Failure("streams", errno.EPERM), b"")
 
 
 # ---- without a launcher

@@ -19,9 +19,12 @@ from structlog.typing import EventDict
 
 from jobd.launcher import protocol
 from jobd.launcher.link import LauncherLink, open_link
+from jobd.limits.isolation import Bubblewrap
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
+from jobd.worker.containment import Limits
 from jobd.worker.errors import LaunchError
+from jobd.worker.isolation import SANDBOXED, Isolation, Means
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.supervisor import Timings
@@ -107,6 +110,24 @@ async def is_alive(link: LauncherLink) -> None:
     """The link still carries what is said."""
     await trio.testing.wait_all_tasks_blocked()
     assert not link.gone.is_set()
+
+
+async def test_nothing_is_asked_of_an_older_launcher_that_it_would_ignore(tmp_path: Path) -> None:
+    """One that was started before this server was installed: a job that is to be isolated is not started."""
+    ours, theirs = protocol.pair()
+    launcher = PlayedLauncher(theirs)
+    launcher.tell("hello", version=protocol.ISOLATES - 1, launcher="boot/1", kept=[], end=False)
+    launcher.tell("known")
+    async with open_link(ours.detach(), Walk(), Means(Bubblewrap("bwrap"))) as link:
+        assert link.means.available == ["allow_new_privileges"]
+        for flag in (*SANDBOXED, "drop_capabilities"):
+            with pytest.raises(LaunchError, match="the launcher is older") as caught:
+                await link.launch("id", JobSpec(("true",), isolation=Isolation(**{flag: True})))
+            assert caught.value.reason == Reason.ISOLATION_FAILED
+        with pytest.raises(LaunchError, match="cannot be given its I/O class: the launcher is older"):
+            await link.launch("id", JobSpec(("true",), limits=Limits(io_class=1)))
+    assert protocol.receive(theirs) is None  # it was asked for nothing
+    theirs.close()
 
 
 async def test_what_was_to_be_said_is_said_before_the_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from dataclasses import replace
@@ -16,7 +17,9 @@ from jobd.storage.directory import hold_directory
 from jobd.storage.records import dump, load
 from jobd.storage.schema import MIGRATIONS
 from jobd.storage.sqlite import open_store
+from jobd.worker.containment import Limits
 from jobd.worker.errors import StoreError
+from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 
@@ -31,6 +34,17 @@ def test_a_job_survives_its_text() -> None:
     """Every field."""
     job = a_job(1, state=State.FAILED, wait_status=256, stopped_by="x", ended_at=5, started_at=4, output_bytes=9)
     assert load(dump(job)) == job
+
+
+def test_what_a_job_may_use_and_what_keeps_it_survive() -> None:
+    """And a text of before there was any isolation is a job without."""
+    isolation = Isolation(private_tmp=True, drop_capabilities=True)
+    spec = JobSpec(("true",), limits=Limits(memory=5, io_class=1), isolation=isolation)
+    text = dump(a_job(1, spec=spec))
+    assert load(text).spec == spec
+    older = json.loads(text)
+    del older["spec"]["isolation"]
+    assert load(json.dumps(older)).spec == replace(spec, isolation=Isolation())
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": 1}', '{"spec": {"argv": []}}'])
