@@ -13,6 +13,8 @@ import signal
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from jobd.launcher.terminal import open_terminal, take_control
+
 PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 F_SETPIPE_SZ: Final = 1031
@@ -27,7 +29,10 @@ class Child:
     """A process that was forked and has not said yet whether it could execute its program.
 
     Attributes:
-        out, err: the reading ends of its stdout and stderr.
+        out, err: the reading ends of its stdout and stderr. With a terminal, "out" is that of a pipe into which the
+            server carries what comes from the terminal, and "err" ends at once.
+        stdin: what it is: "none", "data", "pipe", "closed" (a pipe that was) or "terminal".
+        near: the writing end of the pipe, or the near side of the terminal; -1 when there is none.
         report: becomes readable when it has executed (at its end) or could not ("stage errno").
     """
 
@@ -35,6 +40,8 @@ class Child:
     out: int
     err: int
     report: int
+    stdin: str = "none"
+    near: int = -1
 
     def failure(self) -> tuple[str, int] | None:
         """Why it could not execute its program (stage, errno), or None when it did. Waits for ``report``."""
@@ -47,12 +54,19 @@ class Child:
 
     def fds(self, executed: bool) -> list[int]:
         """The descriptors that are open."""
-        return [self.out, self.err] if executed else [self.out, self.err, self.report]
+        held = [self.out, self.err] if executed else [self.out, self.err, self.report]
+        return held if self.near < 0 else [*held, self.near]
+
+    def close_stdin(self) -> None:
+        """Let go of the pipe of its stdin, for ever."""
+        if self.stdin == "pipe":
+            os.close(self.near)
+            self.stdin, self.near = "closed", -1
 
     def close(self) -> None:
-        """Let go of the pipes."""
-        os.close(self.out)
-        os.close(self.err)
+        """Let go of the pipes, and of the terminal."""
+        for fd in self.fds(executed=True):
+            os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,8 @@ class Program:
         nice: how much nicer than we are.
         umask: as umask(2).
         identity: user, group and supplementary groups that it runs as; ours when None.
+        stdin: "none" (/dev/null), "data" (the descriptor ``given``), "pipe" or "terminal".
+        size: rows and columns of the terminal.
     """
 
     argv: list[str]
@@ -75,10 +91,13 @@ class Program:
     nice: int
     umask: int
     identity: tuple[int, int, list[int]] | None
+    stdin: str = "none"
+    size: tuple[int, int] = (0, 0)
+    given: int = -1
 
 
 def spawn(program: Program) -> Child:
-    """Fork a child that leads a session of its own and executes a program, stdin from /dev/null.
+    """Fork a child that leads a session of its own and executes a program.
 
     Raises:
         OSError: there are no more processes or descriptors; nothing is left behind.
@@ -94,11 +113,22 @@ def spawn(program: Program) -> Child:
         (out, out_job), (err, err_job), (report, reporting) = pipe(), pipe(), pipe()
         _enlarge(out)
         _enlarge(err)
+        near, stdin = -1, program.given
+        if program.stdin == "pipe":
+            stdin, near = os.pipe2(os.O_CLOEXEC)
+            _enlarge(near)
+            os.set_blocking(near, False)
+        elif program.stdin == "terminal":
+            near, stdin = open_terminal(*program.size)
+            out_job = err_job = stdin
+        if near >= 0:
+            opened.callback(os.close, near)
+            theirs.callback(os.close, stdin)
         pid = os.fork()
         if pid == 0:
-            _become(program, out_job, err_job, reporting)
+            _become(program, stdin, out_job, err_job, reporting)
         opened.pop_all()
-        return Child(pid, out, err, report)
+        return Child(pid, out, err, report, program.stdin, near)
 
 
 def _enlarge(pipe: int) -> None:
@@ -114,18 +144,20 @@ def _give_streams(uid: int, gid: int) -> None:
             os.fchown(fd, uid, gid)
 
 
-def _become(program: Program, out: int, err: int, report: int) -> NoReturn:
+def _become(program: Program, stdin: int, out: int, err: int, report: int) -> NoReturn:
     """In the child: become the program, or tell why not. Never returns, whatever happens."""
     stage = "exec"
     try:
         os.setsid()
+        if program.stdin == "terminal":
+            take_control(stdin)
         signal.set_wakeup_fd(-1)
         # Python ignores some, and so may whoever started us (nohup, a shell's &): a program expects them all as usual.
         for signum in signal.valid_signals() - UNCHANGEABLE:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.umask(program.umask)
-        os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if stdin < 0 else stdin, 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.dup2(report, REPORT, inheritable=False)

@@ -1,4 +1,4 @@
-"""Between the contract's messages and the domain's types: the only file that sees both."""
+"""Between the contract's messages and the domain's types (for stdin: :mod:`jobd.service.translate_stdin`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Final
 import betterproto
 
 from api import messages as m
-from api.errors import FieldViolation, InvalidArgumentError
 from jobd.broker.registry import WorkerView
+from jobd.service.refusal import refuse as refuse
+from jobd.service.translate_stdin import stdin_fields, stdin_of
 from jobd.worker.containment import CONTAINED, Limits, Receipt, Usage
 from jobd.worker.ending import StopMode
 from jobd.worker.job import LIMITS, Job, JobSpec
@@ -35,16 +36,10 @@ FROM_STATE: Final = {number: state for state, number in TO_STATE.items()}
 # ---- in
 
 
-def refuse(field: str, description: str) -> InvalidArgumentError:
-    """The error for one field of a request."""
-    return InvalidArgumentError(
-        f"{field} {description}", reason="INVALID_REQUEST", violations=(FieldViolation(field, description),)
-    )
-
-
 def spec_of(request: m.StartRequest) -> JobSpec:
     """The spec asked for; what it says is judged by the worker library."""
     spec = request.spec
+    stdin, data, terminal = stdin_of(spec)
     return JobSpec(
         tuple(spec.argv),
         spec.name,
@@ -55,6 +50,9 @@ def spec_of(request: m.StartRequest) -> JobSpec:
         group=spec.group,
         umask=spec.umask,
         secret_env=dict(spec.secret_env),
+        stdin=stdin,
+        stdin_data=data,
+        terminal=terminal,
     )
 
 
@@ -109,7 +107,7 @@ def signal_of(request: m.SignalRequest) -> int:
     return request.signal
 
 
-def start_of(request: m.StreamRequest) -> Start:
+def start_of(request: m.StreamRequest | m.AttachStart) -> Start:
     """Where to begin."""
     field, value = betterproto.which_one_of(request, "start")
     if isinstance(value, datetime):
@@ -194,6 +192,7 @@ def job_message(job: Job) -> m.Job:
             group=job.spec.group,
             umask=job.spec.umask,
             secret_env=dict(job.spec.withheld.secret_env),
+            **stdin_fields(job.spec),
         ),
         state=TO_STATE[job.state],
         stopping=job.stopping,
