@@ -14,26 +14,23 @@ Needs trio. Calls that fail because the server cannot be reached are made again,
 from __future__ import annotations
 
 import os
-import random
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
-import betterproto
 import trio
 
 from api import methods
 from api.address import parse_address
+from api.attachment import Attachment
 from api.background import background_nursery
-from api.errors import FieldViolation, InvalidArgumentError, StreamCutError, UnavailableError
+from api.errors import FieldViolation, InvalidArgumentError, UnavailableError
 from api.messages import (
     DeleteRequest,
-    Gap,
-    Heartbeat,
     Isolation,
     Job,
     JobSpec,
@@ -42,26 +39,25 @@ from api.messages import (
     ListRequest,
     ListWorkersRequest,
     ListWorkersResponse,
-    Output,
     OutputSource,
     QueryRequest,
     SignalRequest,
     StartRequest,
+    StdinMode,
     StopMode,
     StopRequest,
     StreamRequest,
-    StreamResponse,
-    Verdict,
+    Terminal,
     WaitMode,
     WaitRequest,
 )
 from api.methods import Method, Request, Response
-from api.rpc.channel import Answers, Channel, open_channel
+from api.output import OutputStream
+from api.retry import Retry
+from api.rpc.channel import Channel, open_channel
 from api.tls import client_context
 
 RETRY_FOR: Final = 30.0
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
 
 
 class JobClient:
@@ -120,6 +116,9 @@ class JobClient:
         umask: int | None = None,
         secrets: Mapping[str, str] | None = None,
         isolation: Isolation | None = None,
+        stdin: bytes | None = None,
+        attachable: bool = False,
+        terminal: Terminal | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
@@ -130,6 +129,9 @@ class JobClient:
             umask: its file mode creation mask; 0o022 when None.
             secrets: environment variables whose values no answer shows.
             isolation: what keeps it from the machine and from other jobs.
+            stdin: what it reads from stdin; nothing, when None.
+            attachable: its stdin is a pipe, for :meth:`attach` to write to.
+            terminal: it has a terminal, for :meth:`attach`.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
@@ -137,6 +139,8 @@ class JobClient:
         """
         spec = JobSpec(argv=list(argv), name=name, env=dict(env or {}), cwd=cwd, limits=limits, isolation=isolation)
         spec.user, spec.group, spec.umask, spec.secret_env = user, group, umask, dict(secrets or {})
+        spec.stdin = StdinMode(StdinMode.PIPE if attachable and terminal is None else StdinMode.UNSPECIFIED)
+        spec.stdin_data, spec.terminal = stdin or b"", terminal
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 
@@ -231,11 +235,48 @@ class JobClient:
             request.since = since
         else:
             request.offset = offset
-        output = OutputStream(self, request)
+        output = OutputStream(self.channel, self.retry_for, request)
         try:
             yield output
         finally:
             await output.aclose()
+
+    @asynccontextmanager
+    async def attach(
+        self,
+        job_id: str,
+        *,
+        offset: int = 0,
+        tail_bytes: int | None = None,
+        tail_lines: int | None = None,
+        take_over: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> AsyncIterator[Attachment]:
+        """Attach to a job that has a stdin to write to, or a terminal; see :class:`api.attachment.Attachment`. The
+        block begins when the job has started. Leaving it detaches: the job goes on, and its stdin stays open.
+
+        Args:
+            offset, tail_bytes, tail_lines: where in the output to begin, as for :meth:`stream`.
+            take_over: end the attachment of somebody else.
+            size: rows and columns that the job's terminal is to have.
+
+        Raises:
+            FailedPreconditionError: it has no stdin to write to, it has ended, or somebody else is attached (its
+                ``reason`` says which: NOT_ATTACHABLE, JOB_ENDED, ALREADY_ATTACHED).
+        """
+        request = StreamRequest(job_id=job_id)
+        if tail_bytes is not None:
+            request.tail_bytes = tail_bytes
+        elif tail_lines is not None:
+            request.tail_lines = tail_lines
+        else:
+            request.offset = offset
+        attachment = Attachment(self.channel, self.retry_for, request, take_over=take_over, size=size)
+        try:
+            await attachment.begin()
+            yield attachment
+        finally:
+            await attachment.aclose()
 
     # ---- the connection
 
@@ -262,117 +303,3 @@ class JobClient:
             except UnavailableError:
                 if not await retry.pause():
                     raise
-
-
-class OutputStream:
-    """A job's output, byte for byte, through every loss of the connection.
-
-    Attributes:
-        offset: of the first byte that was not given yet, once that is known; a later stream can begin there.
-        gaps: what could not be recorded, so far.
-        verdict: how the job ended, once the iteration is over.
-    """
-
-    def __init__(self, client: JobClient, request: StreamRequest) -> None:
-        self._client = client
-        self._request = request
-        self.gaps: list[Gap] = []
-        self._busy = False
-        self.verdict: Verdict | None = None
-        self._call = AsyncExitStack()
-        self._answers: Answers[StreamResponse] | None = None
-        self._retry = Retry(client.retry_for)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Output:
-        """The next piece of output; the iteration ends with the verdict.
-
-        Raises:
-            StreamCutError: the stream ended without its verdict, and could not be taken up again in time.
-            RpcError: the server refused (NotFoundError, PermissionDeniedError, …).
-        """
-        if self._busy:
-            raise trio.BusyResourceError("another task is reading this stream")
-        self._busy = True
-        try:
-            return await self._next()
-        finally:
-            self._busy = False
-
-    async def _next(self) -> Output:
-        while self.verdict is None:
-            answer = await self._receive()
-            _, event = betterproto.which_one_of(answer, "event")
-            if isinstance(event, Output):
-                self._request.offset = event.offset + len(event.data)  # a stream that is cut goes on from here
-                return event
-            if isinstance(event, Heartbeat):
-                self._request.offset = event.offset
-            if isinstance(event, Gap):
-                self.gaps.append(event)
-            if isinstance(event, Verdict):
-                self.verdict = event
-        raise StopAsyncIteration
-
-    @property
-    def offset(self) -> int:
-        field, value = betterproto.which_one_of(self._request, "start")
-        return value if field == "offset" and isinstance(value, int) else 0
-
-    async def _receive(self) -> StreamResponse:
-        while True:
-            try:
-                if self._answers is None:
-                    self._answers = await self._begin()
-                answer = await self._answers.receive()
-            except UnavailableError as exc:
-                await self._break_off()
-                if not await self._retry.pause():
-                    raise StreamCutError(
-                        f"the output stream was cut at offset {self.offset}: {exc}", offset=self.offset
-                    ) from exc
-                continue
-            if answer is None:
-                raise StreamCutError(
-                    f"the output stream ended at offset {self.offset} without a verdict", offset=self.offset
-                )
-            self._retry.reset()
-            return answer
-
-    async def _begin(self) -> Answers[StreamResponse]:
-        channel = await self._client.channel()
-        return await self._call.enter_async_context(channel.call(methods.STREAM, self._request))
-
-    async def _break_off(self) -> None:
-        self._answers = None
-        await self._call.aclose()
-
-    async def aclose(self) -> None:
-        """Give the stream up. Harmless when it has ended."""
-        await self._break_off()
-
-
-class Retry:
-    """Growing, jittered pauses for a limited time."""
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self.reset()
-
-    def reset(self) -> None:
-        """Something succeeded: the time that is left is the whole limit again."""
-        self._until = -1.0
-        self._pause = FIRST_PAUSE
-
-    async def pause(self) -> bool:
-        """Wait a little. False, at once, when the time is up."""
-        now = trio.current_time()
-        if self._until < 0:
-            self._until = now + self._limit
-        if now >= self._until:
-            return False
-        await trio.sleep(min(self._pause * random.uniform(0.5, 1.0), self._until - now))  # noqa: S311 # jitter, not a secret
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return True

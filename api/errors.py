@@ -5,6 +5,7 @@
     │   └── CredentialsError       … a certificate, key or CA file that cannot be used
     ├── IdentityError              a certificate that names nobody
     ├── StreamCutError             an output stream that ended without its verdict
+    ├── InputCutError              an attachment that was cut while bytes for a job's stdin were on their way
     └── RpcError                   a call that ended with a status other than OK; one subclass for each gRPC code
 
 ``RpcError.message`` is written for the peer. The cause, if there is one, is chained (``raise … from exc``) and
@@ -47,6 +48,22 @@ class StreamCutError(JobdError):
 
     def __init__(self, message: str, *, offset: int) -> None:
         super().__init__(message)
+        self.offset = offset
+
+
+class InputCutError(JobdError):
+    """An attachment was cut while bytes were on their way: sending them again could give them to the job twice.
+
+    Attributes:
+        accepted: bytes that were written into the job's stdin for certain, since the attachment began.
+        uncertain: those after them that were, or were not.
+        offset: as in :class:`StreamCutError`.
+    """
+
+    def __init__(self, message: str, *, accepted: int, uncertain: int, offset: int) -> None:
+        super().__init__(message)
+        self.accepted = accepted
+        self.uncertain = uncertain
         self.offset = offset
 
 

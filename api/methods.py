@@ -24,6 +24,7 @@ class Cardinality(enum.Enum):
 
     UNARY_UNARY = "unary"
     UNARY_STREAM = "server stream"
+    STREAM_STREAM = "bidirectional stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ SIGNAL: Final = Method(JOB_WORKER, "Signal", m.SignalRequest, m.SignalResponse, 
 DELETE: Final = Method(JOB_WORKER, "Delete", m.DeleteRequest, m.DeleteResponse, _U, Role.WRITER)
 QUERY: Final = Method(JOB_WORKER, "Query", m.QueryRequest, m.QueryResponse, _U, Role.READER)
 STREAM: Final = Method(JOB_WORKER, "Stream", m.StreamRequest, m.StreamResponse, _S, Role.READER)
+ATTACH: Final = Method(JOB_WORKER, "Attach", m.AttachRequest, m.AttachResponse, Cardinality.STREAM_STREAM, Role.WRITER)
 LIST: Final = Method(JOB_WORKER, "List", m.ListRequest, m.ListResponse, _U, Role.READER)
 WAIT: Final = Method(JOB_WORKER, "Wait", m.WaitRequest, m.WaitResponse, _U, Role.READER)
 LIST_WORKERS: Final = Method(JOB_WORKER, "ListWorkers", m.ListWorkersRequest, m.ListWorkersResponse, _U, Role.READER)
@@ -77,6 +79,7 @@ METHODS: Final[tuple[AnyMethod, ...]] = (
     DELETE,
     QUERY,
     STREAM,
+    ATTACH,
     LIST,
     WAIT,
     LIST_WORKERS,

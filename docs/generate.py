@@ -27,7 +27,7 @@ PROTOS = (PROTO / "jobworker" / "v1" / "job_worker.proto", PROTO / "grpc" / "hea
 _BLOCK = re.compile(r"^ *(message|enum|service) (\w+) \{(\})?$")
 _FIELD = re.compile(r"^\s+(?:(optional|repeated) )?([\w.<>, ]+?) (\w+) = (\d+);")
 _VALUE = re.compile(r"^\s+(\w+) = (\d+);")
-_RPC = re.compile(r"^\s+rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\);")
+_RPC = re.compile(r"^\s+rpc (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\);")
 
 
 def api() -> str:
@@ -45,11 +45,12 @@ def api() -> str:
         elif block := _BLOCK.match(line):
             lines += ["", f"## {block[1]} `{block[2]}`", "", *paragraphs(comment), ""]
         elif rpc := _RPC.match(line):
-            answer = f"{'a stream of ' if rpc[3] else ''}[`{rpc[4]}`](#message-{rpc[4].lower()})"
+            request = f"{'a stream of ' if rpc[2] else ''}[`{rpc[3]}`](#message-{rpc[3].lower()})"
+            answer = f"{'a stream of ' if rpc[4] else ''}[`{rpc[5]}`](#message-{rpc[5].lower()})"
             lines += [
                 f"### `{rpc[1]}`",
                 "",
-                f"[`{rpc[2]}`](#message-{rpc[2].lower()}) → {answer}. Needs the role **{roles[rpc[1]]}**.",
+                f"{request} → {answer}. Needs the role **{roles[rpc[1]]}**.",
                 "",
                 *paragraphs(comment),
                 "",

@@ -15,7 +15,7 @@ from api.client import JobClient
 from api.errors import ConfigError, JobdError
 from api.version import VERSION
 from jobcli import exit_codes, profile, render
-from jobcli.commands import delete, query, run, signal, start, stop, stream, wait, workers
+from jobcli.commands import attach, delete, query, run, signal, start, stop, stream, wait, workers
 from jobcli.commands import list as list_
 from jobcli.commands._command import seconds
 
@@ -23,6 +23,7 @@ VERBS: Final[dict[str, ModuleType]] = {
     "start": start,
     "run": run,
     "stream": stream,
+    "attach": attach,
     "query": query,
     "list": list_,
     "wait": wait,

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import trio
 
-from api.messages import IoClass, Job, JobState, Output, OutputSource, Verdict, Worker
+from api.messages import IoClass, Job, JobState, Output, OutputSource, StdinMode, Verdict, Worker
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -78,6 +78,8 @@ def job_facts(job: Job) -> dict[str, Any]:
         "ended_at": _time(job.ended_at),
         "output_bytes": job.output_bytes,
         "dropped_bytes": job.dropped_bytes,
+        "stdin": _stdin(job),
+        "terminal": _terminal(job),
         "limits": _limits(job),
         "isolation": _isolation(job),
         "usage": _usage(job),
@@ -116,6 +118,20 @@ def _isolation(job_: Job) -> list[str] | None:
     """The names, in the contract, of what keeps it from the machine."""
     isolation = job_.spec.isolation
     return None if isolation is None else [each.name for each in fields(isolation) if getattr(isolation, each.name)]
+
+
+def _stdin(job_: Job) -> str | None:
+    """Where its stdin comes from, when that is not /dev/null."""
+    if job_.spec.stdin == StdinMode.PIPE:
+        return "pipe"
+    return f"{job_.spec.stdin_data_bytes} bytes" if job_.spec.stdin_data_bytes else None
+
+
+def _terminal(job_: Job) -> dict[str, Any] | None:
+    terminal = job_.spec.terminal
+    if terminal is None:
+        return None
+    return {"rows": terminal.rows, "columns": terminal.columns, "term": terminal.term}
 
 
 def _usage(job_: Job) -> dict[str, Any] | None:
@@ -211,7 +227,7 @@ def job(job_: Job) -> None:
     facts["secret_env"] = " ".join(facts["secret_env"])
     if job_.signal is not None:
         facts["signal"] = f"{job_.signal} ({_signal(job_.signal)})"
-    for key in ("limits", "usage"):
+    for key in ("limits", "usage", "terminal"):
         if facts[key]:
             facts[key] = ", ".join(f"{name} {value}" for name, value in facts[key].items())
     facts["isolation"] = ", ".join(facts["isolation"] or ())

@@ -88,6 +88,16 @@ class Channel:
             stream.cancel()
             self._session.forget(stream)
 
+    @asynccontextmanager
+    async def converse(self, method: Method[Request, Response]) -> AsyncIterator[Conversation[Request, Response]]:
+        """Make a call in which both sides speak. Leaving the block gives the call up, if it has not ended."""
+        stream = self._begin(method.service, method.name, None)
+        try:
+            yield Conversation(stream, method.response)
+        finally:
+            stream.cancel()
+            self._session.forget(stream)
+
     def _begin(self, service: str, name: str, timeout: float | None) -> CallStream:
         if not self.usable:
             raise self._session.lost_error()
@@ -138,6 +148,23 @@ class Answers(Generic[Response]):
         """
         if await self._stream.receive_message() is not None:
             raise InternalError("the server sent more than one answer")
+
+
+class Conversation(Answers[Response], Generic[Request, Response]):
+    """A call in which both sides speak."""
+
+    async def send(self, request: Request) -> None:
+        """Send a request; one task at a time. A cancelled send may have sent a part of it, and then the call is good
+        for nothing but to be given up.
+
+        Raises:
+            RpcError: the call has ended, or the connection was lost.
+        """
+        await self._stream.send_message(encode(request))
+
+    def end(self) -> None:
+        """Send no more; the server may go on. Never waits."""
+        self._stream.end_request()
 
 
 @asynccontextmanager

@@ -40,6 +40,7 @@ class ServerCall:
         metadata: the custom metadata of the request.
         principal: who calls, once authentication has found out.
         job_id: the job that the call is about, once the handler knows.
+        standing: how far the call came, for whoever has to take it up again: told if the server ends it.
     """
 
     def __init__(self, stream: CallStream, session: Session, request: RequestReceived) -> None:
@@ -52,6 +53,7 @@ class ServerCall:
         self.peer_certificate = session.transport.peer_certificate
         self.principal: Principal | None = None
         self.job_id = ""
+        self.standing: dict[str, str] = {}
         self.response_started = False
         self.timeout: float | None = (
             None if request.timeout is None else min(request.timeout.total_seconds(), MAX_DEADLINE)
@@ -75,6 +77,16 @@ class ServerCall:
         if data is None or await self._stream.receive_message() is not None:
             raise UnimplementedError(f"{self.path} takes exactly one request message")
         return decode(self.method.request, data)
+
+    async def receive_next(self) -> betterproto.Message | None:
+        """The next request of a call that has many, or None after the last.
+
+        Raises:
+            RpcError: the message was too large or malformed, or the caller gave up.
+        """
+        assert self.method is not None
+        data = await self._stream.receive_message()
+        return None if data is None else decode(self.method.request, data)
 
     def start_response(self) -> None:
         """Send the response's headers now, so that the caller knows that it was heard. Never waits."""

@@ -158,6 +158,14 @@ class CallStream:
         framed = b"".join([piece for data in messages for piece in (PREFIX.pack(False, len(data)), data)])
         await self._session.send(self, framed, end_stream=end_stream)
 
+    def end_request(self) -> None:
+        """Send no more messages. Never waits; harmless when the stream has ended."""
+        try:
+            self._session.connection.h2_connection.end_stream(self.stream_id)
+        except h2.exceptions.ProtocolError:
+            return
+        self._session.flush()
+
     def end_response(self, error: RpcError | None, *, response_started: bool) -> None:
         """Send the trailers, if the stream is still there. Never waits."""
         try:

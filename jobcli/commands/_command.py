@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from api.client import JobClient
@@ -48,6 +49,7 @@ def add_job_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--group", default="", metavar="G", help="its group (default: the user's own)")
     parser.add_argument("--umask", type=mask, metavar="OCTAL", help="its file mode creation mask (default: 022)")
+    parser.add_argument("--stdin", type=Path, metavar="FILE", help="what it reads from stdin: at most 1 MiB, sent now")
     limits = parser.add_argument_group(
         "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
     )

@@ -11,13 +11,15 @@ from api.errors import ConfigError, JobdError, RpcError
 from api.messages import Job, JobState
 from jobcli import exit_codes, job_file, render
 from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked, isolation_of, limits_of
+from jobcli.stdin import given
 
 HELP = "start a job and print its id"
-SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask")
+SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask", "stdin")
 
 
 def configure(parser: Parser) -> None:
     parser.add_argument("--file", type=Path, metavar="FILE", help="start every job of a TOML file, one table a job")
+    parser.add_argument("-i", "--interactive", action="store_true", help="its stdin is for 'jobcli attach'")
     parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
     add_job_arguments(parser)
 
@@ -28,13 +30,17 @@ async def run(args: argparse.Namespace, client: JobClient) -> int:
 
 async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator[Job]:
     if args.file is None:
-        yield await client.start(argv_of(args), **asked(args))
+        if args.interactive and args.stdin is not None:
+            raise ConfigError("--stdin and -i each say where the job's stdin comes from; give one of them")
+        yield await client.start(argv_of(args), **asked(args), stdin=given(args.stdin), attachable=args.interactive)
         return
-    given = vars(args)
-    said = any(given[name] not in ("", None, []) for name in SAID_BY_FILE)
-    if args.command or said or limits_of(given) or isolation_of(given):
+    values = vars(args)
+    said = args.interactive or any(values[name] not in ("", None, []) for name in SAID_BY_FILE)
+    if args.command or said or limits_of(values) or isolation_of(values):
         options = ", --".join(SAID_BY_FILE)
-        raise ConfigError(f"--file says what to run, and how; give no command, --{options}, limit or isolation with it")
+        raise ConfigError(
+            f"--file says what to run, and how; give no command, -i, --{options}, limit or isolation with it"
+        )
     for entry in job_file.read(args.file):
         try:
             yield await client.start(entry.argv, **entry.asked, limits=limits_of(entry.limits))

@@ -17,7 +17,7 @@ from jobd.broker.admission import ANYTHING, Policy, admitted, differences
 from jobd.broker.lost import lost_job
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
-from jobd.broker.registry import Entry, Registry, WorkerView
+from jobd.broker.registry import Entry, Registry, WorkerView, ended
 from jobd.worker.errors import (
     JobNotEndedError,
     JobNotRunningError,
@@ -231,18 +231,7 @@ class Broker:
     async def wait(self, references: Sequence[str], *, any_of_them: bool) -> list[Job]:
         """Wait until all of the jobs (or any) have ended; returns all of them as they are then."""
         entries = [await self._registry.find(reference) for reference in references]
-        if not any_of_them:
-            for entry in entries:
-                await entry.cell.ended()
-        elif not any(entry.cell.job.state.terminal for entry in entries):
-            async with trio.open_nursery() as nursery:
-
-                async def first(entry: Entry) -> None:
-                    await entry.cell.ended()
-                    nursery.cancel_scope.cancel()
-
-                for entry in entries:
-                    nursery.start_soon(first, entry)
+        await ended(entries, any_of_them=any_of_them)
         return [entry.present() for entry in entries]
 
     async def follow(self, reference: str, start: Start) -> tuple[Follower, Callable[[], Awaitable[Job]]]:
@@ -260,6 +249,10 @@ class Broker:
         job = entry.present()
         following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
         return await following, entry.cell.ended
+
+    async def entry(self, reference: str) -> Entry:
+        """The job, for :func:`jobd.broker.attach.attach`."""
+        return await self._registry.find(reference)
 
     async def stop(self, reference: str, how: Stop) -> Job:
         """End a job; returns when no process of it is left. One that has ended is returned as it is.

@@ -12,6 +12,7 @@ from jobd.worker.isolation import Means
 from jobd.worker.job import Ended, Job, JobCell
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Follower, Journal, Start
+from jobd.worker.stdin import Attacher, Attachment
 from jobd.worker.supervisor import Stop
 
 
@@ -47,6 +48,9 @@ class Worker(Protocol):
 
     async def signal(self, job_id: str, signum: int, *, by: str) -> Job:
         """Send a signal to a job's processes."""
+
+    async def attach(self, job_id: str, who: Attacher, *, take_over: bool) -> Attachment:
+        """Let somebody write to a job's stdin. There is no checkpoint after that has begun."""
 
     async def usage(self, job_id: str) -> Usage | None:
         """What the job has used so far."""

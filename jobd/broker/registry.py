@@ -53,6 +53,22 @@ class Entry:
         return None if self.cell.job.state.terminal else self.worker
 
 
+async def ended(entries: Sequence[Entry], *, any_of_them: bool) -> None:
+    """Wait until all of the jobs (or any) have ended."""
+    if not any_of_them:
+        for entry in entries:
+            await entry.cell.ended()
+    elif not any(entry.cell.job.state.terminal for entry in entries):
+        async with trio.open_nursery() as nursery:
+
+            async def first(entry: Entry) -> None:
+                await entry.cell.ended()
+                nursery.cancel_scope.cancel()
+
+            for entry in entries:
+                nursery.start_soon(first, entry)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerView:
     """A worker and the jobs it has."""

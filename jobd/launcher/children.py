@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from jobd.launcher import become, protocol, sandboxed
 from jobd.launcher.become import REPORT, SPEC
+from jobd.launcher.terminal import open_terminal, take_control
 
 PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
@@ -54,8 +55,11 @@ class Child:
 
     Attributes:
         pid: with a sandbox, of the process that makes it and waits outside for the job's end.
-        out, err: the reading ends of its stdout and stderr.
+        out, err: the reading ends of its stdout and stderr. With a terminal, "out" is that of a pipe into which the
+            server carries what comes from the terminal, and "err" ends at once.
         report: becomes readable when there is something for :meth:`hear`.
+        stdin: what it is: "none", "data", "pipe", "closed" (a pipe that was) or "terminal".
+        near: the writing end of the pipe, or the near side of the terminal; -1 when there is none.
         main: with a sandbox, a pidfd of the job's process inside, once it is there.
     """
 
@@ -63,6 +67,8 @@ class Child:
     out: int
     err: int
     report: int
+    stdin: str = "none"
+    near: int = -1
     sandboxed: bool = False
     main: int = -1
 
@@ -102,11 +108,17 @@ class Child:
 
     def fds(self, executed: bool) -> list[int]:
         """The descriptors that are open."""
-        fds = [self.out, self.err] if executed else [self.out, self.err, self.report]
-        return [*fds, self.main] if self.main >= 0 else fds
+        held = [self.out, self.err] if executed else [self.out, self.err, self.report]
+        return [*held, *(fd for fd in (self.near, self.main) if fd >= 0)]
+
+    def close_stdin(self) -> None:
+        """Let go of the pipe of its stdin, for ever."""
+        if self.stdin == "pipe":
+            os.close(self.near)
+            self.stdin, self.near = "closed", -1
 
     def close(self) -> None:
-        """Let go of the pipes."""
+        """Let go of the pipes, and of the terminal."""
         for fd in self.fds(executed=True):
             os.close(fd)
 
@@ -121,6 +133,8 @@ class Program:
         nice: how much nicer than we are.
         umask: as umask(2).
         identity: user, group and supplementary groups that it runs as; ours when None.
+        stdin: "none" (/dev/null), "data" (the descriptor ``given``), "pipe" or "terminal".
+        size: rows and columns of the terminal.
     """
 
     argv: list[str]
@@ -136,10 +150,13 @@ class Program:
     drop_capabilities: bool = False
     sandbox: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
+    stdin: str = "none"
+    size: tuple[int, int] = (0, 0)
+    given: int = -1
 
 
 def spawn(program: Program) -> Child:
-    """Fork a child that leads a session of its own and executes a program, stdin from /dev/null.
+    """Fork a child that leads a session of its own and executes a program.
 
     Raises:
         OSError: there are no more processes or descriptors; nothing is left behind.
@@ -159,11 +176,22 @@ def spawn(program: Program) -> Child:
             theirs.callback(os.close, spec)
         _enlarge(out)
         _enlarge(err)
+        near, stdin = -1, program.given
+        if program.stdin == "pipe":
+            stdin, near = os.pipe2(os.O_CLOEXEC)
+            _enlarge(near)
+            os.set_blocking(near, False)
+        elif program.stdin == "terminal":
+            near, stdin = open_terminal(*program.size)
+            out_job = err_job = stdin
+        if near >= 0:
+            opened.callback(os.close, near)
+            theirs.callback(os.close, stdin)
         pid = os.fork()
         if pid == 0:
-            _become(program, out_job, err_job, reporting, spec)
+            _become(program, stdin, out_job, err_job, reporting, spec)
         opened.pop_all()
-        return Child(pid, out, err, report, sandboxed=bool(program.sandbox))
+        return Child(pid, out, err, report, program.stdin, near, sandboxed=bool(program.sandbox))
 
 
 def _enlarge(pipe: int) -> None:
@@ -188,16 +216,18 @@ def _give_streams(uid: int, gid: int) -> None:
             os.fchown(fd, uid, gid)
 
 
-def _become(program: Program, out: int, err: int, report: int, spec: int) -> NoReturn:
+def _become(program: Program, stdin: int, out: int, err: int, report: int, spec: int) -> NoReturn:
     """In the child: become the program, or tell why not. Never returns, whatever happens."""
     stage = "exec"
     try:
         os.setsid()
+        if program.stdin == "terminal":
+            take_control(stdin)
         signal.set_wakeup_fd(-1)
         # Python ignores some, and so may whoever started us (nohup, a shell's &): a program expects them all as usual.
         become.handle_signals(signal.SIG_DFL)
         os.umask(program.umask)
-        report, spec = _arrange_descriptors(out, err, report, spec)
+        report, spec = _arrange_descriptors(stdin, out, err, report, spec)
         stage = "contain"
         for entrance in program.enter:
             fd = os.open(entrance, os.O_WRONLY | os.O_CLOEXEC)
@@ -242,9 +272,9 @@ def _become(program: Program, out: int, err: int, report: int, spec: int) -> NoR
         os._exit(127)
 
 
-def _arrange_descriptors(out: int, err: int, report: int, spec: int) -> tuple[int, int]:
+def _arrange_descriptors(stdin: int, out: int, err: int, report: int, spec: int) -> tuple[int, int]:
     """Have those that the program, or the way to it, is to have, under their numbers, and no other."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if stdin < 0 else stdin, 0)
     # Those that are moved must not lie where others are moved to.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SPEC + 1) for fd in (report, spec) if fd >= 0]
     os.dup2(out, 1)

@@ -14,6 +14,7 @@ from jobd.worker.errors import LaunchError
 from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
 from jobd.worker.isolation import Means
 from jobd.worker.job import JobSpec, Reason
+from jobd.worker.stdin import DEFAULT_TERM
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
@@ -39,6 +40,8 @@ async def identity_of(spec: JobSpec) -> Identity:
 def environment_of(job_id: str, spec: JobSpec, who: Identity) -> dict[str, str]:
     """The clean base, of which nothing is the daemon's own, and over it what was asked for."""
     base = {"PATH": PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, "LANG": "C.UTF-8"}
+    if spec.terminal:
+        base["TERM"] = spec.terminal.term or DEFAULT_TERM
     return {**base, MARK_VARIABLE: job_id, **spec.env, **spec.secret_env}
 
 
@@ -90,6 +93,8 @@ def program_of(job_id: str, spec: JobSpec, container: Container, means: Means, w
         "no_new_privileges": not isolation.allow_new_privileges and not (sandbox and sandbox.gains and uid),
         "sandbox": sandbox.command(isolation, uid) if sandbox else [],
         "outside": {"PATH": PATH, MARK_VARIABLE: job_id},
+        "stdin": stdin_of(spec),
+        "size": [spec.terminal.rows, spec.terminal.columns] if spec.terminal else [0, 0],
     }
 
 
@@ -97,6 +102,13 @@ def _mark(job_id: str) -> int:
     """The job's mark; 0 where this process itself may not have so high a limit, being marked by another jobd."""
     mark, (_, highest) = mark_of(job_id), resource.getrlimit(MARK_LIMIT)
     return mark if highest == resource.RLIM_INFINITY or mark <= highest else 0
+
+
+def stdin_of(spec: JobSpec) -> str:
+    """What a job's stdin is, in the words of the launcher."""
+    if spec.terminal:
+        return "terminal"
+    return "data" if spec.stdin_data else spec.stdin.value
 
 
 def launch_error(number: int, spec: JobSpec, stage: str, said: str = "") -> LaunchError:

@@ -32,8 +32,8 @@ class _Job:
     status: int | None = None
 
     def facts(self, op: str) -> protocol.Message:
-        pid, status = self.child.pid, self.status
-        return {"op": op, "id": self.id, "pid": pid, "started_at": self.started_at, "status": status}
+        pid, status, stdin = self.child.pid, self.status, self.child.stdin
+        return {"op": op, "id": self.id, "pid": pid, "started_at": self.started_at, "status": status, "stdin": stdin}
 
 
 class Jobs:
@@ -60,27 +60,37 @@ class Jobs:
 
     # ---- what a server asks for
 
-    def launch(self, id: str, memfd: int) -> None:
-        spec = protocol.from_memfd(memfd)
+    def launch(self, id: str, memfd: int, given: int = -1) -> None:
+        """
+        Args:
+            given: what is to be its stdin, if that is "data".
+        """
+        try:
+            self._launch(id, protocol.from_memfd(memfd), given)
+        finally:
+            if given >= 0:
+                os.close(given)
+
+    def _launch(self, id: str, spec: protocol.Message, given: int) -> None:
         if id in self._jobs:  # asked before, by a server that did not live to hear the answer
             if self._jobs[id].executed:
                 self._tell_job(self._jobs[id], "launched")
             return
         try:
-            child = children.spawn(self._program(spec))
+            child = children.spawn(self._program(spec, given))
         except OSError as exc:
             self._tell({"op": "failed", "id": id, "stage": "fork", "errno": exc.errno or 0}, [])
             return
         job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
         self._watch_report(job)
 
-    def _program(self, spec: protocol.Message) -> children.Program:
+    def _program(self, spec: protocol.Message, given: int) -> children.Program:
         limits = {resource.RLIMIT_NOFILE: self._nofile}
         for number, value in spec["limits"]:
             limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)
         # A server of another version may say less, or more: what it may ask for is what our version says.
         known = {each.name: spec[each.name] for each in fields(children.Program) if each.name in spec}
-        return children.Program(**{**known, "limits": limits})
+        return children.Program(**{**known, "limits": limits, "given": given})
 
     def signal(self, id: str, signum: int) -> None:
         job = self._jobs.get(id)
@@ -90,6 +100,11 @@ class Jobs:
     def signal_all(self, signum: int) -> None:
         for id in self._jobs:
             self.signal(id, signum)
+
+    def close_stdin(self, id: str) -> None:
+        """The job is to read the end of its stdin, as soon as the server has let go of it as well."""
+        if id in self._jobs:
+            self._jobs[id].child.close_stdin()
 
     def release(self, id: str) -> None:
         job = self._jobs.get(id)
@@ -107,6 +122,8 @@ class Jobs:
         fds = [os.dup(job.child.out), os.dup(job.child.err)]
         if job.status is None:
             fds.append(job.child.pidfd())  # it is our child and not reaped: the pid is its own
+        if job.child.near >= 0:
+            fds.append(os.dup(job.child.near))
         self._tell(job.facts(op), fds)
 
     # ---- what the children do

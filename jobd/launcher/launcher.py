@@ -351,6 +351,8 @@ class Launcher:
                 self._jobs.launch(message["id"], *fds)
             case "signal":
                 self._jobs.signal(message["id"], message["signal"])
+            case "close_stdin":
+                self._jobs.close_stdin(message["id"])
             case "release":
                 self._jobs.release(message["id"])
             case "keep":

@@ -6,9 +6,7 @@ Nothing here decides anything about a job: it carries wishes to the launcher, an
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
@@ -19,15 +17,13 @@ import structlog
 import trio
 
 from jobd.launcher import protocol
-from jobd.launcher.contained import ContainedProcess
 from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of, see_to_isolation
-from jobd.launcher.pipe import FdPipe
-from jobd.launcher.procfs import signal_group
+from jobd.launcher.launched import LaunchedProcess
+from jobd.launcher.stdin import giving
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
-from jobd.worker.ports import Pipe, Source
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +87,9 @@ class LauncherLink:
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its {unknown}: {why}")
         waiting = self._launching[job_id] = _Launch()
         try:
-            self._send({"op": "launch", "id": job_id}, [protocol.as_memfd(program)])
+            with giving(spec) as stdin:
+                memfd = protocol.as_memfd(program)
+                self._send({"op": "launch", "id": job_id}, [memfd, *map(os.dup, stdin)])
             await waiting.answered.wait()
         except OSError as exc:
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be started now: {exc.strerror}") from exc
@@ -108,6 +106,8 @@ class LauncherLink:
         """What of this the launcher does not know, being older; what it is to be isolated with was seen to before."""
         if self._version < protocol.RUNS_AS_OTHERS and (program["identity"] or program["umask"] != UMASK):
             return "user or umask"
+        if self._version < protocol.FEEDS and program["stdin"] != "none":
+            return "stdin"
         return "I/O class" if self._version < protocol.ISOLATES and program["io_priority"] else ""
 
     def keep(self, name: str, fd: int) -> None:
@@ -126,10 +126,17 @@ class LauncherLink:
         """Send a signal to a job's process group."""
         self._send({"op": "signal", "id": job_id, "signal": signum})
 
+    async def close_stdin(self, job_id: str) -> None:
+        """Have the launcher let go of a job's stdin; returns when it will, whatever becomes of this process."""
+        self._send({"op": "close_stdin", "id": job_id})
+        while self._unsent and not self.gone.is_set():
+            await self._all_sent.wait()
+
     def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
         """Say something, in the order of the calls, however far behind the launcher is. The descriptors are ours."""
         self._unsent.append((message, fds or []))
-        self._all_sent = trio.Event()
+        if self._all_sent.is_set():
+            self._all_sent = trio.Event()
         self._more_unsent.set()
 
     async def speak(self) -> None:
@@ -193,6 +200,7 @@ class LauncherLink:
         except LauncherGoneError:
             log.error("the launcher has ended: jobs go on, new ones are refused; this server ends when they have ended")
             self.gone.set()
+            self._all_sent.set()
             for waiting in self._launching.values():
                 waiting.answered.set()
             async with trio.open_nursery() as nursery:
@@ -273,78 +281,6 @@ class _Launch:
         self.answered = trio.Event()
         self.process: LaunchedProcess | None = None
         self.failure: tuple[str, int, str] | None = None
-
-
-class LaunchedProcess(ContainedProcess):
-    """A child of the launcher, as a :class:`jobd.worker.ports.Process`."""
-
-    def __init__(self, link: LauncherLink, facts: dict[str, Any], fds: list[int]) -> None:
-        self._link = link
-        self._id: str = facts["id"]
-        super().__init__(link.containment, link.containment.find(self._id, facts["pid"]), facts["pid"])
-        self.started_at: int | None = facts["started_at"]
-        self._status: int | None = facts["status"]
-        out, err, self._pidfd = (*fds, -1, -1, -1)[:3]
-        # With no descriptor left for this process, the kernel cuts off those that come with a message.
-        self._pipes = {source: FdPipe(fd) for source, fd in ((Source.STDOUT, out), (Source.STDERR, err)) if fd >= 0}
-        self._taken: set[Source] = set()
-        self._ended = trio.Event()
-        if self._status is not None:
-            self._ended.set()
-
-    def pipe(self, source: Source) -> Pipe:
-        """Its pipe.
-
-        Raises:
-            OSError: it did not arrive here.
-        """
-        if source not in self._pipes:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        self._taken.add(source)
-        return self._pipes[source]
-
-    def take_status(self, status: int) -> None:
-        self._status = status
-        self._ended.set()
-
-    async def outlive_launcher(self) -> None:
-        """Nobody will tell the exit code any more: wait for the end itself."""
-        if self._pidfd >= 0 and not self._ended.is_set():
-            with contextlib.suppress(trio.ClosedResourceError):  # it was released
-                await trio.lowlevel.wait_readable(self._pidfd)
-        self._ended.set()
-
-    async def exited(self) -> int | None:
-        await self._ended.wait()
-        return self._status
-
-    def signal_main(self, signum: int) -> None:
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signum)
-
-    def _signal_group(self, signum: int) -> None:
-        if self._link.gone.is_set():
-            signal_group(self.pid, signum, leader_reaped=self._ended.is_set())
-        else:
-            self._link.signal(self._id, signum)
-
-    async def release(self) -> None:
-        await super().release()
-        self._close_pidfd()
-        self._link.forget(self._id)
-
-    def _close_pidfd(self) -> None:
-        if self._pidfd >= 0:
-            trio.lowlevel.notify_closing(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-
-    def close(self) -> None:
-        """Let go of the descriptors that no supervisor has taken."""
-        self._close_pidfd()
-        for source in self._pipes.keys() - self._taken:
-            os.close(self._pipes[source].fileno())
 
 
 async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:

@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +22,16 @@ from jobd.launcher.contained import ContainedProcess
 from jobd.launcher.environment import identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
+from jobd.launcher.relay import Relay, writing_end
+from jobd.launcher.stdin import FdStdin, giving
+from jobd.launcher.terminal import open_terminal, take_control
 from jobd.worker.containment import MARK_LIMIT, Container, Containment
 from jobd.worker.errors import LaunchError
 from jobd.worker.identity import own
 from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
 from jobd.worker.ports import Pipe, Source
+from jobd.worker.stdin import StdinMode
 
 PIPE_SIZE: Final = 256 * 1024
 KERNEL: Final = become.kernel()
@@ -41,7 +47,7 @@ class LocalLauncher:
         self.means = means.without_sandbox("jobs that end with jobd have none")
 
     async def launch(self, job_id: str, spec: JobSpec) -> LocalProcess:
-        """Start the command as the leader of a new session, stdin from /dev/null.
+        """Start the command as the leader of a new session.
 
         Raises:
             LaunchError: it could not be started; nothing is left behind.
@@ -65,26 +71,43 @@ class LocalLauncher:
         return None
 
     def _spawn(self, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
-        out, out_job = os.pipe2(os.O_CLOEXEC)
-        err, err_job = os.pipe2(os.O_CLOEXEC)
-        for pipe in (out, err):
-            with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the default size works too
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        try:
+        with ExitStack() as ours, ExitStack() as theirs:
+
+            def pipe() -> tuple[int, int]:
+                reading, writing = os.pipe2(os.O_CLOEXEC)
+                ours.callback(os.close, reading)
+                theirs.callback(os.close, writing)
+                return reading, writing
+
+            (out, out_job), (err, err_job) = pipe(), pipe()
+            for each in (out, err):
+                with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the default works too
+                    fcntl.fcntl(each, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            near, relayed = -1, -1
+            stdin = (*theirs.enter_context(giving(spec)), subprocess.DEVNULL)[0]
+            if spec.terminal:
+                near, stdin = open_terminal(spec.terminal.rows, spec.terminal.columns)
+                ours.callback(os.close, near)
+                theirs.callback(os.close, stdin)
+                relayed = writing_end(out)
+                ours.callback(os.close, relayed)
+                out_job = err_job = stdin
+            elif spec.stdin is StdinMode.PIPE:
+                stdin, near = os.pipe2(os.O_CLOEXEC)
+                theirs.callback(os.close, stdin)
+                ours.callback(os.close, near)
+                os.set_blocking(near, False)
             with ThreadPoolExecutor(1) as thread:
-                popen = thread.submit(_restrained, program, spec, out_job, err_job).result()
+                popen = thread.submit(_restrained, program, spec, stdin, out_job, err_job).result()
             _contain(popen, program)
-        except LaunchError:
-            os.close(out)
-            os.close(err)
-            raise
-        finally:
-            os.close(out_job)
-            os.close(err_job)
-        return LocalProcess(self.containment, container, popen, FdPipe(out), FdPipe(err))
+            ours.pop_all()
+        pipes = {Source.STDOUT: FdPipe(out), Source.STDERR: FdPipe(err)}
+        return LocalProcess(self.containment, container, popen, pipes, near, relayed)
 
 
-def _restrained(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
+def _restrained(
+    program: dict[str, Any], spec: JobSpec, stdin: int, out_job: int, err_job: int
+) -> subprocess.Popen[bytes]:
     """For a thread that ends after it: what is given up here is the thread's own, and its children's."""
     stage = "limits"
     try:
@@ -98,21 +121,24 @@ def _restrained(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: i
             become.forgo_privileges(KERNEL)
     except OSError as exc:
         raise launch_error(exc.errno or 0, spec, stage) from exc
-    return _popen(program, spec, out_job, err_job)
+    return _popen(program, spec, stdin, out_job, err_job)
 
 
-def _popen(program: dict[str, Any], spec: JobSpec, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
-    cwd, whom = program["cwd"], _whom(program, spec, out_job, err_job)
+def _popen(program: dict[str, Any], spec: JobSpec, stdin: int, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
+    cwd = program["cwd"]
+    whom = _whom(program, spec, *(fd for fd in (stdin, out_job, err_job) if fd >= 0))
     try:
         return subprocess.Popen(
             spec.argv,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=out_job,
             stderr=err_job,
             env=program["env"],
             cwd=cwd,
             umask=program["umask"],
             start_new_session=True,
+            # Between fork and exec, and one system call: posix_spawn(3) has no way to do it, nor has Popen.
+            preexec_fn=partial(take_control, 0) if spec.terminal else None,
             **whom,
         )
     except OSError as exc:
@@ -179,14 +205,24 @@ class LocalProcess(ContainedProcess):
         containment: Containment,
         container: Container,
         popen: subprocess.Popen[bytes],
-        out: FdPipe,
-        err: FdPipe,
+        pipes: dict[Source, FdPipe],
+        near: int,
+        relayed: int,
     ) -> None:
+        """
+        Args:
+            near: what its stdin is written with; -1 when there is no such thing.
+            relayed: the writing end of what is then its stdout, if it has a terminal.
+        """
         super().__init__(containment, container, popen.pid)
         self._popen = popen
         self._pidfd = os.pidfd_open(popen.pid)
-        self._pipes = {Source.STDOUT: out, Source.STDERR: err}
+        self._pipes = pipes
         self._status: int | None = None
+        self._ended = trio.Event()
+        terminal = relayed >= 0
+        self._relay = Relay(near, relayed) if terminal else None
+        self.stdin = FdStdin(near, terminal=terminal, tell_closed=trio.lowlevel.checkpoint) if near >= 0 else None
 
     @property
     def started_at(self) -> int | None:
@@ -194,6 +230,17 @@ class LocalProcess(ContainedProcess):
 
     def pipe(self, source: Source) -> Pipe:
         return self._pipes[source]
+
+    async def carry(self) -> None:
+        if self._relay:
+            await self._relay.carry(self._ended)
+
+    async def release(self) -> None:
+        await super().release()
+        if self._relay:
+            self._relay.close()
+        if self.stdin:
+            self.stdin.let_go()
 
     async def exited(self) -> int | None:
         if self._status is None:
@@ -204,6 +251,7 @@ class LocalProcess(ContainedProcess):
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+            self._ended.set()
         return self._status
 
     def signal_main(self, signum: int) -> None:

@@ -4,7 +4,9 @@ Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all.
 and environment) travels as a memfd.
 
     server → launcher
-        launch     id; descriptors: memfd of :class:`jobd.launcher.children.Program`
+        launch     id; descriptors: memfd of :class:`jobd.launcher.children.Program`, and what is to be its stdin, if
+                   that is given
+        close_stdin  id                  let go of the pipe of its stdin
         signal     id, signal            to the job's process group
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
@@ -12,7 +14,8 @@ and environment) travels as a memfd.
         elsewhere  path, pid; one descriptor: a socket to the launcher that has the state directory: be served there
     launcher → server
         hello      version, launcher, kept: [names], end; descriptors: those kept. end: you are there to end the jobs
-        job        id, pid, started_at, status or null; descriptors: stdout, stderr, and a pidfd if it runs
+        job        id, pid, started_at, status or null, stdin; descriptors: stdout, stderr, a pidfd if it runs, and what
+                   its stdin is written with, if there is such a thing
         launched   as job
         failed     id, stage, errno, said  nothing runs. said: by what was to make a sandbox
         exited     id, status            the wait status (waitpid(2))
@@ -49,6 +52,8 @@ RUNS_AS_OTHERS: Final = 2
 """The first version in which a launcher knows of umask and identity."""
 ISOLATES: Final = 3
 """The first one in which it knows of isolation, and of turns at a disk."""
+FEEDS: Final = 3
+"""The first version in which it knows of stdin and terminals."""
 MAX_PACKET: Final = 64 * 1024
 MAX_FDS: Final = 8
 CONTROL: Final = "control"

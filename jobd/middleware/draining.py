@@ -10,7 +10,7 @@ from api import methods
 from api.errors import UnavailableError
 from api.rpc.server import Handler, ServerCall
 
-LASTING: Final = frozenset({methods.STREAM.path, methods.WAIT.path})
+LASTING: Final = frozenset({methods.STREAM.path, methods.WAIT.path, methods.ATTACH.path})
 """What may go on for as long as a job does. Whoever called takes it up again where it was, at the next server."""
 
 
@@ -41,4 +41,6 @@ class Draining:
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
-            raise UnavailableError("this server is leaving; call again", reason="SERVER_LEAVING")
+            raise UnavailableError(
+                "this server is leaving; call again", reason="SERVER_LEAVING", metadata=call.standing
+            )

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from api.errors import (
+    AbortedError,
     AlreadyExistsError,
     DataLossError,
     FailedPreconditionError,
@@ -31,6 +32,13 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.StopFailedError: (FailedPreconditionError, "STOP_FAILED"),
     e.LauncherGoneError: (UnavailableError, "LAUNCHER_GONE"),
     e.JobNotRunningError: (FailedPreconditionError, "JOB_NOT_RUNNING"),
+    e.JobEndedError: (FailedPreconditionError, "JOB_ENDED"),
+    e.NotAttachableError: (FailedPreconditionError, "NOT_ATTACHABLE"),
+    e.AlreadyAttachedError: (FailedPreconditionError, "ALREADY_ATTACHED"),
+    e.AttachmentTakenOverError: (AbortedError, "ATTACHMENT_TAKEN_OVER"),
+    e.StdinClosedError: (FailedPreconditionError, "STDIN_CLOSED"),
+    e.StdinIsTerminalError: (FailedPreconditionError, "STDIN_IS_TERMINAL"),
+    e.NoTerminalError: (FailedPreconditionError, "NO_TERMINAL"),
     e.JobNotEndedError: (FailedPreconditionError, "JOB_NOT_ENDED"),
     e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
     e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),

@@ -12,6 +12,7 @@ from api import methods
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
+from jobd.service.attach import serve_attachment
 from jobd.worker.ports import Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
@@ -38,6 +39,7 @@ class JobWorkerService:
             methods.DELETE.path: unary(self.delete),
             methods.QUERY.path: unary(self.query),
             methods.STREAM.path: server_stream(self.stream),
+            methods.ATTACH.path: self.attach,
             methods.LIST.path: unary(self.list),
             methods.WAIT.path: unary(self.wait),
             methods.LIST_WORKERS.path: unary(self.list_workers),
@@ -94,6 +96,9 @@ class JobWorkerService:
             with trio.move_on_after(self._heartbeat):
                 return await follower.receive()
             await call.send(t.heartbeat_message(follower.offset))
+
+    async def attach(self, call: ServerCall) -> None:
+        await serve_attachment(call, self._broker, self._heartbeat, _caller(call))
 
     async def list(self, call: ServerCall, request: m.ListRequest) -> m.ListResponse:
         before, size, states = t.page_of(request)

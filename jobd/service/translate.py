@@ -1,4 +1,4 @@
-"""Between the contract's messages and the domain's types: the only file that sees both."""
+"""Between the contract's messages and the domain's types (for stdin: :mod:`jobd.service.translate_stdin`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Final
 import betterproto
 
 from api import messages as m
-from api.errors import FieldViolation, InvalidArgumentError
 from jobd.broker.registry import WorkerView
+from jobd.service.refusal import refuse as refuse
+from jobd.service.translate_stdin import stdin_fields, stdin_of
 from jobd.worker.containment import CONTAINED, Limits, Receipt, Usage
 from jobd.worker.ending import StopMode
 from jobd.worker.isolation import NO_ISOLATION, Isolation
@@ -37,16 +38,10 @@ FROM_STATE: Final = {number: state for state, number in TO_STATE.items()}
 # ---- in
 
 
-def refuse(field: str, description: str) -> InvalidArgumentError:
-    """The error for one field of a request."""
-    return InvalidArgumentError(
-        f"{field} {description}", reason="INVALID_REQUEST", violations=(FieldViolation(field, description),)
-    )
-
-
 def spec_of(request: m.StartRequest) -> JobSpec:
     """The spec asked for; what it says is judged by the worker library."""
     spec = request.spec
+    stdin, data, terminal = stdin_of(spec)
     return JobSpec(
         tuple(spec.argv),
         spec.name,
@@ -58,6 +53,9 @@ def spec_of(request: m.StartRequest) -> JobSpec:
         umask=spec.umask,
         secret_env=dict(spec.secret_env),
         isolation=_isolation_of(spec.isolation),
+        stdin=stdin,
+        stdin_data=data,
+        terminal=terminal,
     )
 
 
@@ -119,7 +117,7 @@ def signal_of(request: m.SignalRequest) -> int:
     return request.signal
 
 
-def start_of(request: m.StreamRequest) -> Start:
+def start_of(request: m.StreamRequest | m.AttachStart) -> Start:
     """Where to begin."""
     field, value = betterproto.which_one_of(request, "start")
     if isinstance(value, datetime):
@@ -205,6 +203,7 @@ def job_message(job: Job) -> m.Job:
             umask=job.spec.umask,
             secret_env=dict(job.spec.withheld.secret_env),
             isolation=_isolation_message(job.spec.isolation),
+            **stdin_fields(job.spec),
         ),
         state=TO_STATE[job.state],
         stopping=job.stopping,

@@ -6,6 +6,7 @@ that a text inside an intact page is another one than was written.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import zlib
@@ -16,6 +17,7 @@ from jobd.worker.containment import Limits, Member, Receipt, Stopped, Usage
 from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
+from jobd.worker.stdin import StdinMode, Terminal
 
 SUMMED: Final = "id, state, principal, request_id, ended_at, output_bytes, record"
 COLUMNS: Final = f"{SUMMED}, sum"
@@ -56,6 +58,9 @@ def dump(job: Job) -> str:
     fields["spec"].update({"user": spec.user, "group": spec.group, "umask": spec.umask})
     fields["spec"].update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
     fields["spec"]["isolation"] = spec.isolation.asked
+    fields["spec"]["stdin"] = spec.stdin
+    fields["spec"]["stdin_data"] = base64.b64encode(spec.stdin_data).decode()
+    fields["spec"]["terminal"] = dataclasses.astuple(spec.terminal) if spec.terminal else None
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
     return json.dumps(fields, separators=(",", ":"))
@@ -85,6 +90,7 @@ def load(text: str) -> Job:
 
 
 def _spec(facts: dict[str, Any]) -> JobSpec:
+    terminal = facts.get("terminal")
     return JobSpec(
         tuple(facts["argv"]),
         facts["name"],
@@ -97,6 +103,9 @@ def _spec(facts: dict[str, Any]) -> JobSpec:
         secret_env=facts.get("secret_env", {}),
         secret_digest=facts.get("secret_digest", ""),
         isolation=Isolation(**dict.fromkeys(facts.get("isolation", ()), True)),
+        stdin=StdinMode(facts.get("stdin", StdinMode.NONE)),
+        stdin_data=base64.b64decode(facts.get("stdin_data", ""), validate=True),
+        terminal=Terminal(*terminal) if terminal else None,
     )
 
 

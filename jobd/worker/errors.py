@@ -7,6 +7,13 @@ WorkerError                (a JobdError)
 ├── JobNotFoundError       no such job
 ├── InvalidIdError         what should be an id is none
 ├── AmbiguousIdError       the prefix of an id that several jobs have
+├── JobEndedError          it has ended: there is nothing to attach to
+├── NotAttachableError     the job was started with nothing to attach to
+├── AlreadyAttachedError   somebody else is attached to the job
+├── AttachmentTakenOverError … and now this one's attachment is somebody else's
+├── StdinClosedError       bytes for a stdin that was closed
+├── StdinIsTerminalError   a terminal cannot be half closed
+├── NoTerminalError        a window size for a job that has no terminal
 ├── StopFailedError        processes of the job are still there after SIGKILL
 ├── InvalidTransitionError a job was asked to go where its lifecycle has no way (a bug)
 ├── OutputDamagedError     recorded output cannot be read back
@@ -81,6 +88,65 @@ class JobNotRunningError(WorkerError):
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f"job {job_id} is {state}: there is no process to send a signal to")
+
+
+class JobEndedError(WorkerError):
+    """The job has ended: there is nothing to attach to."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id} is {state}: there is nothing to attach to; 'jobcli stream' shows its output")
+
+
+class NotAttachableError(WorkerError):
+    """The job was started without a stdin that somebody can write to."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"job {job_id} was started with neither a stdin nor a terminal to attach to; 'jobcli stream' shows what it "
+            "writes"
+        )
+
+
+class AlreadyAttachedError(WorkerError):
+    """Somebody else is attached to the job.
+
+    Attributes:
+        by: who.
+    """
+
+    def __init__(self, job_id: str, by: str) -> None:
+        super().__init__(
+            f"{by} is attached to job {job_id}, and only one can be at a time; take over to end that attachment"
+        )
+        self.by = by
+
+
+class AttachmentTakenOverError(WorkerError):
+    """Somebody else has taken the attachment over."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"{by} has taken the attachment over; the job goes on")
+
+
+class StdinClosedError(WorkerError):
+    """There are bytes for a stdin that was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the job's stdin was closed; it takes no more bytes")
+
+
+class StdinIsTerminalError(WorkerError):
+    """A terminal cannot be half closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the job's stdin is a terminal, which cannot be closed; send its end-of-file character (^D)")
+
+
+class NoTerminalError(WorkerError):
+    """The job has no terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("the job has no terminal, and so no window size")
 
 
 class JobNotEndedError(WorkerError):

@@ -17,6 +17,7 @@ from jobd.worker.containment import Limits, Receipt, Usage
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.lifecycle import State
+from jobd.worker.stdin import MAX_SIDE, MAX_TERM, StdinMode, Terminal
 
 NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
@@ -24,7 +25,8 @@ MAX_ACCOUNT: Final = 256
 """Characters in the name of a user or group."""
 MAX_UMASK: Final = 0o777
 MAX_SPEC: Final = 1024 * 1024
-"""Bytes of arguments, environment and directory together. The kernel takes about 2 MiB, 128 KiB in one piece."""
+"""Bytes of arguments, environment, directory and given stdin together. Of the first two the kernel takes about 2 MiB,
+128 KiB in one piece."""
 
 
 class Reason(enum.StrEnum):
@@ -61,6 +63,7 @@ class JobSpec:
         user, group: names; "" is the user that this process runs as, and the user's own group.
         secret_env: as ``env``; once it is :attr:`withheld`, the names, with nothing.
         secret_digest: of it (:mod:`jobd.worker.secret`).
+        stdin_data: what it reads from stdin, when that is no pipe and no terminal.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +77,9 @@ class JobSpec:
     secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_digest: str = field(default="", repr=False)
     isolation: Isolation = NO_ISOLATION
+    stdin: StdinMode = StdinMode.NONE
+    stdin_data: bytes = b""
+    terminal: Terminal | None = None
 
     @property
     def withheld(self) -> JobSpec:
@@ -82,10 +88,15 @@ class JobSpec:
 
     @property
     def size(self) -> int:
-        """Bytes of arguments, environment and directory together."""
+        """Bytes of arguments, environment, directory and given stdin together."""
         variables = (*self.env.items(), *self.secret_env.items())
         texts = (*self.argv, *(text for variable in variables for text in variable), self.cwd)
-        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + len(self.stdin_data)
+
+    @property
+    def attachable(self) -> bool:
+        """Somebody can write to its stdin."""
+        return self.stdin is StdinMode.PIPE or self.terminal is not None
 
     def differences(self, other: JobSpec) -> list[str]:
         """The names of the fields in which they differ. Of secrets, which may be withheld, the names are compared."""
@@ -130,9 +141,27 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
         found.append(("spec.umask", f"is {spec.umask:#o}, and not between 0 and {MAX_UMASK:#o}"))
     found += _limit_violations(spec.limits)
     found += [(f"spec.isolation.{name}", why) for name, why in spec.isolation.contradictions()]
+    found += _stdin_violations(spec)
     if spec.size > MAX_SPEC:
         found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
+
+
+def _stdin_violations(spec: JobSpec) -> list[tuple[str, str]]:
+    found = []
+    if spec.stdin_data and spec.attachable:
+        found.append(("spec.stdin_data", "is given, and stdin is a pipe or a terminal; a job has one of them"))
+    terminal = spec.terminal
+    if terminal is None:
+        return found
+    for side, count in (("rows", terminal.rows), ("columns", terminal.columns)):
+        if not 1 <= count <= MAX_SIDE:
+            found.append((f"spec.terminal.{side}", f"is {count}, and not between 1 and {MAX_SIDE}"))
+    if len(terminal.term) > MAX_TERM or not (terminal.term.isascii() and terminal.term.isprintable()):
+        found.append(
+            ("spec.terminal.term", f"has more than {MAX_TERM} characters, or some that are not printable ASCII")
+        )
+    return found
 
 
 LIMITS: Final[dict[str, tuple[str, float, float]]] = {

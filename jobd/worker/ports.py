@@ -16,6 +16,7 @@ import trio
 from jobd.worker.containment import Containment, Member, Usage
 from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobSpec
+from jobd.worker.stdin import Stdin
 
 
 class Source(enum.IntEnum):
@@ -97,6 +98,14 @@ class Process(Protocol):
 
     def pipe(self, source: Source) -> Pipe: ...
 
+    @property
+    def stdin(self) -> Stdin | None:
+        """What its stdin is written with; None when nobody can write to it."""
+
+    async def carry(self) -> None:
+        """Carry what it writes to its terminal into the pipe of its stdout, until nobody has the terminal open any more
+        and the process has ended; at once, if it has none. At no moment is a byte in neither of the two."""
+
     async def exited(self) -> int | None:
         """Wait until the process is dead and reaped; gives its wait status (waitpid(2)), or None when nobody can tell
         it any more."""
@@ -144,7 +153,8 @@ class Launcher(Protocol):
         """What jobs can be isolated with."""
 
     async def launch(self, job_id: str, spec: JobSpec) -> Process:
-        """Start the command, with two pipes and /dev/null for stdin. Asked again for a job, it is the same process.
+        """Start the command, with two pipes (or a terminal), and the stdin that the spec says. Asked again for a job,
+        it is the same process.
 
         Raises:
             LaunchError: it could not be started.

@@ -17,14 +17,16 @@ from typing import Final
 import structlog
 import trio
 
-from jobd.worker.containment import Limits, Receipt, Usage
+from jobd.worker.containment import Receipt, Usage
 from jobd.worker.ending import Ending, StopMode
 from jobd.worker.errors import JobNotRunningError, LaunchError, StopFailedError
 from jobd.worker.job import Job, JobCell, Reason
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Journal, Launcher, OutputLog, Process, Source
 from jobd.worker.reader import Reader
+from jobd.worker.stdin import StdinDesk
 from jobd.worker.unsupervised import close_pipes, contained, end_processes, how_it_was_left
+from jobd.worker.words import how_it_ended
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +98,7 @@ class Supervisor:
         self._clock = clock
         self._ending = Ending(timings.kill, clock, self._record_found, cell.job.receipt)
         self._process: Process | None = None
+        self.desk: StdinDesk | None = None  # those who write to its stdin come there
         self._decided = (
             False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
         )
@@ -194,6 +197,7 @@ class Supervisor:
             launched()
             return
         self._process = process
+        self.desk = StdinDesk(self.cell.job.id, process.stdin) if process.stdin else None
         if adopted:
             await self.output.resume()
         if self.cell.job.state is State.STARTING:
@@ -219,11 +223,15 @@ class Supervisor:
                     nursery.start_soon(self._time_out)
                 if self.cell.job.spec.limits.stop_at_output:
                     nursery.start_soon(self._stop_at_output)
+                if process.stdin and process.stdin.terminal:
+                    nursery.start_soon(process.carry)
                 for reader in readers:
                     nursery.start_soon(reader.run)
                 status = await process.exited()
                 await self._drain(readers)
                 await self._ending.clear(process, self._timings.grace)
+                if process.stdin and process.stdin.terminal:
+                    await self._drain(readers)  # what is in the terminal yet: it ends now, if nobody escaped with it
                 if self.survived:
                     log.error("processes of a job are still there after SIGKILL", job=self.cell.job.id, pid=process.pid)
                 for reader in readers:
@@ -285,7 +293,7 @@ class Supervisor:
         else:
             event = Event.EXITED_NONZERO if os.WEXITSTATUS(status) else Event.EXITED_ZERO
             reason = Reason.EXITED
-        message = _message(status, reason, stopped_by, job.spec.limits, self.output.end)
+        message = how_it_ended(status, reason, stopped_by, job.spec.limits, self.output.end)
         if usage.out_of_memory and reason is not Reason.OUT_OF_MEMORY:
             message = f"{message}; the kernel ended {usage.out_of_memory} of its processes for using too much memory"
         if self._incomplete:
@@ -366,31 +374,3 @@ class Supervisor:
 def _remaining(seconds: float, since: int | None, now: int) -> float:
     """What is left of a time that began then, whatever the clock has done since."""
     return 0.0 if since is None else min(max(0.0, seconds - (now - since) / 1e9), seconds)
-
-
-def _message(status: int, reason: Reason, stopped_by: str, limits: Limits, recorded: int) -> str:
-    """How a process ended, in words."""
-    if os.WIFSIGNALED(status):
-        how = f"ended by {_signal_name(os.WTERMSIG(status))}"
-    else:
-        how = f"exited with code {os.WEXITSTATUS(status)}"
-    match reason:
-        case Reason.WORKER_SHUT_DOWN:
-            return f"{how}; jobd was shut down"
-        case Reason.STOPPED_BY_REQUEST:
-            return f"{how}; {stopped_by or 'a stop'} asked for it"
-        case Reason.TIMED_OUT:
-            return f"{how}; it had run for the {limits.timeout:g} s that it may"
-        case Reason.OUT_OF_MEMORY:
-            return f"{how}; its processes had used the {limits.memory} bytes of memory that they may"
-        case Reason.OUTPUT_LIMIT:
-            return f"{how}; it had written more output than the {recorded} bytes that it may"
-        case _:
-            return how
-
-
-def _signal_name(signum: int) -> str:
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"

@@ -10,11 +10,12 @@ from typing import Final
 import trio
 
 from jobd.worker.containment import Containment, Usage
-from jobd.worker.errors import JobNotFoundError
+from jobd.worker.errors import JobEndedError, JobNotFoundError
 from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobCell, JobSpec
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process, Start
+from jobd.worker.stdin import Attacher, Attachment
 from jobd.worker.supervisor import Stop, Supervisor, Timings
 
 BEGINNING: Final = Start()
@@ -165,6 +166,19 @@ class Worker:
         supervisor = self._supervisor(job_id)
         await supervisor.signal(signum, by=by)
         return supervisor.cell.job
+
+    async def attach(self, job_id: str, who: Attacher, *, take_over: bool = False) -> Attachment:
+        """Let somebody write to a job's stdin. There is no checkpoint after that has begun.
+
+        Raises:
+            JobEndedError: it has no process any more.
+            AlreadyAttachedError: somebody else is attached.
+        """
+        supervisor = self._supervisor(job_id)
+        job = supervisor.cell.job
+        if supervisor.desk is None or job.state.terminal:
+            raise JobEndedError(job.id, job.state)
+        return supervisor.desk.attach(who, take_over=take_over)
 
     async def wait(self, job_id: str) -> Job:
         """Wait for the end of a job."""

@@ -11,6 +11,7 @@ from api.methods import HEALTH, METHODS, Cardinality
 PROTO = Path(__file__).parents[2] / "api" / "proto"
 PROTOS = (PROTO / "jobworker" / "v1" / "job_worker.proto", PROTO / "grpc" / "health" / "v1" / "health.proto")
 RPC = re.compile(r"^  rpc (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\);", re.MULTILINE)
+KINDS = {(False, False): "unary", (False, True): "server stream", (True, True): "bidirectional stream"}
 
 
 def declared() -> list[tuple[str, str, str, str, str]]:
@@ -20,8 +21,8 @@ def declared() -> list[tuple[str, str, str, str, str]]:
 def test_every_rpc_is_in_the_table_with_its_messages() -> None:
     """Names, messages and cardinality."""
     in_proto = {
-        (name, request, response, "server stream" if streams_out else "unary")
-        for name, _, request, streams_out, response in declared()
+        (name, request, response, KINDS[bool(streams_in), bool(streams_out)])
+        for name, streams_in, request, streams_out, response in declared()
     }
     in_table = {(m.name, m.request.__name__, m.response.__name__, m.cardinality.value) for m in METHODS}
     assert in_table == in_proto
@@ -42,10 +43,11 @@ def test_what_changes_something_takes_a_writer() -> None:
     """And what only looks, a reader. A new method is put on one side or the other here, on purpose."""
     writer = {method.name for method in METHODS if method.role is Role.WRITER}
     reader = {method.name for method in METHODS if method.role is Role.READER}
-    assert writer == {"Start", "Stop", "Signal", "Delete"}
+    assert writer == {"Start", "Stop", "Signal", "Attach", "Delete"}
     assert reader == {"Query", "Stream", "List", "Wait", "ListWorkers", "Check", "Watch"}
 
 
-def test_two_methods_stream() -> None:
-    """All others have one answer."""
+def test_three_methods_stream() -> None:
+    """All others have one request and one answer."""
     assert [m.name for m in METHODS if m.cardinality is Cardinality.UNARY_STREAM] == ["Stream", "Watch"]
+    assert [m.name for m in METHODS if m.cardinality is Cardinality.STREAM_STREAM] == ["Attach"]

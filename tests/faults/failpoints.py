@@ -23,21 +23,25 @@ from typing import Any, Final, Literal, Protocol
 
 from jobd.broker import ports as broker_ports
 from jobd.broker.journal import PatientJournal
-from jobd.launcher import link, protocol
-from jobd.launcher.link import LaunchedProcess, LauncherLink
+from jobd.launcher import link, protocol, relay
+from jobd.launcher.launched import LaunchedProcess
+from jobd.launcher.link import LauncherLink
 from jobd.launcher.pipe import FdPipe
+from jobd.launcher.stdin import FdStdin
 from jobd.output import files, writer
 from jobd.output.budget import Budget
 from jobd.output.log import Log, LogFollower, LogStore
 from jobd.storage import schema, sqlite
 from jobd.storage.sqlite import SqliteStore
 from jobd.worker import ports as worker_ports
+from jobd.worker import stdin as worker_stdin
 from jobd.worker.worker import Worker
 
 When = Literal["before", "after"]
 PORTS: Final[dict[type, type]] = {
     worker_ports.Pipe: FdPipe,
     worker_ports.Process: LaunchedProcess,
+    worker_stdin.Stdin: FdStdin,
     worker_ports.Launcher: LauncherLink,
     worker_ports.Follower: LogFollower,
     worker_ports.OutputLog: Log,
@@ -49,7 +53,7 @@ PORTS: Final[dict[type, type]] = {
     broker_ports.Pressure: Budget,
 }
 """What the server changes the world through, and what that is in jobd."""
-INSIDE: Final[tuple[ModuleType, ...]] = (writer, files, sqlite, schema)
+INSIDE: Final[tuple[ModuleType, ...]] = (writer, files, sqlite, schema, relay)
 """Modules whose functions are steps too: behind one call of a port, they change several things one after another."""
 
 STEPS: Final[tuple[str, ...]] = (
@@ -65,10 +69,14 @@ STEPS: Final[tuple[str, ...]] = (
     "OutputLog.resume",
     "OutputLog.take",
     "Pipe.close",
+    "Process.carry",
     "Process.exited",
     "Process.release",
     "Process.kill",
     "Process.signal",
+    "Stdin.close",
+    "Stdin.resize",
+    "Stdin.write",
     "Store.delete",
     "Store.deleted",
     "Store.insert",
@@ -80,6 +88,9 @@ STEPS: Final[tuple[str, ...]] = (
     "heard job",
     "heard launched",
     "heard leave",
+    "relay.Relay._move",
+    "relay.Relay.close",
+    "sent close_stdin",
     "sent elsewhere",
     "sent keep",
     "sent launch",
@@ -128,11 +139,15 @@ EXEMPT: Final[dict[str, str]] = {
             "Process.pid",
             "Process.pipe",
             "Process.proof",
+            "Process.stdin",
             "Process.usage",
             "Worker.containment",
             "Worker.means",
             "Worker.usage",
             "Process.started_at",
+            "Stdin.closed",
+            "Stdin.terminal",
+            "Stdin.wait_writable",
             "Store.deletions",
             "Store.ended",
             "Store.live",
@@ -150,6 +165,7 @@ EXEMPT: Final[dict[str, str]] = {
             "files.Segment.read",
             "files.Segment.size",
             "files._index_of",
+            "relay._has_room",
             "files._path",
             "files.starts_of",
             "schema._look",
@@ -175,6 +191,7 @@ EXEMPT: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             "OutputStore.create",
+            "Worker.attach",
             "Worker.forget",
             "files.Segment.close",
             "sqlite.SqliteStore._group",
@@ -195,6 +212,8 @@ EXEMPT: Final[dict[str, str]] = {
             "files.Segment.create",
             "files.Segment.reopen",
             "files.delete",
+            "relay.Relay.carry",
+            "relay.writing_end",
             "schema._connect",
             "schema._connection",
             "schema.open_database",
@@ -242,7 +261,7 @@ def steps_of_code() -> set[str]:
 
 def ports_of_code() -> set[type]:
     """Every port that there is."""
-    modules = (worker_ports, broker_ports)
+    modules = (worker_ports, worker_stdin, broker_ports)
     return {
         each
         for module in modules

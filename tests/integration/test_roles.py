@@ -26,7 +26,7 @@ from tests.integration.conftest import Connect
 from tests.support.pki import TestPki
 
 READING = {"Query", "Stream", "List", "Wait", "ListWorkers", "Check", "Watch"}
-WRITING = {"Start", "Stop", "Signal", "Delete"}
+WRITING = {"Start", "Stop", "Signal", "Attach", "Delete"}
 MAY = {"alice": READING | WRITING, "rita": READING, "both": READING | WRITING, "nobody": set[str]()}
 """The policy once more, by name: a change of the table of methods must be made here too."""
 NO_JOB = "00000000-0000-4000-8000-000000000000"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import queue
 import sys
 import threading
 from pathlib import Path
@@ -34,6 +35,7 @@ class Client:
         self._messages = job_worker_pb2
         self._open: dict[int, Any] = {}
         self._handles = itertools.count()
+        self._requests: dict[int, queue.SimpleQueue[Message | None]] = {}
         self._left = threading.Event()
 
     def call(self, method: str, request: dict[str, Any], timeout: float = 20, gzip: bool = False) -> Answer:
@@ -54,6 +56,24 @@ class Client:
         self._open[handle] = start(self._request(method, request), timeout=timeout)
         return {"handle": handle}
 
+    def converse(self, method: str, timeout: float = 20) -> Answer:
+        """Begin a call in which both sides speak: ``say`` and ``half_close`` are its requests, ``next`` and so on its
+        answers."""
+        handle = next(self._handles)
+        requests = self._requests[handle] = queue.SimpleQueue[Message | None]()
+        self._open[handle] = getattr(self.stub, method)(iter(requests.get, None), timeout=timeout)
+        return {"handle": handle}
+
+    def say(self, handle: int, method: str, request: dict[str, Any]) -> Answer:
+        """Send a request."""
+        self._requests[handle].put(self._request(method, request))
+        return {}
+
+    def half_close(self, handle: int) -> Answer:
+        """Send no more."""
+        self._requests[handle].put(None)
+        return {}
+
     def finish(self, handle: int) -> Answer:
         """The outcome of a unary call."""
         return _outcome(self._open.pop(handle))
@@ -66,11 +86,16 @@ class Client:
         """Give a stream up."""
         call = self._open.pop(handle)
         call.cancel()
+        if requests := self._requests.pop(handle, None):
+            requests.put(None)  # or the thread that waits for more would stay
         return {"code": call.code().name}
 
     def rest(self, handle: int) -> Answer:
         """All further messages of a stream, in short."""
-        return _digest(self._open.pop(handle))
+        digest = _digest(self._open.pop(handle))
+        if requests := self._requests.pop(handle, None):
+            requests.put(None)
+        return digest
 
     def stream(self, request: dict[str, Any], timeout: float = 60) -> Answer:
         """A stream from beginning to end, in short."""
@@ -139,6 +164,8 @@ def _digest(call: Any) -> Answer:
             kinds.append(message.WhichOneof("event"))
             if kinds[-1] == "verdict":
                 verdict = _as_dict(message.verdict)
+                continue
+            if kinds[-1] != "output":
                 continue
             output = message.output
             gaps += position is not None and output.offset != position

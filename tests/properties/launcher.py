@@ -307,6 +307,10 @@ class LinkedProcess:
         return self._child.status
 
     proof = "script"
+    stdin = None
+
+    async def carry(self) -> None:
+        """It has no terminal."""
 
     async def members(self) -> list[Member]:
         alive = self._child.status is None

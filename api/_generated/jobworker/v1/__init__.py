@@ -17,6 +17,21 @@ from typing import (
 import betterproto
 
 
+class StdinMode(betterproto.Enum):
+    """Where a job's stdin comes from."""
+
+    UNSPECIFIED = 0
+    """stdin_data if there is some, else NONE."""
+
+    NONE = 1
+    """/dev/null."""
+
+    PIPE = 2
+    """
+    A pipe: Attach writes into it. It stays open until an attachment closes it, whoever comes and goes meanwhile.
+    """
+
+
 class IoClass(betterproto.Enum):
     """When it is a process's turn at a disk. Real time is not to be had."""
 
@@ -159,6 +174,41 @@ class JobSpec(betterproto.Message):
     isolation: Optional["Isolation"] = betterproto.message_field(10, optional=True)
     """
     What keeps it from the machine and from other jobs. What cannot be had is refused by name.
+    """
+
+    stdin: "StdinMode" = betterproto.enum_field(11)
+    """
+    Where its stdin comes from. With a terminal, that is the terminal, whatever is said here.
+    """
+
+    stdin_data: bytes = betterproto.bytes_field(12)
+    """
+    What it reads from stdin, and then the end: for small input that is known beforehand. Not with PIPE, nor with a
+     terminal. Not shown in answers.
+    """
+
+    terminal: Optional["Terminal"] = betterproto.message_field(13, optional=True)
+    """
+    Its stdin, stdout and stderr are a terminal of its own; all of its output then counts as stdout.
+    """
+
+    stdin_data_bytes: int = betterproto.int64_field(14)
+    """In an answer: how many bytes of stdin_data there are."""
+
+
+@dataclass(eq=False, repr=False)
+class Terminal(betterproto.Message):
+    """
+    A terminal (pty(7)) that is the controlling one of the job's session.
+    """
+
+    rows: int = betterproto.int32_field(1)
+    """Its size at the beginning: 1 to 4096."""
+
+    columns: int = betterproto.int32_field(2)
+    term: str = betterproto.string_field(3)
+    """
+    The value of TERM, when env has none; "xterm" when empty. At most 64 printable ASCII characters.
     """
 
 
@@ -533,6 +583,111 @@ class StreamResponse(betterproto.Message):
     verdict: "Verdict" = betterproto.message_field(2, group="event")
     gap: "Gap" = betterproto.message_field(3, group="event")
     heartbeat: "Heartbeat" = betterproto.message_field(4, group="event")
+
+
+@dataclass(eq=False, repr=False)
+class AttachRequest(betterproto.Message):
+    start: "AttachStart" = betterproto.message_field(1, group="request")
+    """The first message, and only that."""
+
+    data: bytes = betterproto.bytes_field(2, group="request")
+    """
+    Bytes for stdin. After close_stdin they are FAILED_PRECONDITION (STDIN_CLOSED).
+    """
+
+    close_stdin: "CloseStdin" = betterproto.message_field(3, group="request")
+    """
+    No more comes: when it has read everything, the job reads the end. Asked again, it is closed already. A terminal
+     has no such end (send what its VEOF is, usually ^D): FAILED_PRECONDITION (STDIN_IS_TERMINAL).
+    """
+
+    resize: "WindowSize" = betterproto.message_field(4, group="request")
+    """
+    The size of the terminal has changed; without one, FAILED_PRECONDITION (NO_TERMINAL).
+    """
+
+
+@dataclass(eq=False, repr=False)
+class AttachStart(betterproto.Message):
+    job_id: str = betterproto.string_field(1)
+    """As in StopRequest."""
+
+    offset: int = betterproto.int64_field(2, group="start")
+    tail_bytes: int = betterproto.int64_field(4, group="start")
+    tail_lines: int = betterproto.int64_field(5, group="start")
+    since: datetime = betterproto.message_field(6, group="start")
+    take_over: bool = betterproto.bool_field(3)
+    """If somebody is attached, end that attachment."""
+
+    attachment_id: str = betterproto.string_field(7)
+    """
+    A name for this attachment, chosen by the client, at most 128 printable characters: an attachment of the same
+     principal and name goes on in this call, and ends in the call that had it (whose connection was lost, and the
+     server may not know yet).
+    """
+
+    window_size: Optional["WindowSize"] = betterproto.message_field(8, optional=True)
+    """The size that the terminal is to have."""
+
+
+@dataclass(eq=False, repr=False)
+class WindowSize(betterproto.Message):
+    """The size of a terminal: 1 to 4096 each."""
+
+    rows: int = betterproto.int32_field(1)
+    columns: int = betterproto.int32_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class CloseStdin(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class Attached(betterproto.Message):
+    """The attachment has begun."""
+
+    job_id: str = betterproto.string_field(1)
+    """The job's whole id."""
+
+    offset: int = betterproto.int64_field(2)
+    """The offset of the next byte of output."""
+
+    terminal: bool = betterproto.bool_field(3)
+    """The job has a terminal."""
+
+    stdin_closed: bool = betterproto.bool_field(4)
+    """Its stdin was closed before."""
+
+
+@dataclass(eq=False, repr=False)
+class InputAccepted(betterproto.Message):
+    """How far the job's stdin has come."""
+
+    bytes: int = betterproto.int64_field(1)
+    """
+    Bytes of this call that were written into the job's stdin: from now on, no end of the server loses them.
+    """
+
+    closed: bool = betterproto.bool_field(2)
+    """It is closed, as an attachment asked for."""
+
+    refused: bool = betterproto.bool_field(3)
+    """
+    The job has closed its end, or has ended: the bytes after those above were dropped, and so is what still comes.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class AttachResponse(betterproto.Message):
+    output: "Output" = betterproto.message_field(1, group="event")
+    """As in StreamResponse."""
+
+    verdict: "Verdict" = betterproto.message_field(2, group="event")
+    gap: "Gap" = betterproto.message_field(3, group="event")
+    heartbeat: "Heartbeat" = betterproto.message_field(4, group="event")
+    attached: "Attached" = betterproto.message_field(5, group="event")
+    input_accepted: "InputAccepted" = betterproto.message_field(6, group="event")
 
 
 @dataclass(eq=False, repr=False)

@@ -27,6 +27,7 @@ from jobd.worker.errors import LaunchError
 from jobd.worker.isolation import SANDBOXED, Isolation, Means
 from jobd.worker.job import Job, JobCell, JobSpec, Reason
 from jobd.worker.lifecycle import Event, State
+from jobd.worker.stdin import StdinMode, Terminal
 from jobd.worker.supervisor import Timings
 from jobd.worker.worker import Worker
 
@@ -63,6 +64,23 @@ class PlayedLauncher:
                     os.close(fd)
                 return heard[0]
             await trio.lowlevel.wait_readable(self._sock)
+
+
+async def test_an_older_launcher_is_given_no_job_that_needs_a_stdin(tmp_path: Path) -> None:
+    """It would start it with none, and without a word."""
+    ours, theirs = protocol.pair()
+    launcher = PlayedLauncher(theirs)
+    with theirs:
+        launcher.tell("hello", version=protocol.FEEDS - 1, launcher="boot/1", kept=[], end=False)
+        launcher.tell("known")
+        async with open_link(ours.detach(), Walk()) as link:
+            for spec in (
+                JobSpec(("cat",), stdin=StdinMode.PIPE),
+                JobSpec(("cat",), stdin_data=b"x"),
+                JobSpec(("cat",), terminal=Terminal(24, 80)),
+            ):
+                with pytest.raises(LaunchError, match="older"):
+                    await link.launch(str(uuid.uuid4()), spec)
 
 
 async def test_descriptors_that_do_not_arrive_cost_one_job(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from jobd.worker import errors as e
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Record, Source
+from jobd.worker.stdin import StdinMode, Terminal
 
 
 @given(st.integers(0, 2**62), st.sampled_from(Source), st.integers(0, 2**62), st.binary(min_size=1, max_size=300))
@@ -44,6 +46,22 @@ def test_a_job_message_keeps_what_is_not_known_apart_from_zero() -> None:
     assert (back.exit_code, back.signal, back.ended_at) == (0, None, datetime(1970, 1, 1, tzinfo=UTC))
 
 
+@pytest.mark.parametrize(
+    ("spec", "stdin", "size"),
+    [
+        (JobSpec(("x",)), m.StdinMode.UNSPECIFIED, 0),
+        (JobSpec(("x",), stdin=StdinMode.PIPE), m.StdinMode.PIPE, 0),
+        (JobSpec(("x",), stdin_data=b"\0secret"), m.StdinMode.UNSPECIFIED, 7),
+        (JobSpec(("x",), terminal=Terminal(24, 80, "vt100")), m.StdinMode.UNSPECIFIED, 0),
+    ],
+)
+def test_what_is_said_of_stdin_can_be_asked_for_again(spec: JobSpec, stdin: int, size: int) -> None:
+    """But for bytes that were given: of those, the number is shown."""
+    shown = m.JobSpec().parse(bytes(t.job_message(Job("id", spec, State.RUNNING, 1)).spec))
+    assert (shown.stdin, shown.stdin_data_bytes, shown.stdin_data) == (stdin, size, b"")
+    assert t.spec_of(m.StartRequest(spec=shown)) == replace(spec, stdin_data=b"")
+
+
 @given(st.integers(1, 2**63 - 1))
 def test_page_tokens_come_back_as_they_went(seq: int) -> None:
     """They are opaque, and ours."""
@@ -60,6 +78,8 @@ def test_page_tokens_come_back_as_they_went(seq: int) -> None:
         (t.grace_of, m.StopRequest(grace_period=timedelta(seconds=-1)), "grace_period"),
         (t.grace_of, m.StopRequest(grace_period=timedelta(days=2)), "grace_period"),
         (t.start_of, m.StreamRequest(offset=-1), "offset"),
+        (t.start_of, m.AttachStart(tail_bytes=-1), "tail_bytes"),
+        (t.spec_of, m.StartRequest(spec=m.JobSpec(stdin=3)), "spec.stdin"),
         (t.start_of, m.StreamRequest(tail_lines=-1), "tail_lines"),
         (t.source_of, m.StreamRequest(source=3), "source"),
         (t.signal_of, m.SignalRequest(signal=0), "signal"),

@@ -22,6 +22,7 @@ from jobd.worker.errors import StoreError
 from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
+from jobd.worker.stdin import StdinMode, Terminal
 
 
 def a_job(number: int = 0, **fields: object) -> Job:
@@ -34,6 +35,9 @@ def test_a_job_survives_its_text() -> None:
     """Every field."""
     job = a_job(1, state=State.FAILED, wait_status=256, stopped_by="x", ended_at=5, started_at=4, output_bytes=9)
     assert load(dump(job)) == job
+    given = replace(job.spec, stdin_data=bytes(range(256)))
+    for spec in (given, replace(job.spec, stdin=StdinMode.PIPE), replace(job.spec, terminal=Terminal(1, 2, "vt100"))):
+        assert load(dump(replace(job, spec=spec))).spec == spec
 
 
 def test_what_a_job_may_use_and_what_keeps_it_survive() -> None:
