@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import betterproto
 
+from api import protobuf
 from api.errors import InternalError, ResourceExhaustedError, RpcError, UnimplementedError
 
 M = TypeVar("M", bound=betterproto.Message)
@@ -23,7 +24,7 @@ PREFIX: Final = struct.Struct(">?I")
 
 def encode(message: betterproto.Message | bytes) -> bytes:
     """The wire form of a message. Bytes are taken to be that already."""
-    return message if isinstance(message, bytes) else bytes(message)
+    return message if isinstance(message, bytes) else protobuf.encode(message)
 
 
 def decode(cls: type[M], data: bytes) -> M:
@@ -33,8 +34,8 @@ def decode(cls: type[M], data: bytes) -> M:
         InternalError: it is not (the code that gRPC's statuscodes.md gives for a failed parse).
     """
     try:
-        return cls().parse(data)
-    except Exception as exc:  # betterproto raises whatever the damaged bytes lead it into
+        return protobuf.decode(cls, data)
+    except protobuf.MalformedMessageError as exc:
         raise InternalError(f"the bytes received are not a {cls.__name__}", reason="MALFORMED_MESSAGE") from exc
 
 

@@ -23,10 +23,18 @@ class GrpcAioPeer:
         self._messages = messages
 
     async def run(self, argv: Sequence[str]) -> None:
+        await self.job(argv)
+
+    async def job(self, argv: Sequence[str]) -> str:
         started = await self._start(argv)
         answer = await self._stub.Wait(self._messages.WaitRequest(job_ids=[started]))
         (job,) = answer.jobs
         check(job.state == self._messages.JOB_STATE_SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
+        return started
+
+    async def query(self, job_id: str) -> None:
+        job = (await self._stub.Query(self._messages.QueryRequest(job_id=job_id))).job
+        check(job.id == job_id, f"asked for {job_id}, got {job}")
 
     async def _start(self, argv: Sequence[str]) -> str:
         spec = self._messages.JobSpec(argv=argv)

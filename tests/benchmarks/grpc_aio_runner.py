@@ -105,6 +105,9 @@ class Runner(pb_grpc.JobWorkerServiceServicer):  # type: ignore[misc] # generate
             await job.ended.wait()
         return pb.WaitResponse(jobs=[job.message for job in jobs])
 
+    async def Query(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802 # the RPC's name
+        return pb.QueryResponse(job=(await self._find(request.job_id, context)).message)
+
     async def Stream(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:  # noqa: N802 # the RPC's name
         job = await self._find(request.job_id, context)
         async for piece in job.follow():

@@ -22,9 +22,17 @@ class JobClientPeer:
         self._client = client
 
     async def run(self, argv: Sequence[str]) -> None:
+        await self.job(argv)
+
+    async def job(self, argv: Sequence[str]) -> str:
         started = await self._client.start(argv)
         (job,) = await self._client.wait(started.id)
         check(job.state == JobState.SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
+        return started.id
+
+    async def query(self, job_id: str) -> None:
+        job = await self._client.query(job_id)
+        check(job.id == job_id, f"asked for {job_id}, got {job}")
 
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         job = await self._client.start(argv)

@@ -1,0 +1,45 @@
+"""Messages without betterproto's ``__init__``, which looks at each field several times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+import betterproto
+
+from api.protobuf.types import metadata_of
+
+M = TypeVar("M", bound=betterproto.Message)
+P = ParamSpec("P")
+
+
+def new(cls: Callable[P, M], *args: P.args, **kwargs: P.kwargs) -> M:
+    """``cls(**kwargs)``, without what betterproto does for each field. Keyword arguments only."""
+    assert not args
+    assert isinstance(cls, type)
+    message: M = blank(cls, kwargs)
+    return message
+
+
+def blank(cls: type[M], values: dict[str, Any]) -> M:
+    """An instance with these values in its fields, and the others unset."""
+    template, groups = _template(cls)
+    message = cls.__new__(cls)
+    state = message.__dict__
+    state.update(template)
+    state.update(values)
+    state["_serialized_on_wire"] = True
+    state["_unknown_fields"] = b""
+    current: dict[str, str | None] = dict.fromkeys(groups.values())
+    state["_group_current"] = current
+    if groups:
+        current.update((groups[name], name) for name in values if name in groups)
+    return message
+
+
+@cache
+def _template(cls: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a message without any value has in its fields, and the oneof group of each field that is in one."""
+    fields = cls.__dataclass_fields__
+    return {name: fields[name].default for name in fields}, metadata_of(cls).oneof_group_by_field
