@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.benchmarks.measurements import Peer, check
 
@@ -18,8 +19,9 @@ T = TypeVar("T")
 class GrpcAioPeer:
     """A :class:`Peer`."""
 
-    def __init__(self, stub: Any, messages: Any) -> None:
+    def __init__(self, stub: Any, messages: Any, health: Any) -> None:
         self._stub = stub
+        self._health = health
         self._messages = messages
 
     async def run(self, argv: Sequence[str]) -> None:
@@ -39,6 +41,10 @@ class GrpcAioPeer:
     async def _start(self, argv: Sequence[str]) -> str:
         spec = self._messages.JobSpec(argv=argv)
         return str((await self._stub.Start(self._messages.StartRequest(spec=spec))).job.id)
+
+    async def check(self) -> None:
+        answer = await self._health.Check(health_pb2.HealthCheckRequest())
+        check(answer.status == health_pb2.HealthCheckResponse.SERVING, f"not serving: {answer}")
 
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         request = self._messages.StreamRequest(job_id=await self._start(argv))
@@ -73,6 +79,7 @@ def run(work: Callable[[Peer], Awaitable[T]], stubs: Path, server: str, cert: Pa
         credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), cert.read_bytes())
         options = [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.secure_channel(server, credentials, options=options) as channel:
-            return await work(GrpcAioPeer(job_worker_pb2_grpc.JobWorkerServiceStub(channel), job_worker_pb2))
+            stub = job_worker_pb2_grpc.JobWorkerServiceStub(channel)
+            return await work(GrpcAioPeer(stub, job_worker_pb2, health_pb2_grpc.HealthStub(channel)))
 
     return asyncio.run(main())

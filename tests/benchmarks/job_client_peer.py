@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import trio
 
+from api import methods
 from api.client import JobClient
-from api.messages import JobState
+from api.messages import HealthCheckRequest, HealthCheckResponseServingStatus, JobState
 from tests.benchmarks.measurements import Peer, check
 
 T = TypeVar("T")
@@ -33,6 +34,11 @@ class JobClientPeer:
     async def query(self, job_id: str) -> None:
         job = await self._client.query(job_id)
         check(job.id == job_id, f"asked for {job_id}, got {job}")
+
+    async def check(self) -> None:
+        channel = await self._client.channel()
+        answer = await channel.unary(methods.CHECK, HealthCheckRequest())
+        check(answer.status == HealthCheckResponseServingStatus.SERVING, f"not serving: {answer}")
 
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         job = await self._client.start(argv)

@@ -55,6 +55,9 @@ class Peer(Protocol):
     async def query(self, job_id: str) -> None:
         """Query a job, which is the one that was asked for."""
 
+    async def check(self) -> None:
+        """A health check, whose answer is SERVING."""
+
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         """Start a job and Stream it to its verdict, which is exit code 0 and as many bytes as came."""
 
@@ -117,6 +120,18 @@ async def calls_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
     return {f"Query calls/s, {AT_ONCE} at once": plan.calls / (time.perf_counter() - begin)}
 
 
+async def checks_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Health checks a second, sixteen at a time over one connection: what a call costs that does nothing."""
+
+    async def calls() -> None:
+        for _ in range(plan.calls // AT_ONCE):
+            await peer.check()
+
+    begin = time.perf_counter()
+    await peer.side_by_side([calls] * AT_ONCE)
+    return {f"Check calls/s, {AT_ONCE} at once": plan.calls / (time.perf_counter() - begin)}
+
+
 async def stream(peer: Peer, plan: Plan) -> dict[str, float]:
     """MiB a second from one job that writes as fast as it can to one follower, from Start to verdict."""
     size = plan.mebibytes * MIB
@@ -157,5 +172,5 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 Measurement = Callable[[Peer, Plan], Awaitable[dict[str, float]]]
 MEASUREMENTS: Final[dict[str, Measurement]] = {
     function.__name__: function
-    for function in (jobs_one_by_one, jobs_at_once, calls_one_by_one, calls_at_once, stream, latency)
+    for function in (jobs_one_by_one, jobs_at_once, calls_one_by_one, calls_at_once, checks_at_once, stream, latency)
 }
