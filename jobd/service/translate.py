@@ -13,6 +13,7 @@ import betterproto
 
 from api import messages as m
 from api.protobuf import encode, new, varint
+from api.rpc.codec import WireMessage
 from jobd.broker.registry import WorkerView
 from jobd.service.refusal import refuse as refuse
 from jobd.service.translate_stdin import stdin_fields, stdin_of
@@ -322,15 +323,15 @@ def heartbeat_message(offset: int) -> m.StreamResponse:
     return m.StreamResponse(heartbeat=m.Heartbeat(offset))
 
 
-def event_message(event: Record | Gap) -> bytes:
+def event_message(event: Record | Gap) -> WireMessage:
     """The wire form of the message for what a follower gave."""
     if isinstance(event, Gap):
         return encode(m.StreamResponse(gap=m.Gap(event.offset, event.dropped)))
     return output_message(event)
 
 
-def output_message(record: Record) -> bytes:
-    """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message.
+def output_message(record: Record) -> WireMessage:
+    """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message, or copying the output.
 
     This is the one message that is made for every piece of output; a test holds it against betterproto's form.
     """
@@ -340,4 +341,4 @@ def output_message(record: Record) -> bytes:
     after = b"%b\x18%c\x22%b%b" % (offset, record.source, varint(len(time)), time)
     size = varint(len(record.data))
     inner = 1 + len(size) + len(record.data) + len(after)
-    return b"".join((b"\x0a", varint(inner), b"\x0a", size, record.data, after))
+    return (b"\x0a%b\x0a%b" % (varint(inner), size), record.data, after)
