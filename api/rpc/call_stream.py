@@ -64,9 +64,14 @@ class CallStream:
         self._arrived.set()
         self._lost()
 
+    @property
+    def unread(self) -> int:
+        """What the messages that nobody took have of the connection's window."""
+        return sum(event.flow_controlled_length for event in self._messages)
+
     def take_unread(self) -> int:
         """Drop the messages that nobody took; returns their part of the connection's window."""
-        unread: int = sum(event.flow_controlled_length for event in self._messages)
+        unread = self.unread
         self._messages.clear()
         return unread
 
@@ -104,15 +109,19 @@ class CallStream:
         data: Buffer = event.data
         return data
 
-    async def writable(self) -> None:
+    async def writable(self) -> int:
         """Wait until the peer accepts more of this stream: what it does not want yet need not be held.
+
+        Returns:
+            bytes that are worth holding for it now.
 
         Raises:
             CancelledError, UnavailableError: as for :meth:`send_message`.
         """
         await trio.lowlevel.checkpoint()
-        while not self._session.has_window(self):
+        while not (room := self._session.room(self)):
             await self.window_opened.wait()
+        return room
 
     async def send_message(self, data: WireMessage, *, end_stream: bool = False) -> None:
         """Send one message; returns when the kernel has taken all of it (so at most one chunk is unsent).

@@ -271,6 +271,11 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         self.finish(stream_id, None, response_started=True)
 
     @property
+    def incomplete_bytes(self) -> int:
+        """Bytes of messages that are not whole."""
+        return sum(reader.uncredited for reader in self.message_read_buffers.values())
+
+    @property
     def unsent(self) -> int:
         """Bytes that wait in :meth:`data_to_send`."""
         return self.h2_connection.unsent

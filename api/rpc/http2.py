@@ -25,6 +25,7 @@ import h2.events
 import h2.exceptions
 from h2.connection import AllowedStreamIDs, ConnectionInputs
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from h2.stream import StreamInputs, StreamState
 from hyperframe.exceptions import InvalidFrameError, InvalidPaddingError
 from hyperframe.frame import ContinuationFrame, Frame, GoAwayFrame, HeadersFrame, PushPromiseFrame
@@ -33,6 +34,7 @@ from api.rpc import frames
 from api.rpc.codec import Buffer
 from api.rpc.frames import FrameCutter, Piece, RawFrame
 from api.rpc.header_blocks import RememberingDecoder, RememberingEncoder
+from api.rpc.patience import BIG, Patience
 
 MAX_HEADER_BLOCK: Final = 16 * 1024
 """Bytes of a header block as it comes, all its frames together."""
@@ -40,6 +42,7 @@ MAX_HEADER_FRAMES: Final = 8
 CLOSED_STREAMS: Final = 2048
 """Streams whose end is remembered, so that what was on its way is told from what must not be (RFC 9113, 5.1)."""
 
+_SETTINGS: Final = frozenset(SettingCodes)
 _RECEIVING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 
 
@@ -60,6 +63,12 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         event.last_stream_id = frame.last_stream_id
         event.additional_data = None
         return [], [event]
+
+    def _receive_settings_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        # RFC 9113, 6.5.2: a setting that is unknown is ignored. h2 keeps it, and there are 65,536 of them.
+        frame.settings = {code: value for code, value in frame.settings.items() if code in _SETTINGS}
+        found: tuple[list[Any], list[Any]] = super()._receive_settings_frame(frame)
+        return found
 
     def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         try:
@@ -107,6 +116,7 @@ class FastH2(CorrectedH2):
         self.encoder = RememberingEncoder()
         self.decoder = RememberingDecoder()
         self.decoder.max_header_list_size = max_header_list
+        self.patience = Patience()
         self._block: list[Any] = []  # the frames of a header block that goes on
         self._cutter = FrameCutter(
             expects_preface=not config.client_side, max_size=max_frame, in_pieces=self._takes_pieces
@@ -126,8 +136,11 @@ class FastH2(CorrectedH2):
         try:
             for found in self._cutter.feed(data):
                 if isinstance(found, Piece):
+                    if found.first == 0:
+                        self.patience.hear(frames.DATA, frames.END_STREAM if found.ends else 0, 0)
                     self._receive_piece(found, events)
                 else:
+                    self.patience.hear(found.kind, found.flags, len(found.payload))
                     self._receive_raw(found, events)
         except InvalidPaddingError:
             self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
@@ -215,6 +228,7 @@ class FastH2(CorrectedH2):
         elif machine.trailers_sent:
             raise h2.exceptions.ProtocolError("Trailers must have END_STREAM set.")
         block = self.encoder.encode(headers)
+        self.patience.speak(BIG)
         size = self.max_outbound_frame_size
         flags = frames.END_STREAM if end_stream else 0
         kind = frames.HEADERS
@@ -227,11 +241,13 @@ class FastH2(CorrectedH2):
 
     def data_frames(self, stream_id: int, parts: Sequence[Buffer], *, end_stream: bool) -> list[Buffer]:
         total = sum(map(len, parts))
-        if total > self.local_flow_control_window(stream_id):
+        # An end alone is not counted (RFC 9113, 6.9.1), also when the peer has made its window negative.
+        if total and total > self.local_flow_control_window(stream_id):
             raise h2.exceptions.FlowControlError(f"cannot send {total} bytes now")
         stream = self.streams[stream_id]
         self.state_machine.process_input(ConnectionInputs.SEND_DATA)
         stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        self.patience.speak(total)
         self.outbound_flow_control_window -= total
         stream.outbound_flow_control_window -= total
         if end_stream:

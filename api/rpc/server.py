@@ -22,6 +22,7 @@ from api.rpc.call_stream import CallStream
 from api.rpc.codec import WireMessage, decode, encode
 from api.rpc.events import RequestReceived
 from api.rpc.session import CONNECTION_ERRORS, Session
+from api.rpc.statistics import Connections
 from api.rpc.stream import ByteTransport
 
 log = structlog.get_logger(__name__)
@@ -95,9 +96,13 @@ class ServerCall:
             self.response_started = True
             self._session.flush()
 
-    async def writable(self) -> None:
-        """Wait until the caller accepts more: before that, there is no need to hold what will be sent."""
-        await self._stream.writable()
+    async def writable(self) -> int:
+        """Wait until the caller accepts more: before that, there is no need to hold what will be sent.
+
+        Returns:
+            how many bytes it is worth to hold now, at most.
+        """
+        return await self._stream.writable()
 
     async def send(self, message: betterproto.Message | bytes) -> None:
         """Send a response message (or its wire form); waits until the kernel has taken it."""
@@ -179,14 +184,17 @@ async def serve_connection(
     *,
     draining: trio.Event,
     keepalive: float,
+    connections: Connections | None = None,
 ) -> None:
     """Serve one connection until it ends. What the peer does wrong ends this connection only, without an error.
 
     Args:
         draining: when set, GOAWAY is sent, and the connection is closed once its open calls have ended.
         keepalive: seconds between PINGs; a peer that leaves one unanswered as long is taken for dead.
+        connections: where it is counted.
     """
     session = Session(transport, client_side=False)
+    connections = connections or Connections()
     try:
         async with trio.open_nursery() as nursery:
             session.start()
@@ -194,7 +202,8 @@ async def serve_connection(
             nursery.start_soon(session.flusher)
             nursery.start_soon(_keepalive, session, keepalive)
             nursery.start_soon(_drain_when, draining, session, calls, nursery.cancel_scope)
-            await session.read(calls.begin)
+            with connections.count(session):
+                await session.read(calls.begin)
             nursery.cancel_scope.cancel()
     except* CONNECTION_ERRORS as group:
         log.debug("connection ended", peer=transport.peer, error=_first(group))

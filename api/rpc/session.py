@@ -30,6 +30,12 @@ from api.rpc.stream import ByteTransport
 
 CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
+HELD: Final = 2 * 1024 * 1024
+"""Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST allows."""
+LEAST: Final = 1024
+"""Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
+OVERHEAD: Final = 64
+"""Bytes that a message takes beside its payload."""
 SMALL: Final = 64 * 1024
 """Bytes of whole answers that may wait for the next flush, and of the largest one that does not wait for the peer."""
 CONTROL_LIMIT: Final = 1024 * 1024
@@ -52,6 +58,7 @@ class Session:
 
     Attributes:
         peer_certificate: the verified certificate of the other end (DER), if there is one.
+        opened: calls so far.
         going_away: the peer has announced that it takes no further streams (GOAWAY), or the connection is lost.
         over: set when no call is open and none can be made any more.
         lost: once the connection is gone, the kind of error and the message that its calls end with.
@@ -63,6 +70,7 @@ class Session:
         self.client_side = client_side
         self.connection = Connection(client_side=client_side)
         self.streams: dict[int, CallStream] = {}
+        self.opened = 0
         self.going_away = False
         self.lost: tuple[type[RpcError], str] | None = None
         self.over = trio.Event()
@@ -77,6 +85,7 @@ class Session:
         self.flush()
 
     def open_stream(self, stream_id: int) -> CallStream:
+        self.opened += 1
         stream = self.streams[stream_id] = CallStream(self, stream_id)
         return stream
 
@@ -197,17 +206,21 @@ class Session:
             if not taken:
                 await stream.window_opened.wait()
 
-    def has_window(self, stream: CallStream) -> bool:
-        """The peer accepts bytes of this stream now. When not, its ``window_opened`` tells when to ask again."""
+    def room(self, stream: CallStream) -> int:
+        """Bytes of this stream that are worth holding: what the peer accepts, but no more than the stream's share.
+
+        0: none are accepted; ``window_opened`` tells when to ask again.
+        """
         try:
-            if self.connection.send_window(stream.stream_id) > 0:
-                return True
+            window = self.connection.send_window(stream.stream_id)
         except h2.exceptions.ProtocolError as exc:
             self._check(stream)
             raise CancelledError("the peer gave up the call") from exc
         self._check(stream)
-        stream.window_opened = trio.Event()
-        return False
+        if window <= 0:
+            stream.window_opened = trio.Event()
+            return 0
+        return max(min(window - OVERHEAD, HELD // max(len(self.streams), 1)), LEAST)
 
     def _put(self, stream: CallStream, outgoing: Outgoing, end_stream: bool) -> int:
         """Put as much on the wire as window and chunk allow; 0 when the window is shut."""

@@ -14,7 +14,7 @@ from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import serve_attachment
-from jobd.worker.ports import Follower, Gap, Record
+from jobd.worker.ports import MOST, Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
 """The most jobs that one Wait may name."""
@@ -93,9 +93,9 @@ class JobWorkerService:
     async def _next(self, call: ServerCall, follower: Follower) -> Sequence[Record | Gap]:
         """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
         while True:
-            await call.writable()
+            room = await call.writable()
             with trio.move_on_after(self._heartbeat):
-                return await follower.receive()
+                return await follower.receive(min(room, MOST))
             await call.send(t.heartbeat_message(follower.offset))
 
     async def attach(self, call: ServerCall) -> None:
