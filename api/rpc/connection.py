@@ -54,6 +54,9 @@ STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 MAX_HEADER_LIST: Final = 16 * 1024
 
+_RESPONSE: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
+_OK: Final = (("grpc-status", "0"),)
+
 Event: TypeAlias = (
     RequestReceived
     | ResponseReceived
@@ -266,9 +269,11 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         Raises:
             h2.exceptions.StreamClosedError: the stream is gone.
         """
-        self.start_response(stream_id, "+proto")
+        self.h2_connection.send_headers(stream_id, _RESPONSE)
         self.h2_connection.queue(self.h2_connection.data_frames(stream_id, parts, end_stream=False))
-        self.finish(stream_id, None, response_started=True)
+        self.h2_connection.send_headers(stream_id, _OK, end_stream=True)
+        self._drop_reader(stream_id)
+        self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
 
     @property
     def incomplete_bytes(self) -> int:

@@ -26,6 +26,7 @@ class _Table(HeaderTable):  # type: ignore[misc] # hpack has no types
 
     def __init__(self) -> None:
         super().__init__()
+        self.resized: bool = False
         self.changes = 0
 
     def add(self, name: bytes, value: bytes) -> None:
@@ -39,7 +40,10 @@ class _Table(HeaderTable):  # type: ignore[misc] # hpack has no types
     @maxsize.setter
     def maxsize(self, size: int) -> None:
         self.changes += 1
+        resized = self.resized
         HeaderTable.maxsize.fset(self, size)
+        # hpack forgets a change that was not announced yet when the same size is set again.
+        self.resized = self.resized or resized
 
 
 class _Memory:

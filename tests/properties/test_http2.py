@@ -277,6 +277,16 @@ def test_remembered_header_blocks_mean_the_same(steps: list[Any]) -> None:
             assert remembering.header_table.dynamic_entries == plain.header_table.dynamic_entries
 
 
+def test_a_size_that_is_set_twice_is_announced() -> None:
+    """As by a peer that repeats its SETTINGS; hpack by itself then encodes for a table that the peer does not have."""
+    encoder, decoder = RememberingEncoder(), h2.connection.Decoder()
+    for size in (0, 39, 39):
+        encoder.header_table_size = size
+    for _ in range(2):
+        assert [tuple(h) for h in decoder.decode(encoder.encode([(b"a", b"b")]), raw=True)] == [(b"a", b"b")]
+    assert decoder.header_table_size == 39
+
+
 def test_a_known_block_is_looked_up() -> None:
     """What is sent for the third time costs no encoding, nor decoding."""
     encoder, decoder = RememberingEncoder(), RememberingDecoder()
