@@ -12,7 +12,7 @@ from typing import Any, Final
 from hpack.hpack import Decoder, Encoder
 from hpack.table import HeaderTable
 
-REMEMBERED: Final = 64
+REMEMBERED: Final = 32
 """Blocks that are kept for each direction of a connection."""
 LONGEST: Final = 1024
 """Bytes of the longest block that is."""

@@ -29,9 +29,9 @@ _ONCE: Final = frozenset({"te", "content-type", "grpc-timeout", "grpc-encoding",
 REQUEST_PSEUDO: Final = frozenset({":method", ":scheme", ":path", ":authority"})
 RESPONSE_PSEUDO: Final = frozenset({":status"})
 NO_PSEUDO: Final[frozenset[str]] = frozenset()
-REMEMBERED: Final = 64
+REMEMBERED: Final = 32
 """Requests that are kept for each connection."""
-LONGEST: Final = 2048
+LONGEST: Final = 1024
 """Bytes of the longest one that is, its headers together."""
 _OF_HTTP_1: Final = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
 
@@ -72,7 +72,9 @@ class RequestParser:
             if isinstance(found, Refusal):
                 return found
             known = found
-            if len(self._known) < REMEMBERED and sum(len(name) + len(value) for name, value in key) <= LONGEST:
+            if sum(len(name) + len(value) for name, value in key) <= LONGEST:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()  # what is seen again is soon known again
                 self._known[key] = known
         request = copy.copy(known)
         request.stream_id = stream_id
