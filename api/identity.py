@@ -7,7 +7,6 @@ Teleport put groups into certificates, so any CA can issue one, ``openssl`` incl
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,20 +15,11 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from api.errors import IdentityError
+from api.roles import Role as Role  # who asks who somebody is asks what they may be
 
 ROLE_PREFIX: Final = "jobd:"
 MAX_NAME: Final = 64
 """The upper bound on a common name: ub-common-name of RFC 5280, appendix A.1."""
-
-
-class Role(enum.StrEnum):
-    """What a certificate may say of its holder.
-
-    A reader may query, stream, list and wait. A writer may do all of that, and start, stop, signal and delete.
-    """
-
-    READER = "reader"
-    WRITER = "writer"
 
 
 @dataclass(frozen=True, slots=True)

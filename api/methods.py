@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 import betterproto
 
 from api import messages as m
-from api.identity import Role
+from api.roles import Role
 
 Request = TypeVar("Request", bound=betterproto.Message)
 Response = TypeVar("Response", bound=betterproto.Message)

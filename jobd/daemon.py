@@ -25,6 +25,7 @@ import trio
 from api.address import parse_address
 from api.errors import ConfigError
 from api.rpc.server import Handler, router, serve_connection, stack
+from api.rpc.statistics import Connections
 from api.rpc.stream import TLSStream
 from api.tls import server_context
 from jobd.broker.admission import Policy
@@ -67,16 +68,19 @@ class Daemon:
 
     Attributes:
         address: what it is bound to, as clients write it.
+        connections: those of its clients.
     """
 
     address: str
+    connections: Connections
     _draining: trio.Event
     _announced: Callable[[], None]
 
     @classmethod
     def of(cls, listener: socket.socket, draining: trio.Event, announced: Callable[[], None]) -> Self:
         host, port = listener.getsockname()[:2]
-        return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", draining, announced)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(address, Connections(), draining, announced)
 
     def announced(self) -> None:
         """Whoever waits for this daemon was told that it is there: a server that comes after it need not say so."""
@@ -307,7 +311,9 @@ async def _serve(
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
     async def handle(stream: TLSStream) -> None:
-        await serve_connection(stream, handler, draining=draining, keepalive=config.keepalive)
+        await serve_connection(
+            stream, handler, draining=draining, keepalive=config.keepalive, connections=daemon.connections
+        )
 
     async with trio.open_nursery() as nursery:
         limits = Limits(connections=config.connections)

@@ -17,11 +17,12 @@ import trio
 from api.background import background_nursery
 from api.errors import DeadlineExceededError, InternalError, RpcError, UnauthenticatedError, UnavailableError
 from api.methods import Method, Request, Response
+from api.rpc.call_stream import CallStream
 from api.rpc.codec import decode, encode
-from api.rpc.session import CONNECTION_ERRORS, CallStream, Session
-from api.rpc.stream import ByteTransport, TLSStream
+from api.rpc.session import CONNECTION_ERRORS, Session
+from api.rpc.stream import RECEIVE, ByteTransport, TLSStream
 
-RECEIVE_SIZE: Final = 256 * 1024
+RECEIVE_SIZE: Final = RECEIVE
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for TCP, TLS and the server's settings together."""
 KEEPALIVE: Final = 20.0

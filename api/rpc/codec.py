@@ -6,13 +6,21 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 from __future__ import annotations
 
 import struct
+from collections import deque
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import betterproto
 
+from api import protobuf
 from api.errors import InternalError, ResourceExhaustedError, RpcError, UnimplementedError
 
 M = TypeVar("M", bound=betterproto.Message)
+
+Buffer = bytes | bytearray | memoryview
+
+WireMessage = bytes | tuple[Buffer, ...]
+"""A message as it goes on the wire: in one piece, or in several."""
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """The largest message that either side of this project accepts, in bytes: gRPC's usual limit."""
@@ -23,19 +31,49 @@ PREFIX: Final = struct.Struct(">?I")
 
 def encode(message: betterproto.Message | bytes) -> bytes:
     """The wire form of a message. Bytes are taken to be that already."""
-    return message if isinstance(message, bytes) else bytes(message)
+    return message if isinstance(message, bytes) else protobuf.encode(message)
 
 
-def decode(cls: type[M], data: bytes) -> M:
+def decode(cls: type[M], data: Buffer) -> M:
     """The message that ``data`` is the wire form of.
 
     Raises:
         InternalError: it is not (the code that gRPC's statuscodes.md gives for a failed parse).
     """
     try:
-        return cls().parse(data)
-    except Exception as exc:  # betterproto raises whatever the damaged bytes lead it into
+        return protobuf.decode(cls, data)
+    except protobuf.MalformedMessageError as exc:
         raise InternalError(f"the bytes received are not a {cls.__name__}", reason="MALFORMED_MESSAGE") from exc
+
+
+class Outgoing:
+    """What a stream has to send: messages behind their prefixes, taken from the front without being copied.
+
+    Attributes:
+        size: bytes that were not taken yet.
+    """
+
+    def __init__(self, messages: Sequence[WireMessage]) -> None:
+        self._parts: deque[Buffer] = deque()
+        for message in messages:
+            parts = message if isinstance(message, tuple) else (message,)
+            self._parts.append(PREFIX.pack(False, sum(map(len, parts))))
+            self._parts += parts
+        self.size = sum(map(len, self._parts))
+
+    def take(self, size: int) -> list[Buffer]:
+        """The next ``size`` bytes, which are there."""
+        self.size -= size
+        taken: list[Buffer] = []
+        while size:
+            part = self._parts.popleft()
+            if len(part) > size:
+                view = memoryview(part)
+                part = view[:size]
+                self._parts.appendleft(view[size:])
+            taken.append(part)
+            size -= len(part)
+        return taken
 
 
 class MessageReader:
@@ -46,15 +84,17 @@ class MessageReader:
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
-        self._buffer = bytearray()
+        self._prefix = b""  # the first bytes of a prefix that is not whole
+        self._length = -1  # of the message at hand, once that is known
+        self._message = bytearray()  # what there is of it
         self.uncredited = 0  # flow-controlled bytes that no message has accounted for yet
 
     @property
     def incomplete(self) -> bool:
         """Part of a message is here, and the rest is not."""
-        return bool(self._buffer)
+        return bool(self._prefix) or self._length >= 0
 
-    def feed(self, data: bytes, flow_controlled_length: int) -> list[tuple[bytes, int]]:
+    def feed(self, data: Buffer, flow_controlled_length: int) -> list[tuple[Buffer, int]]:
         """Take DATA; give each message that is now complete, with the flow-control credit that it returns.
 
         Raises:
@@ -62,28 +102,45 @@ class MessageReader:
             UnimplementedError: a message is compressed; nothing was offered (no grpc-accept-encoding).
         """
         self.uncredited += flow_controlled_length
-        buffer = self._buffer
-        buffer += data
-        messages: list[tuple[bytes, int]] = []
-        start = 0
-        while len(buffer) - start >= PREFIX.size:
-            compressed, length = PREFIX.unpack_from(buffer, start)
+        view = memoryview(data)
+        messages: list[tuple[Buffer, int]] = []
+        at = 0
+        while at < len(view):
+            if self._length < 0:
+                at = self._take_prefix(view, at)
+                if self._length < 0:
+                    break
+            size = min(self._length - len(self._message), len(view) - at)
+            message: Buffer
+            if size == self._length:
+                message = bytes(view[at : at + size])
+            else:
+                self._message += view[at : at + size]
+                if len(self._message) < self._length:
+                    break
+                message, self._message = self._message, bytearray()
+            at += size
+            self._length = -1
+            messages.append((message, 0))
+        if messages:
+            # The last message of the batch returns the credit of the whole batch, less what is still held.
+            held = len(self._prefix) if self._length < 0 else PREFIX.size + len(self._message)
+            messages[-1] = (messages[-1][0], self.uncredited - held)
+            self.uncredited = held
+        return messages
+
+    def _take_prefix(self, view: memoryview, at: int) -> int:
+        """Read the prefix of the next message, if all of it is there."""
+        end = at + PREFIX.size - len(self._prefix)
+        self._prefix += view[at:end]
+        if len(self._prefix) == PREFIX.size:
+            compressed, length = PREFIX.unpack(self._prefix)
+            self._prefix = b""
             error = self._refusal(compressed, length)
             if error:
                 raise error
-            end = start + PREFIX.size + length
-            if len(buffer) < end:
-                break
-            messages.append((bytes(memoryview(buffer)[start + PREFIX.size : end]), 0))
-            start = end
-        if start:
-            del buffer[:start]
-        if messages:
-            # The last message of the batch returns the credit of the whole batch, less what is still held.
-            credit = self.uncredited - len(buffer)
-            self.uncredited = len(buffer)
-            messages[-1] = (messages[-1][0], credit)
-        return messages
+            self._length = length
+        return end
 
     def _refusal(self, compressed: bool, length: int) -> RpcError | None:
         if length > self._limit:

@@ -1,10 +1,9 @@
 """The protocol, without I/O: purerpc's gRPC connection with its gaps closed by subclassing.
 
-What is added to purerpc 0.8.0 over h2 3.2.0:
+What is added to purerpc 0.8.0 (``api.rpc.http2`` has what is added to h2 3.2.0 below it):
 
 - an error in one stream is an event of that stream (``StreamFailed``), not an exception that ends the connection;
 - RST_STREAM, GOAWAY and PING answers become events;
-- GOAWAY does not end the streams that are still open, in either direction (h2 forbids everything after it);
 - headers are checked at the border (``api.rpc.headers``), messages cut by ``api.rpc.codec``;
 - the settings announced are limits that we can keep, not an invitation;
 - ``grpc-status-details-bin`` goes out and comes in.
@@ -13,17 +12,16 @@ What is added to purerpc 0.8.0 over h2 3.2.0:
 from __future__ import annotations
 
 import base64
+import contextlib
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import h2.config
-import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
 from h2.errors import ErrorCodes
-from hyperframe.frame import GoAwayFrame
 from purerpc.grpclib.config import GRPCConfiguration
 from purerpc.grpclib.connection import GRPCConnection
 from purerpc.grpclib.exceptions import ProtocolError
@@ -31,7 +29,7 @@ from purerpc.grpclib.headers import HeaderDict
 
 from api.errors import Code, RpcError, UnknownError
 from api.rpc import headers
-from api.rpc.codec import MAX_MESSAGE, MessageReader
+from api.rpc.codec import MAX_MESSAGE, Buffer, MessageReader
 from api.rpc.events import (
     GoAway,
     MessageReceived,
@@ -44,6 +42,7 @@ from api.rpc.events import (
     StreamReset,
     WindowUpdated,
 )
+from api.rpc.http2 import CorrectedH2, FastH2
 from api.rpc.status import details_of, error_from
 
 MAX_CONCURRENT_STREAMS: Final = 1024
@@ -54,6 +53,9 @@ STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
 """A whole message always fits, so a reader that takes whole messages cannot deadlock its own window."""
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 MAX_HEADER_LIST: Final = 16 * 1024
+
+_RESPONSE: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
+_OK: Final = (("grpc-status", "0"),)
 
 Event: TypeAlias = (
     RequestReceived
@@ -69,30 +71,6 @@ Event: TypeAlias = (
 )
 
 
-class _H2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 has no types
-    """h2 with GOAWAY as RFC 9113 has it: streams up to its last id go on."""
-
-    def send_goaway(self, error_code: int) -> None:
-        frame = GoAwayFrame(0)
-        frame.last_stream_id = self.highest_inbound_stream_id
-        frame.error_code = error_code
-        self._prepare_for_sending([frame])
-
-    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        event = h2.events.ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = None
-        return [], [event]
-
-    def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        try:
-            frames, events = super()._receive_window_update_frame(frame)
-        except h2.exceptions.StreamClosedError:
-            return [], []  # RFC 9113, 5.1: one may still come for a stream that has just ended
-        return frames, events
-
-
 class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
     """One HTTP/2 connection that carries gRPC, either side. Bytes in, events out; calls in, bytes out.
 
@@ -102,15 +80,10 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     def __init__(self, *, client_side: bool) -> None:
         super().__init__(GRPCConfiguration(client_side=client_side, max_message_length=MAX_MESSAGE))
-        # Headers come as bytes, and are judged by api.rpc.headers: in h2 a malformed one, or one that is not UTF-8,
-        # costs the whole connection.
-        self.h2_connection = _H2(
-            h2.config.H2Configuration(client_side=client_side, header_encoding=None, validate_inbound_headers=False)
-        )
-        self.h2_connection.clear_outbound_data_buffer()
-        self.h2_connection.decoder.max_header_list_size = MAX_HEADER_LIST
+        self.h2_connection = self._make_h2(client_side=client_side)
         self._set_h2_connection_local_settings()
         self.message_read_buffers: dict[int, MessageReader] = {}
+        self._requests = headers.RequestParser()
         self._handlers: dict[type, Callable[[Any], Sequence[Event]]] = {
             h2.events.RequestReceived: self._request_received,
             h2.events.ResponseReceived: self._response_received,
@@ -123,6 +96,20 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             h2.events.RemoteSettingsChanged: self._remote_settings_changed,
             h2.events.PingAckReceived: self._ping_acknowledged,
         }
+
+    @staticmethod
+    def _make_h2(*, client_side: bool) -> CorrectedH2:
+        # Headers come as bytes, and are judged by api.rpc.headers: in h2 a malformed one, or one that is not UTF-8,
+        # costs the whole connection. Ours need no judging.
+        config = h2.config.H2Configuration(
+            client_side=client_side,
+            header_encoding=None,
+            validate_inbound_headers=False,
+            normalize_inbound_headers=False,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        return FastH2(config, MAX_FRAME_OF_SERVER if client_side else MAX_FRAME_OF_CLIENT, MAX_HEADER_LIST)
 
     def _set_h2_connection_local_settings(self) -> None:
         codes = h2.settings.SettingCodes
@@ -144,7 +131,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     # ---- in
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview) -> list[Event]:
         result: list[Event] = []
         for event in self.h2_connection.receive_data(data):
             result += self._translate(event)
@@ -157,20 +144,14 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
     def _request_received(self, event: h2.events.RequestReceived) -> list[Event]:
         stream_id = event.stream_id
         try:
-            checked = headers.checked(event.headers, headers.REQUEST_PSEUDO)
+            request = self._requests.parse(stream_id, event.headers)
         except headers.MalformedHeadersError:
-            self.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self._reset_if_open(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self.h2_connection.forget(stream_id)
             return []
-        refusal = headers.refusal(checked)
-        if refusal:
-            self._refuse(stream_id, refusal)
+        if isinstance(request, headers.Refusal):
+            self._refuse(stream_id, request)
             return []
-        values = HeaderDict(checked)
-        path = values[":path"]
-        if path.count("/") != 2:  # purerpc raises on it; it is a method that nobody has
-            values[":path"] = "/unknown/unknown"
-        request = RequestReceived.parse_from_stream_id_and_headers_destructive(stream_id, values)
-        request.path = path
         if event.stream_ended is None:
             self.message_read_buffers[stream_id] = MessageReader()
             return [request]
@@ -183,8 +164,10 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             ("grpc-status", str(int(Code.INTERNAL))),
             ("grpc-message", _percent(refusal.message)),
         ]
-        self.h2_connection.send_headers(stream_id, trailers, end_stream=True)
-        self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
+        with contextlib.suppress(h2.exceptions.StreamClosedError):  # given up right behind its headers
+            self.h2_connection.send_headers(stream_id, trailers, end_stream=True)
+            self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
+        self.h2_connection.forget(stream_id)
 
     def _response_received(self, event: h2.events.ResponseReceived) -> list[Event]:
         stream_id = event.stream_id
@@ -259,18 +242,18 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     # ---- out
 
-    def send_message_data(self, stream_id: int, data: bytes | memoryview, *, end_stream: bool = False) -> None:
-        """Send DATA within both windows (:meth:`send_window`), cut to the peer's frame size.
+    def message_frames(self, stream_id: int, parts: Sequence[Buffer], *, end_stream: bool = False) -> list[Buffer]:
+        """DATA within both windows (:meth:`send_window`), to be written now, behind whatever else was to be sent.
 
         Raises:
             h2.exceptions.StreamClosedError: the stream is gone.
         """
-        size = self.h2_connection.max_outbound_frame_size
-        last = max(len(data) - 1, 0) // size * size
-        for start in range(0, last + 1, size):
-            self.h2_connection.send_data(
-                stream_id, bytes(data[start : start + size]), end_stream=end_stream and start == last
-            )
+        return self.h2_connection.data_frames(stream_id, parts, end_stream=end_stream)
+
+    def forget(self, stream_id: int) -> None:
+        """The call is over on both sides; nothing of it is kept."""
+        self._drop_reader(stream_id)
+        self.h2_connection.forget(stream_id)
 
     def send_window(self, stream_id: int) -> int:
         """Bytes of DATA that the peer accepts on this stream now.
@@ -279,6 +262,28 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             h2.exceptions.StreamClosedError: the stream is gone.
         """
         return int(self.h2_connection.local_flow_control_window(stream_id))
+
+    def respond(self, stream_id: int, parts: Sequence[Buffer]) -> None:
+        """Answer with one message and OK, within both windows; all of it waits in :meth:`data_to_send`.
+
+        Raises:
+            h2.exceptions.StreamClosedError: the stream is gone.
+        """
+        self.h2_connection.send_headers(stream_id, _RESPONSE)
+        self.h2_connection.queue(self.h2_connection.data_frames(stream_id, parts, end_stream=False))
+        self.h2_connection.send_headers(stream_id, _OK, end_stream=True)
+        self._drop_reader(stream_id)
+        self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
+
+    @property
+    def incomplete_bytes(self) -> int:
+        """Bytes of messages that are not whole."""
+        return sum(reader.uncredited for reader in self.message_read_buffers.values())
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait in :meth:`data_to_send`."""
+        return self.h2_connection.unsent
 
     def finish(self, stream_id: int, error: RpcError | None, *, response_started: bool) -> None:
         """End a response with a status; give up what the client may still be sending (RFC 9113, 8.1)."""

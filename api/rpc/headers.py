@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from purerpc.grpclib.headers import HeaderDict
+
+from api.rpc.events import RequestReceived
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -24,6 +29,10 @@ _ONCE: Final = frozenset({"te", "content-type", "grpc-timeout", "grpc-encoding",
 REQUEST_PSEUDO: Final = frozenset({":method", ":scheme", ":path", ":authority"})
 RESPONSE_PSEUDO: Final = frozenset({":status"})
 NO_PSEUDO: Final[frozenset[str]] = frozenset()
+REMEMBERED: Final = 32
+"""Requests that are kept for each connection."""
+LONGEST: Final = 1024
+"""Bytes of the longest one that is, its headers together."""
 _OF_HTTP_1: Final = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
 
 
@@ -42,6 +51,48 @@ class Refusal:
 
 class MalformedHeadersError(ValueError):
     """Headers that RFC 9113 calls malformed: the stream is reset, nothing is answered."""
+
+
+class RequestParser:
+    """Requests of one connection. Clients send the same headers again and again: what was judged once is looked up."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[bytes, bytes], ...], RequestReceived] = {}
+
+    def parse(self, stream_id: int, headers: list[tuple[bytes, bytes]]) -> RequestReceived | Refusal:
+        """The request, or why it is none.
+
+        Raises:
+            MalformedHeadersError: RFC 9113 calls them malformed.
+        """
+        key = tuple(headers)
+        known = self._known.get(key)
+        if known is None:
+            found = _request(headers)
+            if isinstance(found, Refusal):
+                return found
+            known = found
+            if sum(len(name) + len(value) for name, value in key) <= LONGEST:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()  # what is seen again is soon known again
+                self._known[key] = known
+        request = copy.copy(known)
+        request.stream_id = stream_id
+        return request
+
+
+def _request(headers: RawHeaders) -> RequestReceived | Refusal:
+    well_formed = checked(headers, REQUEST_PSEUDO)
+    refused = refusal(well_formed)
+    if refused:
+        return refused
+    values = HeaderDict(well_formed)
+    path = values[":path"]
+    if path.count("/") != 2:  # purerpc raises on it; it is a method that nobody has
+        values[":path"] = "/unknown/unknown"
+    request = RequestReceived.parse_from_stream_id_and_headers_destructive(0, values)
+    request.path = path
+    return request
 
 
 def checked(headers: RawHeaders, pseudo: frozenset[str]) -> list[tuple[str, str]]:

@@ -18,9 +18,11 @@ import trio
 from api.errors import DeadlineExceededError, InternalError, RpcError, UnimplementedError
 from api.identity import Principal
 from api.methods import BY_PATH, AnyMethod
-from api.rpc.codec import decode, encode
+from api.rpc.call_stream import CallStream
+from api.rpc.codec import WireMessage, decode, encode
 from api.rpc.events import RequestReceived
-from api.rpc.session import CONNECTION_ERRORS, CallStream, Session
+from api.rpc.session import CONNECTION_ERRORS, Session
+from api.rpc.statistics import Connections
 from api.rpc.stream import ByteTransport
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,6 @@ class ServerCall:
         method: what the table of methods has for it, or None.
         peer: ``host:port`` of the caller.
         peer_certificate: the caller's verified certificate (DER), if there is one.
-        metadata: the custom metadata of the request.
         principal: who calls, once authentication has found out.
         job_id: the job that the call is about, once the handler knows.
         standing: how far the call came, for whoever has to take it up again: told if the server ends it.
@@ -48,13 +49,13 @@ class ServerCall:
         self._session = session
         self.path: str = request.path
         self.method: AnyMethod | None = BY_PATH.get(self.path)
-        self.metadata: tuple[tuple[str, str | bytes], ...] = request.custom_metadata
         self.peer = session.transport.peer
-        self.peer_certificate = session.transport.peer_certificate
+        self.peer_certificate = session.peer_certificate
         self.principal: Principal | None = None
         self.job_id = ""
         self.standing: dict[str, str] = {}
         self.response_started = False
+        self.answered = False  # whole, to its status
         self.timeout: float | None = (
             None if request.timeout is None else min(request.timeout.total_seconds(), MAX_DEADLINE)
         )
@@ -95,18 +96,30 @@ class ServerCall:
             self.response_started = True
             self._session.flush()
 
-    async def writable(self) -> None:
-        """Wait until the caller accepts more: before that, there is no need to hold what will be sent."""
-        await self._stream.writable()
+    async def writable(self) -> int:
+        """Wait until the caller accepts more: before that, there is no need to hold what will be sent.
+
+        Returns:
+            how many bytes it is worth to hold now, at most.
+        """
+        return await self._stream.writable()
 
     async def send(self, message: betterproto.Message | bytes) -> None:
         """Send a response message (or its wire form); waits until the kernel has taken it."""
         await self.send_all([encode(message)])
 
-    async def send_all(self, messages: Sequence[bytes]) -> None:
+    async def send_all(self, messages: Sequence[WireMessage]) -> None:
         """Send several messages in their wire form, in one go."""
         self.start_response()
         await self._stream.send_messages(messages)
+
+    async def answer(self, message: betterproto.Message) -> None:
+        """Send the one response message of a call, and end the call."""
+        data = encode(message)
+        if self._stream.answer(data):
+            self.answered = True
+        else:
+            await self.send_all([data])
 
 
 Handler = Callable[[ServerCall], Awaitable[None]]
@@ -134,7 +147,7 @@ def unary(function: Callable[[ServerCall, Any], Awaitable[betterproto.Message]])
     """The handler for a method with one response: ``await function(call, request)`` is sent."""
 
     async def handle(call: ServerCall) -> None:
-        await call.send(await function(call, await call.receive()))
+        await call.answer(await function(call, await call.receive()))
 
     return handle
 
@@ -171,14 +184,17 @@ async def serve_connection(
     *,
     draining: trio.Event,
     keepalive: float,
+    connections: Connections | None = None,
 ) -> None:
     """Serve one connection until it ends. What the peer does wrong ends this connection only, without an error.
 
     Args:
         draining: when set, GOAWAY is sent, and the connection is closed once its open calls have ended.
         keepalive: seconds between PINGs; a peer that leaves one unanswered as long is taken for dead.
+        connections: where it is counted.
     """
     session = Session(transport, client_side=False)
+    connections = connections or Connections()
     try:
         async with trio.open_nursery() as nursery:
             session.start()
@@ -186,7 +202,8 @@ async def serve_connection(
             nursery.start_soon(session.flusher)
             nursery.start_soon(_keepalive, session, keepalive)
             nursery.start_soon(_drain_when, draining, session, calls, nursery.cancel_scope)
-            await session.read(calls.begin)
+            with connections.count(session):
+                await session.read(calls.begin)
             nursery.cancel_scope.cancel()
     except* CONNECTION_ERRORS as group:
         log.debug("connection ended", peer=transport.peer, error=_first(group))
@@ -252,7 +269,8 @@ async def _serve_call(stream: CallStream, call: ServerCall, handler: Handler) ->
         )
         if error is None:
             return  # the caller has given up: nobody to tell
-    stream.end_response(error, response_started=call.response_started)
+    if not call.answered:
+        stream.end_response(error, response_started=call.response_started)
 
 
 def _incident(call: ServerCall, exc: Exception) -> InternalError:
@@ -280,5 +298,6 @@ async def _drain_when(draining: trio.Event, session: Session, calls: _Calls, con
     session.flush()
     while calls.open:
         await calls.none_open.wait()
+    session.flush()
     await session.transport.drain()
     connection.cancel()

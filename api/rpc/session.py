@@ -7,7 +7,7 @@ answers, resets) are offered to the socket at once; what it does not take, the f
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
@@ -16,24 +16,28 @@ import trio
 from purerpc.grpclib.exceptions import ProtocolError
 
 from api.errors import CancelledError, RpcError, UnavailableError
-from api.rpc.codec import PREFIX
+from api.rpc.call_stream import CallStream
+from api.rpc.codec import PREFIX, Buffer, Outgoing
 from api.rpc.connection import Connection, Event
 from api.rpc.events import (
     GoAway,
-    MessageReceived,
     Pong,
-    RequestEnded,
     RequestReceived,
-    ResponseEnded,
     ResponseReceived,
-    StreamFailed,
-    StreamReset,
     WindowUpdated,
 )
 from api.rpc.stream import ByteTransport
 
 CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
+HELD: Final = 2 * 1024 * 1024
+"""Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST allows."""
+LEAST: Final = 1024
+"""Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
+OVERHEAD: Final = 64
+"""Bytes that a message takes beside its payload."""
+SMALL: Final = 64 * 1024
+"""Bytes of whole answers that may wait for the next flush, and of the largest one that does not wait for the peer."""
 CONTROL_LIMIT: Final = 1024 * 1024
 """Unsent control bytes at which a peer that asks and does not read is no longer read from."""
 
@@ -49,146 +53,12 @@ CONNECTION_ERRORS: Final = (
 )
 
 
-class CallStream:
-    """One call's stream, either side: messages in, messages out, its end.
-
-    Attributes:
-        on_reset: called when the peer gives the stream up or the connection is lost.
-    """
-
-    def __init__(self, session: Session, stream_id: int) -> None:
-        self._session = session
-        self.stream_id = stream_id
-        self._messages: deque[MessageReceived] = deque()
-        self._arrived = trio.Event()
-        self.window_opened = trio.Event()
-        self._ended = False  # the peer sends no more messages
-        self._error: RpcError | None = None
-        self.on_reset: Callable[[], None] | None = None
-
-    # ---- what arrives; called by the session
-
-    def handle(self, event: Event) -> None:
-        match event:
-            case MessageReceived():
-                self._messages.append(event)
-            case RequestEnded():
-                self._ended = True
-            case ResponseEnded():
-                self._end(event.error)
-            case StreamFailed():
-                self._end(event.error)
-            case StreamReset():
-                self._end(CancelledError(f"the peer gave up the call (HTTP/2 error {event.error_code})"))
-                self._lost()
-            case WindowUpdated():
-                self.window_opened.set()
-                return
-            case _:
-                return
-        self._arrived.set()
-
-    def fail(self, error: RpcError) -> None:
-        """End the stream because its connection is lost."""
-        if not self._ended:
-            self._ended, self._error = True, error
-        self._arrived.set()
-        self._lost()
-
-    def take_unread(self) -> int:
-        """Drop the messages that nobody took; returns their part of the connection's window."""
-        unread: int = sum(event.flow_controlled_length for event in self._messages)
-        self._messages.clear()
-        return unread
-
-    def _end(self, error: RpcError | None) -> None:
-        # A client's stream ends once, with the response; a server's request may be whole and then be given up.
-        if not (self._ended and self._session.client_side):
-            self._ended, self._error = True, error
-
-    def _lost(self) -> None:
-        self.window_opened.set()
-        if self.on_reset:
-            self.on_reset()
-
-    # ---- what the call's task does
-
-    async def receive_message(self) -> bytes | None:
-        """The next message, or None after the last.
-
-        Raises:
-            RpcError: the peer, or the loss of the connection, ended the call with an error. Messages that came
-                before it are given first.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._messages:
-            if self._ended:
-                if self._error:
-                    raise self._error
-                return None
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-        event = self._messages.popleft()
-        if event.flow_controlled_length:
-            self._session.connection.acknowledge_received_data(self.stream_id, event.flow_controlled_length)
-            self._session.flush()
-        return bytes(event.data)
-
-    async def writable(self) -> None:
-        """Wait until the peer accepts more of this stream: what it does not want yet need not be held.
-
-        Raises:
-            CancelledError, UnavailableError: as for :meth:`send_message`.
-        """
-        await trio.lowlevel.checkpoint()
-        while not self._session.has_window(self):
-            await self.window_opened.wait()
-
-    async def send_message(self, data: bytes, *, end_stream: bool = False) -> None:
-        """Send one message; returns when the kernel has taken all of it (so at most one chunk is unsent).
-
-        Raises:
-            CancelledError: the peer gave the stream up.
-            UnavailableError: the connection is lost.
-        """
-        await self.send_messages((data,), end_stream=end_stream)
-
-    async def send_messages(self, messages: Sequence[bytes], *, end_stream: bool = False) -> None:
-        """Send several messages in one go; otherwise as :meth:`send_message`."""
-        framed = b"".join([piece for data in messages for piece in (PREFIX.pack(False, len(data)), data)])
-        await self._session.send(self, framed, end_stream=end_stream)
-
-    def end_request(self) -> None:
-        """Send no more messages. Never waits; harmless when the stream has ended."""
-        try:
-            self._session.connection.h2_connection.end_stream(self.stream_id)
-        except h2.exceptions.ProtocolError:
-            return
-        self._session.flush()
-
-    def end_response(self, error: RpcError | None, *, response_started: bool) -> None:
-        """Send the trailers, if the stream is still there. Never waits."""
-        try:
-            self._session.connection.finish(self.stream_id, error, response_started=response_started)
-        except h2.exceptions.ProtocolError:
-            return  # the peer has reset the stream, or the connection is going down: nobody to tell
-        self._session.flush()
-
-    def cancel(self) -> None:
-        """Give the stream up and tell the peer. Never waits; harmless when it has ended."""
-        self._session.connection.cancel(self.stream_id)
-        self._session.flush()
-
-    @property
-    def failure(self) -> RpcError | None:
-        """The error that the peer ended the stream with, once it has."""
-        return self._error
-
-
 class Session:
     """A connection over a transport. ``run`` is its life; the owner's nursery is where it lives.
 
     Attributes:
+        peer_certificate: the verified certificate of the other end (DER), if there is one.
+        opened: calls so far.
         going_away: the peer has announced that it takes no further streams (GOAWAY), or the connection is lost.
         over: set when no call is open and none can be made any more.
         lost: once the connection is gone, the kind of error and the message that its calls end with.
@@ -196,9 +66,11 @@ class Session:
 
     def __init__(self, transport: ByteTransport, *, client_side: bool) -> None:
         self.transport = transport
+        self.peer_certificate = transport.peer_certificate
         self.client_side = client_side
         self.connection = Connection(client_side=client_side)
         self.streams: dict[int, CallStream] = {}
+        self.opened = 0
         self.going_away = False
         self.lost: tuple[type[RpcError], str] | None = None
         self.over = trio.Event()
@@ -213,6 +85,7 @@ class Session:
         self.flush()
 
     def open_stream(self, stream_id: int) -> CallStream:
+        self.opened += 1
         stream = self.streams[stream_id] = CallStream(self, stream_id)
         return stream
 
@@ -225,8 +98,7 @@ class Session:
             self.flush()
         if self.going_away and not self.streams:
             self.over.set()
-        # h2 forgets closed streams, and their buffers, only when it counts the open ones.
-        _ = self.connection.h2_connection.open_inbound_streams
+        self.connection.forget(stream.stream_id)
 
     # ---- in
 
@@ -236,7 +108,7 @@ class Session:
         Raises:
             CONNECTION_ERRORS: the connection broke, or the peer broke the protocol.
         """
-        while data := await self.transport.receive():
+        while len(data := await self.transport.receive()):
             try:
                 events = self.connection.receive_data(data)
             finally:
@@ -275,14 +147,15 @@ class Session:
 
     def flush(self) -> None:
         """Offer what the protocol wants to say to the socket. Never waits; the flusher sends the rest."""
-        if self.lost:
-            return
-        data = self.connection.data_to_send()
-        try:
+        if not self.lost:
+            data = self.connection.data_to_send()
             if data:
-                self.transport.write((data,))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the reader meets the same error, and ends the connection
+                self._write((data,))
+
+    def _write(self, wire: Sequence[Buffer]) -> None:
+        # The reader meets the same error, and ends the connection.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            self.transport.write(wire)
         if self.transport.pending:
             self._flush_wanted.set()
 
@@ -291,55 +164,78 @@ class Session:
         while True:
             await self._flush_wanted.wait()
             self._flush_wanted = trio.Event()
+            self.flush()
             try:
                 await self.transport.drain()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the reader meets the same error, and ends the connection
 
-    async def send(self, stream: CallStream, data: bytes, *, end_stream: bool) -> None:
-        view = memoryview(data)
+    def flush_soon(self) -> None:
+        """:meth:`flush`, together with what other calls that are running now are about to say."""
+        if len(self.streams) > 1:
+            self._flush_wanted.set()
+        else:
+            self.flush()
+
+    def answer(self, stream: CallStream, data: bytes) -> bool:
+        """As :meth:`CallStream.answer`. Large answers and slow peers take the long way, which waits for the peer."""
+        size = PREFIX.size + len(data)
+        if self.lost or self.transport.pending or self.connection.unsent + size > SMALL or self._send_lock.locked():
+            return False
+        try:
+            if self.connection.send_window(stream.stream_id) < size:
+                return False
+            self.connection.respond(stream.stream_id, (PREFIX.pack(False, len(data)), data))
+        except h2.exceptions.ProtocolError:
+            return False  # the long way meets the same, and knows what to make of it
+        self.flush_soon()
+        return True
+
+    async def send(self, stream: CallStream, outgoing: Outgoing, *, end_stream: bool) -> None:
         while True:
             async with self._send_lock:
-                taken = self._put(stream, view, end_stream)
-                if taken:
-                    view = view[taken:]
+                taken = self._put(stream, outgoing, end_stream)
+                if self.transport.pending:
                     try:
                         await self._drain()
                     except BaseException:  # Cancelled above all: a frame once begun is finished by the flusher
                         self._flush_wanted.set()
                         raise
-            if not view:
+            if not outgoing.size:
                 return
             if not taken:
                 await stream.window_opened.wait()
 
-    def has_window(self, stream: CallStream) -> bool:
-        """The peer accepts bytes of this stream now. When not, its ``window_opened`` tells when to ask again."""
+    def room(self, stream: CallStream) -> int:
+        """Bytes of this stream that are worth holding: what the peer accepts, but no more than the stream's share.
+
+        0: none are accepted; ``window_opened`` tells when to ask again.
+        """
         try:
-            if self.connection.send_window(stream.stream_id) > 0:
-                return True
+            window = self.connection.send_window(stream.stream_id)
         except h2.exceptions.ProtocolError as exc:
             self._check(stream)
             raise CancelledError("the peer gave up the call") from exc
         self._check(stream)
-        stream.window_opened = trio.Event()
-        return False
+        if window <= 0:
+            stream.window_opened = trio.Event()
+            return 0
+        return max(min(window - OVERHEAD, HELD // max(len(self.streams), 1)), LEAST)
 
-    def _put(self, stream: CallStream, view: memoryview, end_stream: bool) -> int:
-        """Put as much of the data on the wire as window and chunk allow; 0 when the window is shut."""
+    def _put(self, stream: CallStream, outgoing: Outgoing, end_stream: bool) -> int:
+        """Put as much on the wire as window and chunk allow; 0 when the window is shut."""
         try:
-            size = min(self.connection.send_window(stream.stream_id), CHUNK, len(view))
+            size = min(self.connection.send_window(stream.stream_id), CHUNK, outgoing.size)
             if size <= 0:
                 self._check(stream)
                 stream.window_opened = trio.Event()
                 return 0
-            self.connection.send_message_data(
-                stream.stream_id, view[:size], end_stream=end_stream and size == len(view)
-            )
+            parts = outgoing.take(size)
+            wire = self.connection.message_frames(stream.stream_id, parts, end_stream=end_stream and not outgoing.size)
         except h2.exceptions.ProtocolError as exc:
             self._check(stream)
             raise CancelledError("the peer gave up the call") from exc
-        self.flush()
+        self._write(wire)
         return size
 
     def _check(self, stream: CallStream) -> None:

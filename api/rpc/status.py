@@ -11,6 +11,7 @@ from betterproto.lib.google.protobuf import Any
 
 from api._generated.google.rpc import BadRequest, BadRequestFieldViolation, ErrorInfo, Status
 from api.errors import DOMAIN, FieldViolation, RpcError, error_for
+from api.protobuf import MalformedMessageError, decode, encode
 
 _TYPE: Final = "type.googleapis.com/google.rpc."
 
@@ -30,8 +31,8 @@ def details_of(error: RpcError) -> bytes | None:
         )
     if not details:
         return None
-    packed = [Any(type_url=_TYPE + type(detail).__name__, value=bytes(detail)) for detail in details]
-    return bytes(Status(code=int(error.code), message=error.message, details=packed))
+    packed = [Any(type_url=_TYPE + type(detail).__name__, value=encode(detail)) for detail in details]
+    return encode(Status(code=int(error.code), message=error.message, details=packed))
 
 
 def error_from(code: int, message: str, details: str | list[str] | None) -> RpcError | None:
@@ -52,13 +53,12 @@ def _unpack(details: str | list[str] | None) -> list[betterproto.Message]:
     if not isinstance(details, str):
         return []
     try:
-        status = Status().parse(base64.b64decode(details + "=" * (-len(details) % 4)))
+        status = decode(Status, base64.b64decode(details + "=" * (-len(details) % 4)))
         return [
-            known().parse(any_.value)
+            decode(known, any_.value)
             for any_ in status.details
             for known in (ErrorInfo, BadRequest)
             if any_.type_url == _TYPE + known.__name__
         ]
-    except (binascii.Error, ValueError, KeyError, EOFError, NotImplementedError):
-        # The last two are betterproto's for input that is cut, and for wire types that it does not know.
+    except (binascii.Error, MalformedMessageError):
         return []

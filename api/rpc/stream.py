@@ -9,17 +9,31 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import trio
 
+from api.rpc.codec import Buffer
+
 RECORD: Final = 16 * 1024
-"""The most plaintext in a TLS record (RFC 8446, 5.1), which is what one ``SSLObject.read`` gives."""
+"""The most plaintext in a TLS record (RFC 8446, 5.1)."""
+RECEIVE: Final = 256 * 1024
+"""The most that a connection reads at a time."""
 WRITE_SLICE: Final = 128 * 1024
 """Plaintext bytes that are encrypted at a time."""
 
-Buffer = bytes | bytearray | memoryview
+
+class _Buffers(threading.local):
+    """Where bytes come in, for all connections of a thread: what an idle one holds is nothing."""
+
+    def __init__(self) -> None:
+        self.cipher = memoryview(bytearray(RECEIVE))
+        self.plain = memoryview(bytearray(RECEIVE))
+
+
+_buffers: Final = _Buffers()
 
 
 class ByteTransport(Protocol):
@@ -41,8 +55,8 @@ class ByteTransport(Protocol):
     def pending(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
 
-    async def receive(self) -> bytes:
-        """Wait for bytes; ``b""`` is the end."""
+    async def receive(self) -> bytes | memoryview:
+        """Wait for bytes; none is the end. They are good until the caller's next await."""
 
     def write(self, parts: Iterable[Buffer]) -> None:
         """Take the bytes, in this order, now. Never waits; what the socket does not take is :attr:`pending`."""
@@ -73,6 +87,8 @@ class TLSStream:
         self._outgoing = outgoing
         self._unsent = memoryview(b"")  # ciphertext that left the BIO and that the socket has not taken
         self._drain_lock = trio.Lock()  # one task at a time may wait until the socket is writable
+        self._read: Callable[[int, Buffer], int] = ssl_object.read  # type: ignore[assignment] # with a buffer it gives a size
+        self._waited = True  # the last call of receive was a checkpoint for as long as it waited
         self._closed = False
         self._broken: BaseException | None = None
         self.peer = _address(sock)
@@ -90,8 +106,8 @@ class TLSStream:
         """Shake hands over a connected socket, which is then owned by the stream (and closed on failure).
 
         Args:
-            receive_size: bytes asked of the socket, and given to HTTP/2, at a time: what an idle connection
-                may come to hold on to.
+            receive_size: bytes asked of the socket, and given to HTTP/2, at a time (at most RECEIVE): what one
+                peer may make this thread work on before the others have their turn.
 
         Raises:
             ssl.SSLError: the other side, or its certificate, was refused, or it refused ours.
@@ -134,15 +150,20 @@ class TLSStream:
     def pending(self) -> int:
         return len(self._unsent) + self._outgoing.pending
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> memoryview:
         self._check_open()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        # What is given back lies in a buffer that all connections of this thread share, so the checkpoint that every
+        # call owes (trio's rule) comes before the bytes are there, and not between them and the caller.
+        if self._waited:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        self._waited = False
         try:
             while True:
-                data = self._decrypt()
-                if data is not None:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                    return data
+                size = self._decrypt()
+                if size is not None:
+                    return _buffers.plain[:size]
                 # Reading can make bytes to send (a key update, RFC 8446, 4.6.3).
                 if self._outgoing.pending:
                     await self._drain()
@@ -150,49 +171,63 @@ class TLSStream:
         except (OSError, ValueError) as exc:
             raise self._break(exc) from exc
 
-    def _decrypt(self) -> bytes | None:
-        """What can be decrypted of the bytes at hand, b"" at the end, None when more is needed."""
-        pieces: list[bytes] = []
+    def _decrypt(self) -> int | None:
+        """Decrypt what there is into the shared buffer: how much, 0 at the end, None when more is needed."""
         size = 0
         try:
             while size < self._receive_size:
-                piece = self._ssl.read(RECORD)
-                if not piece:
+                read = self._read(self._receive_size - size, _buffers.plain[size:])
+                if not read:
                     break
-                pieces.append(piece)
-                size += len(piece)
+                size += read
         except ssl.SSLWantReadError:
-            if not pieces:
-                return None
+            return size or None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             # An end without close-notify needs no alarm: HTTP/2 knows by itself whether a stream was whole.
             pass
-        return b"".join(pieces)
+        return size
 
     async def _fill(self) -> int:
         """Move ciphertext from the socket to the BIO, waiting for the first byte. 0: the peer has ended."""
         while True:
             try:
-                data = self._sock.recv(self._receive_size)
+                size = self._sock.recv_into(_buffers.cipher, self._receive_size)
             except BlockingIOError:
+                self._waited = True
                 await trio.lowlevel.wait_readable(self._sock)
             else:
-                if data:
-                    self._incoming.write(data)
+                if size:
+                    self._incoming.write(_buffers.cipher[:size])
                 else:
                     self._incoming.write_eof()
-                return len(data)
+                return size
 
     def write(self, parts: Iterable[Buffer]) -> None:
         self._check_open()
+        small = bytearray()  # parts that share a record, as each record has its price
         try:
             for part in parts:
-                for start in range(0, len(part), WRITE_SLICE):
-                    self._ssl.write(part if len(part) <= WRITE_SLICE else memoryview(part)[start : start + WRITE_SLICE])
-                    if not self._drain_lock.locked():
-                        self._offer()
+                if len(part) < RECORD:
+                    small += part
+                    if len(small) >= RECORD:
+                        self._encrypt(small)
+                        small = bytearray()
+                    continue
+                if small:
+                    self._encrypt(small)
+                    small = bytearray()
+                view = memoryview(part)
+                for start in range(0, len(view), WRITE_SLICE):
+                    self._encrypt(view[start : start + WRITE_SLICE])
+            if small:
+                self._encrypt(small)
         except (OSError, ValueError) as exc:
             raise self._break(exc) from exc
+
+    def _encrypt(self, data: Buffer) -> None:
+        self._ssl.write(data)
+        if not self._drain_lock.locked():
+            self._offer()
 
     def _offer(self) -> bool:
         """Give the socket what it takes now. True: nothing is left."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from api.errors import IdentityError, UnauthenticatedError
 from api.identity import principal_of_der
 from api.rpc.server import Handler, ServerCall
+
+# What a certificate says does not change; that it is trusted was found out when its connection was made.
+_principal: Final = lru_cache(maxsize=256)(principal_of_der)
 
 
 async def authenticate(call: ServerCall, proceed: Handler) -> None:
@@ -12,7 +18,7 @@ async def authenticate(call: ServerCall, proceed: Handler) -> None:
     if call.peer_certificate is None:
         raise UnauthenticatedError("a client certificate is needed", reason="NO_CERTIFICATE")
     try:
-        call.principal = principal_of_der(call.peer_certificate)
+        call.principal = _principal(call.peer_certificate)
     except IdentityError as exc:
         raise UnauthenticatedError(f"the client certificate names no principal: {exc}", reason="NO_PRINCIPAL") from exc
     await proceed(call)

@@ -1,11 +1,14 @@
-"""One writer, many live readers, each behind a bounded memory channel.
+"""One writer, many live readers, each behind a bounded queue.
 
-A reader that falls behind does not hold up the writer, nor the others: its channel is closed, it is told that it
-lags, and it goes on from the disk.
+A reader that falls behind does not hold up the writer, nor the others: it is told that it lags, what was queued for
+it is let go, and it goes on from the disk. So what all readers of a job together keep alive is what was published last.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
+from itertools import takewhile
 from typing import Final
 
 import trio
@@ -14,6 +17,8 @@ from jobd.worker.ports import Gap, Record
 
 BUFFER: Final = 16
 """Records that a live reader may be behind; all readers share the bytes of a record."""
+BUFFER_BYTES: Final = 1024 * 1024
+"""The same, in bytes."""
 
 
 class Subscription:
@@ -25,40 +30,70 @@ class Subscription:
 
     def __init__(self, broadcast: Broadcast, buffer: int) -> None:
         self._broadcast = broadcast
-        self._send, self._receive = trio.open_memory_channel[Record | Gap](buffer)
+        self._buffer = buffer
+        self._queue: deque[Record | Gap] = deque()
+        self._held = 0  # bytes in the queue
+        self._arrived = trio.Event()
+        self._ended = False
         self.lagging = False
 
     def offer(self, record: Record | Gap) -> bool:
         """Hand over a record, or let the reader lag. Never waits."""
-        try:
-            self._send.send_nowait(record)
-        except trio.WouldBlock:
-            self.lagging = True
-            self._send.close()
+        held = self._held + _size(record)
+        if self._queue and (len(self._queue) >= self._buffer or held > BUFFER_BYTES):
+            self._lag()
             return False
+        self._queue.append(record)
+        self._held = held
+        self._arrived.set()
         return True
 
-    async def receive(self) -> list[Record | Gap]:
-        """Wait for records; empty when the broadcast has ended, or the reader lags."""
-        try:
-            records: list[Record | Gap] = [await self._receive.receive()]
-        except trio.EndOfChannel:
-            return []
-        try:
-            while True:
-                records.append(self._receive.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return records
+    def _lag(self) -> None:
+        """Let go of everything from the first record on: it is on disk. (Gaps before it are not found there again.)"""
+        self.lagging = True
+        gaps = list(takewhile(lambda record: isinstance(record, Gap), self._queue))
+        self._queue = deque(gaps)
+        self._held = 0
+        self.end()
+
+    async def receive(self, limit: int) -> list[Record | Gap]:
+        """Wait for records; empty when the broadcast has ended, or the reader lags.
+
+        Args:
+            limit: bytes that are wanted at most; a record that is longer is cut.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._queue:
+            if self._ended:
+                return []
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        records: list[Record | Gap] = []
+        while self._queue and (size := _size(self._queue[0])) <= limit:
+            records.append(self._queue.popleft())
+            self._held -= size
+            limit -= size
+        first = self._queue[0] if self._queue and not records else None
+        if isinstance(first, Record):
+            records.append(replace(first, data=first.data[:limit]))
+            self._queue[0] = replace(first, offset=first.offset + limit, data=first.data[limit:])
+            self._held -= limit
+        return records
 
     def end(self) -> None:
         """Nothing more will be offered."""
-        self._send.close()
+        self._ended = True
+        self._arrived.set()
 
     def close(self) -> None:
         """The reader leaves."""
         self._broadcast.leave(self)
-        self._send.close()
-        self._receive.close()
+        self._queue.clear()
+        self.end()
+
+
+def _size(record: Record | Gap) -> int:
+    return len(record.data) if isinstance(record, Record) else 0
 
 
 class Broadcast:
@@ -83,7 +118,7 @@ class Broadcast:
         self._subscriptions.discard(subscription)
 
     def end(self) -> None:
-        """No more records: the readers end when they have taken what is in their channels."""
+        """No more records: the readers end when they have taken what is in their queues."""
         for subscription in self._subscriptions:
             subscription.end()
         self._subscriptions.clear()

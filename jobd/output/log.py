@@ -22,7 +22,7 @@ from jobd.output.reader import LogReader
 from jobd.output.writer import LogWriter
 from jobd.worker.errors import OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
 from jobd.worker.job import Job
-from jobd.worker.ports import Gap, Record, Source, Start
+from jobd.worker.ports import MOST, Gap, Record, Source, Start
 
 log = structlog.get_logger(__name__)
 
@@ -169,8 +169,8 @@ class LogFollower:
         self._all = offset == 0
         self._told = 0
 
-    async def receive(self) -> Sequence[Record | Gap]:
-        events = await self._receive() or self._untold()
+    async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
+        events = await self._receive(limit) or self._untold()
         self._told += sum(event.dropped for event in events if isinstance(event, Gap))
         return events
 
@@ -178,10 +178,10 @@ class LogFollower:
         missing = self._log.dropped - self._told
         return [Gap(self.offset, missing)] if self._all and missing > 0 else ()
 
-    async def _receive(self) -> Sequence[Record | Gap]:
+    async def _receive(self, limit: int) -> Sequence[Record | Gap]:
         while True:
             if self._live:
-                records = await self._live.receive()
+                records = await self._live.receive(limit)
                 fresh = [record for record in records if record.offset >= self.offset]
                 if fresh and fresh[0].offset == self.offset:
                     self.offset = fresh[-1].end
@@ -189,14 +189,14 @@ class LogFollower:
                 self._live.close()
                 self._live = None
             if self.offset < self._log.end:
-                return await self._from_disk()
+                return await self._from_disk(limit)
             if self._log.complete:
                 return ()
             self._live = self._log.broadcast.subscribe()
 
-    async def _from_disk(self) -> Sequence[Record | Gap]:
+    async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         try:
-            records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end)
+            records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, limit)
         except OSError as exc:
             log.error("recorded output cannot be read", job=self._log.job_id, error=exc.strerror)
             raise OutputDamagedError(self._log.job_id, self.offset) from exc

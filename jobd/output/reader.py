@@ -29,8 +29,11 @@ class LogReader:
         self._summed_to = -1
         self._next = -1  # the offset after the last byte read
 
-    def read(self, offset: int, end: int) -> list[Record | Gap]:
+    def read(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap]:
         """What comes next from ``offset``, which is before ``end``, the end of what is recorded now.
+
+        Args:
+            size: bytes that are wanted at most; no more than BATCH are given.
 
         Raises:
             OutputDamagedError: what should be there is not, or is not what was written.
@@ -40,14 +43,14 @@ class LogReader:
         entries = segment.entries(self._number, ENTRIES)
         if not entries or entries[0].offset > offset:
             raise OutputDamagedError(self._job_id, offset)
-        records = self._records(segment, entries, offset, end)
+        records = self._records(segment, entries, offset, min(end, offset + min(size, BATCH)))
         if not records or records[-1].end <= offset:
             raise OutputDamagedError(self._job_id, offset)
         self._next = records[-1].end
         return records
 
     def _records(self, segment: Segment, entries: list[Entry], offset: int, end: int) -> list[Record | Gap]:
-        data = os.pread(segment.data, min(BATCH, end - offset), offset - segment.start)
+        data = os.pread(segment.data, end - offset, offset - segment.start)
         limit = offset + len(data)
         whole = len(entries) < ENTRIES  # these are all the entries that there are
         records: list[Record | Gap] = []

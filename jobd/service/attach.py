@@ -21,7 +21,7 @@ from jobd.service.refusal import refuse
 from jobd.service.translate_stdin import accepted_message, attached_message, attacher_of, size_of
 from jobd.worker.errors import WorkerError
 from jobd.worker.job import JobCell
-from jobd.worker.ports import Follower
+from jobd.worker.ports import MOST, Follower
 from jobd.worker.stdin import Attachment
 
 
@@ -143,12 +143,12 @@ class _Conversation:
 
     async def _give_output(self) -> None:
         while True:
-            await self._call.writable()
+            room = await self._call.writable()
             if await self._tell_standing():
                 continue
             events = None
             with trio.move_on_after(self._heartbeat) as self._quiet:
-                events = await self._follower.receive()
+                events = await self._follower.receive(min(room, MOST))
             if events:
                 await self._call.send_all([t.event_message(event) for event in events])
             elif events is not None:

@@ -10,6 +10,7 @@ import trio
 from api import messages as m
 from api import methods
 from api.errors import NotFoundError, UnavailableError
+from api.protobuf import new
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 
 SERVICES: Final = frozenset({"", methods.JOB_WORKER, methods.HEALTH})
@@ -55,4 +56,4 @@ class HealthService:
 
 
 def _response(status: str) -> m.HealthCheckResponse:
-    return m.HealthCheckResponse(m.HealthCheckResponseServingStatus[status])
+    return new(m.HealthCheckResponse, status=m.HealthCheckResponseServingStatus[status])

@@ -9,11 +9,12 @@ import trio
 
 from api import messages as m
 from api import methods
+from api.protobuf import new
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import serve_attachment
-from jobd.worker.ports import Follower, Gap, Record
+from jobd.worker.ports import MOST, Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
 """The most jobs that one Wait may name."""
@@ -54,17 +55,17 @@ class JobWorkerService:
             request_id=t.request_id_of(request),
         )
         call.job_id = job.id
-        return m.StartResponse(t.job_message(job))
+        return new(m.StartResponse, job=t.job_message(job))
 
     async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
         call.job_id = request.job_id
         job = await self._broker.stop(request.job_id, t.stop_of(request, _caller(call)))
-        return m.StopResponse(t.job_message(job))
+        return new(m.StopResponse, job=t.job_message(job))
 
     async def signal(self, call: ServerCall, request: m.SignalRequest) -> m.SignalResponse:
         call.job_id = request.job_id
         job = await self._broker.signal(request.job_id, t.signal_of(request), by=_caller(call))
-        return m.SignalResponse(t.job_message(job))
+        return new(m.SignalResponse, job=t.job_message(job))
 
     async def delete(self, call: ServerCall, request: m.DeleteRequest) -> m.DeleteResponse:
         call.job_id = request.job_id
@@ -73,7 +74,7 @@ class JobWorkerService:
 
     async def query(self, call: ServerCall, request: m.QueryRequest) -> m.QueryResponse:
         call.job_id = request.job_id
-        return m.QueryResponse(t.job_message(await self._broker.query(request.job_id)))
+        return new(m.QueryResponse, job=t.job_message(await self._broker.query(request.job_id)))
 
     async def stream(self, call: ServerCall, request: m.StreamRequest) -> None:
         call.job_id = request.job_id
@@ -92,9 +93,9 @@ class JobWorkerService:
     async def _next(self, call: ServerCall, follower: Follower) -> Sequence[Record | Gap]:
         """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
         while True:
-            await call.writable()
+            room = await call.writable()
             with trio.move_on_after(self._heartbeat):
-                return await follower.receive()
+                return await follower.receive(min(room, MOST))
             await call.send(t.heartbeat_message(follower.offset))
 
     async def attach(self, call: ServerCall) -> None:
@@ -112,7 +113,7 @@ class JobWorkerService:
             raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
         call.job_id = ",".join(request.job_ids[:10])
         jobs = await self._broker.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
-        return m.WaitResponse([t.abridged_message(job) for job in jobs])
+        return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in jobs])
 
     async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
         workers = [t.worker_message(view) for view in self._broker.workers()]

@@ -12,6 +12,8 @@ from typing import Final
 import betterproto
 
 from api import messages as m
+from api.protobuf import encode, new, varint
+from api.rpc.codec import WireMessage
 from jobd.broker.registry import WorkerView
 from jobd.service.refusal import refuse as refuse
 from jobd.service.translate_stdin import stdin_fields, stdin_of
@@ -190,9 +192,11 @@ def abridged_message(job: Job) -> m.Job:
 
 def job_message(job: Job) -> m.Job:
     """A job as the contract shows it."""
-    return m.Job(
+    return new(
+        m.Job,
         id=job.id,
-        spec=m.JobSpec(
+        spec=new(
+            m.JobSpec,
             argv=list(job.spec.argv),
             name=job.spec.name,
             env=dict(job.spec.env),
@@ -229,7 +233,8 @@ def job_message(job: Job) -> m.Job:
 def _limits_message(limits: Limits) -> m.Limits | None:
     if limits == Limits():
         return None
-    return m.Limits(
+    return new(
+        m.Limits,
         memory_bytes=limits.memory,
         cpus=limits.cpus,
         cpu_weight=limits.cpu_weight,
@@ -251,7 +256,8 @@ def _isolation_message(isolation: Isolation) -> m.Isolation | None:
 
 
 def _usage_message(usage: Usage) -> m.Usage:
-    return m.Usage(
+    return new(
+        m.Usage,
         cpu_time=None if usage.cpu is None else timedelta(microseconds=usage.cpu // 1000),
         memory_peak_bytes=usage.memory_peak,
         read_bytes=usage.read,
@@ -261,9 +267,11 @@ def _usage_message(usage: Usage) -> m.Usage:
 
 
 def _receipt_message(receipt: Receipt) -> m.StopReceipt:
-    return m.StopReceipt(
+    return new(
+        m.StopReceipt,
         processes=[
-            m.StoppedProcess(
+            new(
+                m.StoppedProcess,
                 pid=each.member.pid,
                 parent_pid=each.member.parent,
                 command=each.member.command,
@@ -315,31 +323,22 @@ def heartbeat_message(offset: int) -> m.StreamResponse:
     return m.StreamResponse(heartbeat=m.Heartbeat(offset))
 
 
-def event_message(event: Record | Gap) -> bytes:
+def event_message(event: Record | Gap) -> WireMessage:
     """The wire form of the message for what a follower gave."""
     if isinstance(event, Gap):
-        return bytes(m.StreamResponse(gap=m.Gap(event.offset, event.dropped)))
+        return encode(m.StreamResponse(gap=m.Gap(event.offset, event.dropped)))
     return output_message(event)
 
 
-def output_message(record: Record) -> bytes:
-    """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message.
+def output_message(record: Record) -> WireMessage:
+    """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message, or copying the output.
 
     This is the one message that is made for every piece of output; a test holds it against betterproto's form.
     """
     seconds, nanos = divmod(record.time, 1_000_000_000)
-    time = b"\x08" + _varint(seconds) + (b"\x10" + _varint(nanos) if nanos else b"")
-    offset = b"\x10" + _varint(record.offset) if record.offset else b""
-    after = b"%b\x18%c\x22%b%b" % (offset, record.source, _varint(len(time)), time)
-    size = _varint(len(record.data))
+    time = b"\x08" + varint(seconds) + (b"\x10" + varint(nanos) if nanos else b"")
+    offset = b"\x10" + varint(record.offset) if record.offset else b""
+    after = b"%b\x18%c\x22%b%b" % (offset, record.source, varint(len(time)), time)
+    size = varint(len(record.data))
     inner = 1 + len(size) + len(record.data) + len(after)
-    return b"".join((b"\x0a", _varint(inner), b"\x0a", size, record.data, after))
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return (b"\x0a%b\x0a%b" % (varint(inner), size), record.data, after)

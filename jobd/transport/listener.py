@@ -36,10 +36,13 @@ class Limits:
     Attributes:
         connections: open at once.
         handshake: seconds from accept until TLS is done.
+        handshakes: that may be going on at once. One more takes the place of the oldest: whoever has no certificate
+            can keep nobody out by being slow.
     """
 
     connections: int = 1024
     handshake: float = 10.0
+    handshakes: int = 128
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -101,11 +104,12 @@ async def serve(
         context: asked anew for every connection, so that certificates can be changed while running.
     """
     slots = trio.CapacityLimiter(limits.connections)
+    handshakes = _Handshakes(limits)
     async with trio.open_nursery() as nursery:
 
         async def connection(sock: socket.socket) -> None:
             try:
-                await _connection(sock, context(), limits, handle)
+                await _connection(sock, context(), handshakes, handle)
             except Exception as exc:  # the border: no bug in one connection may end the others
                 log.error("a connection failed", exc_info=exc)
             finally:
@@ -144,11 +148,36 @@ async def _accept(listener: socket.socket) -> socket.socket:
             return sock
 
 
+class _Handshakes:
+    """The handshakes that are going on, the oldest first."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._scopes: dict[trio.CancelScope, None] = {}
+
+    def begin(self) -> trio.CancelScope:
+        """The scope of a handshake: cancelled when its time is up, or when it is the oldest of too many."""
+        scope = trio.move_on_after(self._limits.handshake)
+        self._scopes[scope] = None
+        if len(self._scopes) > self._limits.handshakes:
+            oldest = next(iter(self._scopes))
+            self.end(oldest)
+            oldest.cancel()
+        return scope
+
+    def end(self, scope: trio.CancelScope) -> None:
+        """It is over, however it went."""
+        self._scopes.pop(scope, None)
+
+
 async def _connection(
-    sock: socket.socket, context: ssl.SSLContext, limits: Limits, handle: Callable[[TLSStream], Awaitable[None]]
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    handshakes: _Handshakes,
+    handle: Callable[[TLSStream], Awaitable[None]],
 ) -> None:
     stream: TLSStream | None = None
-    with trio.move_on_after(limits.handshake):
+    with handshakes.begin() as scope:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -156,9 +185,11 @@ async def _connection(
         except (ssl.SSLError, OSError) as exc:
             log.info("handshake refused", error=_reason(exc))
             return
+        finally:
+            handshakes.end(scope)
     if stream is None:
         sock.close()
-        log.info("handshake refused", error=f"not done within {limits.handshake:g} s")
+        log.info("handshake refused", error="not done in time, or by its turn among many")
         return
     if stream.alpn_protocol != "h2":
         log.info("connection refused", peer=stream.peer, error="the client did not offer HTTP/2 (ALPN h2)")

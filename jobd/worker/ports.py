@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -164,6 +164,10 @@ class Launcher(Protocol):
         """The process that was started for a job by a server before this one, if there is one."""
 
 
+MOST: Final = 256 * 1024
+"""Bytes that a follower is given at a time."""
+
+
 class Follower(Protocol):
     """One reader of a job's output."""
 
@@ -171,8 +175,12 @@ class Follower(Protocol):
     def offset(self) -> int:
         """Of the next byte."""
 
-    async def receive(self) -> Sequence[Record | Gap]:
-        """Wait for what comes next, in order; an empty sequence is the end. Cancelling loses nothing."""
+    async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
+        """Wait for what comes next, in order; an empty sequence is the end. Cancelling loses nothing.
+
+        Args:
+            limit: bytes that are wanted at most.
+        """
 
     def close(self) -> None:
         """Stop following."""

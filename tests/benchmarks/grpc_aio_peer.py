@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.benchmarks.measurements import Peer, check
 
@@ -18,19 +19,32 @@ T = TypeVar("T")
 class GrpcAioPeer:
     """A :class:`Peer`."""
 
-    def __init__(self, stub: Any, messages: Any) -> None:
+    def __init__(self, stub: Any, messages: Any, health: Any) -> None:
         self._stub = stub
+        self._health = health
         self._messages = messages
 
     async def run(self, argv: Sequence[str]) -> None:
+        await self.job(argv)
+
+    async def job(self, argv: Sequence[str]) -> str:
         started = await self._start(argv)
         answer = await self._stub.Wait(self._messages.WaitRequest(job_ids=[started]))
         (job,) = answer.jobs
         check(job.state == self._messages.JOB_STATE_SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
+        return started
+
+    async def query(self, job_id: str) -> None:
+        job = (await self._stub.Query(self._messages.QueryRequest(job_id=job_id))).job
+        check(job.id == job_id, f"asked for {job_id}, got {job}")
 
     async def _start(self, argv: Sequence[str]) -> str:
         spec = self._messages.JobSpec(argv=argv)
         return str((await self._stub.Start(self._messages.StartRequest(spec=spec))).job.id)
+
+    async def check(self) -> None:
+        answer = await self._health.Check(health_pb2.HealthCheckRequest())
+        check(answer.status == health_pb2.HealthCheckResponse.SERVING, f"not serving: {answer}")
 
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         request = self._messages.StreamRequest(job_id=await self._start(argv))
@@ -65,6 +79,7 @@ def run(work: Callable[[Peer], Awaitable[T]], stubs: Path, server: str, cert: Pa
         credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), cert.read_bytes())
         options = [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.secure_channel(server, credentials, options=options) as channel:
-            return await work(GrpcAioPeer(job_worker_pb2_grpc.JobWorkerServiceStub(channel), job_worker_pb2))
+            stub = job_worker_pb2_grpc.JobWorkerServiceStub(channel)
+            return await work(GrpcAioPeer(stub, job_worker_pb2, health_pb2_grpc.HealthStub(channel)))
 
     return asyncio.run(main())

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 sys.path.insert(0, sys.argv[1])
 
@@ -105,6 +106,9 @@ class Runner(pb_grpc.JobWorkerServiceServicer):  # type: ignore[misc] # generate
             await job.ended.wait()
         return pb.WaitResponse(jobs=[job.message for job in jobs])
 
+    async def Query(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802 # the RPC's name
+        return pb.QueryResponse(job=(await self._find(request.job_id, context)).message)
+
     async def Stream(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:  # noqa: N802 # the RPC's name
         job = await self._find(request.job_id, context)
         async for piece in job.follow():
@@ -127,6 +131,8 @@ async def serve(certificate: Path, key: Path, ca: Path) -> None:
     """Serve on a free loopback port until SIGTERM."""
     server = grpc.aio.server()
     pb_grpc.add_JobWorkerServiceServicer_to_server(Runner(), server)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     pair = (key.read_bytes(), certificate.read_bytes())
     credentials = grpc.ssl_server_credentials([pair], ca.read_bytes(), require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)

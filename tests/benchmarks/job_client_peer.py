@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import trio
 
+from api import methods
 from api.client import JobClient
-from api.messages import JobState
+from api.messages import HealthCheckRequest, HealthCheckResponseServingStatus, JobState
 from tests.benchmarks.measurements import Peer, check
 
 T = TypeVar("T")
@@ -22,9 +23,22 @@ class JobClientPeer:
         self._client = client
 
     async def run(self, argv: Sequence[str]) -> None:
+        await self.job(argv)
+
+    async def job(self, argv: Sequence[str]) -> str:
         started = await self._client.start(argv)
         (job,) = await self._client.wait(started.id)
         check(job.state == JobState.SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
+        return started.id
+
+    async def query(self, job_id: str) -> None:
+        job = await self._client.query(job_id)
+        check(job.id == job_id, f"asked for {job_id}, got {job}")
+
+    async def check(self) -> None:
+        channel = await self._client.channel()
+        answer = await channel.unary(methods.CHECK, HealthCheckRequest())
+        check(answer.status == HealthCheckResponseServingStatus.SERVING, f"not serving: {answer}")
 
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         job = await self._client.start(argv)

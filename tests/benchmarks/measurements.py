@@ -34,12 +34,13 @@ class Plan:
     rounds: int = 5
     jobs: int = 60
     jobs_at_once: int = 320
+    calls: int = 1600
     mebibytes: int = 256
     lines: int = 250
     interval: float = 0.01
 
 
-QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, mebibytes=8, lines=20)
+QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, calls=64, mebibytes=8, lines=20)
 
 
 class Peer(Protocol):
@@ -47,6 +48,15 @@ class Peer(Protocol):
 
     async def run(self, argv: Sequence[str]) -> None:
         """Start a job and Wait for its end, which is exit code 0."""
+
+    async def job(self, argv: Sequence[str]) -> str:
+        """Run a job to its end, as :meth:`run`; its id."""
+
+    async def query(self, job_id: str) -> None:
+        """Query a job, which is the one that was asked for."""
+
+    async def check(self) -> None:
+        """A health check, whose answer is SERVING."""
 
     async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
         """Start a job and Stream it to its verdict, which is exit code 0 and as many bytes as came."""
@@ -84,6 +94,42 @@ async def jobs_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
 async def _run_jobs(peer: Peer, count: int) -> None:
     for _ in range(count):
         await peer.run(TRUE)
+
+
+async def calls_one_by_one(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Milliseconds from a Query to its answer, on an idle connection."""
+    job_id = await peer.job(TRUE)
+    times = []
+    for _ in range(plan.calls // 4):
+        begin = time.perf_counter()
+        await peer.query(job_id)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return {"Query p50, ms": _percentile(sorted(times), 50)}
+
+
+async def calls_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Queries a second, sixteen at a time over one connection."""
+    job_id = await peer.job(TRUE)
+
+    async def calls() -> None:
+        for _ in range(plan.calls // AT_ONCE):
+            await peer.query(job_id)
+
+    begin = time.perf_counter()
+    await peer.side_by_side([calls] * AT_ONCE)
+    return {f"Query calls/s, {AT_ONCE} at once": plan.calls / (time.perf_counter() - begin)}
+
+
+async def checks_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
+    """Health checks a second, sixteen at a time over one connection: what a call costs that does nothing."""
+
+    async def calls() -> None:
+        for _ in range(plan.calls // AT_ONCE):
+            await peer.check()
+
+    begin = time.perf_counter()
+    await peer.side_by_side([calls] * AT_ONCE)
+    return {f"Check calls/s, {AT_ONCE} at once": plan.calls / (time.perf_counter() - begin)}
 
 
 async def stream(peer: Peer, plan: Plan) -> dict[str, float]:
@@ -125,5 +171,6 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 
 Measurement = Callable[[Peer, Plan], Awaitable[dict[str, float]]]
 MEASUREMENTS: Final[dict[str, Measurement]] = {
-    function.__name__: function for function in (jobs_one_by_one, jobs_at_once, stream, latency)
+    function.__name__: function
+    for function in (jobs_one_by_one, jobs_at_once, calls_one_by_one, calls_at_once, checks_at_once, stream, latency)
 }

@@ -7,7 +7,7 @@ from typing import Self
 
 import trio
 
-from api.rpc.stream import Buffer
+from api.rpc.codec import Buffer
 
 
 class MemoryTransport:

@@ -114,6 +114,15 @@ def test_a_server_does_not_load_the_client() -> None:
     assert not {"api.client", "api.rpc.channel", "jobd.launcher.launcher"} & set(loaded.stdout.split())
 
 
+def test_jobcli_loads_what_a_client_needs() -> None:
+    """A cold command is little else than its modules: nothing that reads certificates, serves, or keeps."""
+    code = "import sys, jobcli.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    tops = {name.split(".")[0] for name in loaded.stdout.split()}
+    assert not {"cryptography", "structlog", "sqlite3", "multiprocessing", "unittest", "jobd", "pki"} & tops
+    assert not {"api.identity", "api.rpc.server", "api.rpc.statistics"} & set(loaded.stdout.split())
+
+
 def test_the_launcher_needs_the_standard_library_alone() -> None:
     """What is the parent of every job imports nothing that could fail, grow, or speak to a network."""
     code = "import sys, jobd.cli, jobd.launcher.launcher, jobd.launcher.tracing; print(*sys.modules)"

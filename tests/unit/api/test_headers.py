@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from api.rpc.headers import REQUEST_PSEUDO, MalformedHeadersError, checked, refusal
+from api.rpc.events import RequestReceived
+from api.rpc.headers import (
+    LONGEST,
+    REMEMBERED,
+    REQUEST_PSEUDO,
+    MalformedHeadersError,
+    RequestParser,
+    checked,
+    refusal,
+)
 
 GOOD = [
     (":method", "POST"),
@@ -82,3 +91,20 @@ def test_headers_that_are_out_of_place_are_malformed(headers: list[tuple[bytes, 
     """Twice, after the regular ones, unknown, or of HTTP/1: each could be read in two ways (RFC 9113, 8.2.2, 8.3)."""
     with pytest.raises(MalformedHeadersError):
         checked(headers, REQUEST_PSEUDO)
+
+
+def test_what_was_judged_once_is_looked_up() -> None:
+    """The same headers are the same request, on another stream; what is kept of them is bounded."""
+    raw = [(name.encode(), value.encode()) for name, value in GOOD]
+    parser = RequestParser()
+    for number in range(3 * REMEMBERED):
+        first, again = parser.parse(1, raw), parser.parse(3, list(raw))
+        assert isinstance(first, RequestReceived)
+        assert isinstance(again, RequestReceived)
+        assert {**vars(first), "stream_id": 3} == vars(again)
+        other = parser.parse(5, [*raw, (b"x-trace", b"%d" % number)])
+        assert isinstance(other, RequestReceived)
+        assert other.custom_metadata == (("x-trace", str(number)),)
+        assert len(parser._known) <= REMEMBERED
+    parser.parse(7, [*raw, (b"x-long", b"x" * LONGEST)])
+    assert not any(b"x-long" in dict(key) for key in parser._known)

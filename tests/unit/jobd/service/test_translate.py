@@ -24,7 +24,7 @@ from jobd.worker.stdin import StdinMode, Terminal
 def test_the_hand_made_output_message_is_the_library_s(offset: int, source: Source, time: int, data: bytes) -> None:
     """What is put on the wire for every piece of output parses to exactly what it stands for."""
     time //= 1000
-    parsed = m.StreamResponse().parse(t.output_message(Record(offset, source, time * 1000, data)))
+    parsed = m.StreamResponse().parse(b"".join(t.output_message(Record(offset, source, time * 1000, data))))
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time) if time < 2**55 else None
     assert (parsed.output.offset, parsed.output.source, parsed.output.data) == (offset, source, data)
     if moment is not None:

@@ -1,0 +1,167 @@
+"""One call's stream, as the task of the call sees it; either side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import h2.exceptions
+import trio
+
+from api.errors import CancelledError, RpcError
+from api.rpc.codec import Buffer, Outgoing, WireMessage
+from api.rpc.connection import Event
+from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, StreamFailed, StreamReset, WindowUpdated
+
+if TYPE_CHECKING:
+    from api.rpc.session import Session
+
+
+class CallStream:
+    """One call's stream, either side: messages in, messages out, its end.
+
+    Attributes:
+        on_reset: called when the peer gives the stream up or the connection is lost.
+    """
+
+    def __init__(self, session: Session, stream_id: int) -> None:
+        self._session = session
+        self.stream_id = stream_id
+        self._messages: deque[MessageReceived] = deque()
+        self._arrived = trio.Event()
+        self.window_opened = trio.Event()
+        self._ended = False  # the peer sends no more messages
+        self._error: RpcError | None = None
+        self.on_reset: Callable[[], None] | None = None
+
+    # ---- what arrives; called by the session
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case MessageReceived():
+                self._messages.append(event)
+            case RequestEnded():
+                self._ended = True
+            case ResponseEnded():
+                self._end(event.error)
+            case StreamFailed():
+                self._end(event.error)
+            case StreamReset():
+                self._end(CancelledError(f"the peer gave up the call (HTTP/2 error {event.error_code})"))
+                self._lost()
+            case WindowUpdated():
+                self.window_opened.set()
+                return
+            case _:
+                return
+        self._arrived.set()
+
+    def fail(self, error: RpcError) -> None:
+        """End the stream because its connection is lost."""
+        if not self._ended:
+            self._ended, self._error = True, error
+        self._arrived.set()
+        self._lost()
+
+    @property
+    def unread(self) -> int:
+        """What the messages that nobody took have of the connection's window."""
+        return sum(event.flow_controlled_length for event in self._messages)
+
+    def take_unread(self) -> int:
+        """Drop the messages that nobody took; returns their part of the connection's window."""
+        unread = self.unread
+        self._messages.clear()
+        return unread
+
+    def _end(self, error: RpcError | None) -> None:
+        # A client's stream ends once, with the response; a server's request may be whole and then be given up.
+        if not (self._ended and self._session.client_side):
+            self._ended, self._error = True, error
+
+    def _lost(self) -> None:
+        self.window_opened.set()
+        if self.on_reset:
+            self.on_reset()
+
+    # ---- what the call's task does
+
+    async def receive_message(self) -> Buffer | None:
+        """The next message, or None after the last.
+
+        Raises:
+            RpcError: the peer, or the loss of the connection, ended the call with an error. Messages that came
+                before it are given first.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._messages:
+            if self._ended:
+                if self._error:
+                    raise self._error
+                return None
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        event = self._messages.popleft()
+        if event.flow_controlled_length:
+            self._session.connection.acknowledge_received_data(self.stream_id, event.flow_controlled_length)
+            self._session.flush()
+        data: Buffer = event.data
+        return data
+
+    async def writable(self) -> int:
+        """Wait until the peer accepts more of this stream: what it does not want yet need not be held.
+
+        Returns:
+            bytes that are worth holding for it now.
+
+        Raises:
+            CancelledError, UnavailableError: as for :meth:`send_message`.
+        """
+        await trio.lowlevel.checkpoint()
+        while not (room := self._session.room(self)):
+            await self.window_opened.wait()
+        return room
+
+    async def send_message(self, data: WireMessage, *, end_stream: bool = False) -> None:
+        """Send one message; returns when the kernel has taken all of it (so at most one chunk is unsent).
+
+        Raises:
+            CancelledError: the peer gave the stream up.
+            UnavailableError: the connection is lost.
+        """
+        await self.send_messages((data,), end_stream=end_stream)
+
+    async def send_messages(self, messages: Sequence[WireMessage], *, end_stream: bool = False) -> None:
+        """Send several messages in one go; otherwise as :meth:`send_message`."""
+        await self._session.send(self, Outgoing(messages), end_stream=end_stream)
+
+    def answer(self, data: bytes) -> bool:
+        """Send a whole response, from its headers to OK, without waiting. False: it has to go the long way."""
+        return self._session.answer(self, data)
+
+    def end_request(self) -> None:
+        """Send no more messages. Never waits; harmless when the stream has ended."""
+        try:
+            self._session.connection.h2_connection.end_stream(self.stream_id)
+        except h2.exceptions.ProtocolError:
+            return
+        self._session.flush()
+
+    def end_response(self, error: RpcError | None, *, response_started: bool) -> None:
+        """Send the trailers, if the stream is still there. Never waits."""
+        try:
+            self._session.connection.finish(self.stream_id, error, response_started=response_started)
+        except h2.exceptions.ProtocolError:
+            return  # the peer has reset the stream, or the connection is going down: nobody to tell
+        self._session.flush()
+
+    def cancel(self) -> None:
+        """Give the stream up and tell the peer. Never waits; harmless when it has ended."""
+        self._session.connection.cancel(self.stream_id)
+        self._session.flush()
+
+    @property
+    def failure(self) -> RpcError | None:
+        """The error that the peer ended the stream with, once it has."""
+        return self._error

@@ -1,0 +1,96 @@
+"""What a server's connections hold, and what became of them: one look inside, for operators and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import h2.exceptions
+
+from api.rpc.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What one connection holds, or several together.
+
+    Attributes:
+        calls: that are open.
+        unread_bytes: of requests that no handler has taken yet, and of such that are not whole.
+        unsent_bytes: that the kernel has not taken yet.
+    """
+
+    calls: int = 0
+    unread_bytes: int = 0
+    unsent_bytes: int = 0
+
+    def __add__(self, other: Holdings) -> Holdings:
+        return Holdings(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of all connections of a server.
+
+    Attributes:
+        connections: that are open.
+        connections_served: so far, the open ones included.
+        calls_served: so far, the open ones included.
+        sent_away: connections that were ended because they asked for too much that is no call.
+        broke_protocol: connections that were ended for another violation of HTTP/2.
+        held: what the open ones hold together.
+    """
+
+    connections: int
+    connections_served: int
+    calls_served: int
+    sent_away: int
+    broke_protocol: int
+    held: Holdings
+
+
+def holdings(session: Session) -> Holdings:
+    """What a connection holds."""
+    unread = sum(stream.unread for stream in session.streams.values())
+    return Holdings(
+        calls=len(session.streams),
+        unread_bytes=unread + session.connection.incomplete_bytes,
+        unsent_bytes=session.transport.pending + session.connection.unsent,
+    )
+
+
+class Connections:
+    """The connections of a server."""
+
+    def __init__(self) -> None:
+        self._open: set[Session] = set()
+        self._served = self._calls = self._sent_away = self._broke_protocol = 0
+
+    @contextmanager
+    def count(self, session: Session) -> Iterator[None]:
+        """The block is the life of a connection."""
+        self._open.add(session)
+        self._served += 1
+        try:
+            yield
+        except h2.exceptions.DenialOfServiceError:
+            self._sent_away += 1
+            raise
+        except h2.exceptions.ProtocolError:
+            self._broke_protocol += 1
+            raise
+        finally:
+            self._open.discard(session)
+            self._calls += session.opened
+
+    def statistics(self) -> Statistics:
+        """As of now."""
+        return Statistics(
+            connections=len(self._open),
+            connections_served=self._served,
+            calls_served=self._calls + sum(session.opened for session in self._open),
+            sent_away=self._sent_away,
+            broke_protocol=self._broke_protocol,
+            held=sum(map(holdings, self._open), Holdings()),
+        )
