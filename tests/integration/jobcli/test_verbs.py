@@ -10,6 +10,7 @@ import pytest
 
 from api.client import JobClient
 from api.messages import JobState
+from jobd.worker.identity import own
 from tests.support.jobcli import Jobcli, environment_for
 from tests.support.pki import TestPki
 
@@ -48,6 +49,7 @@ async def test_query_tells_the_facts_a_line_each(jobcli: Jobcli, client: JobClie
         "name": "my job",
         "argv": "sh -c 'echo x; exit 3'",
         "env": "A='b c'",
+        "user": own().name,
         "state": "failed",
         "reason": "EXITED",
         "message": "exited with code 3",
@@ -99,7 +101,11 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "name": "n",
         "argv": ["sh", "-c", "echo abc; kill -9 $$"],
         "env": {},
+        "secret_env": [],
         "cwd": "",
+        "user": own().name,
+        "group": None,
+        "umask": None,
         "state": "killed",
         "stopping": False,
         "reason": "SIGNALLED",
@@ -113,6 +119,8 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "stopped_by": None,
         "output_bytes": 4,
         "dropped_bytes": 0,
+        "stdin": None,
+        "terminal": None,
         "limits": None,
         "isolation": None,
         "stop_receipt": None,
