@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -51,32 +54,84 @@ def stat_of(pid: int | str) -> ProcessStat | None:
     )
 
 
-def all_processes() -> Iterator[ProcessStat]:
-    """Every process that is alive."""
-    for entry in os.listdir("/proc"):  # noqa: PTH208 # the names are enough
-        if entry.isdigit() and (stat := stat_of(entry)) is not None and stat.alive:
-            yield stat
+class Snapshot:
+    """Every process that was alive at one moment, to be found by what shows whose it is."""
+
+    def __init__(self) -> None:
+        self.by_pid = {stat.pid: stat for entry in os.listdir("/proc") if (stat := _alive(entry))}  # noqa: PTH208 # the names are enough
+        self._by_family: defaultdict[int, set[int]] = defaultdict(set)  # session or process group
+        self._by_parent: defaultdict[int, list[int]] = defaultdict(list)
+        self._by_mark: defaultdict[int | bytes, set[int]] = defaultdict(set)
+        for pid, stat in self.by_pid.items():
+            self._by_family[stat.session].add(pid)
+            self._by_family[stat.group].add(pid)
+            self._by_parent[stat.parent].append(pid)
+            for mark in _marks_of(pid):
+                self._by_mark[mark].add(pid)
+
+    def marked(self, job_id: str) -> set[int]:
+        """Those that have a job's mark in their limits or in their environment, wherever they went and whoever their
+        parent is now."""
+        return self._by_mark.get(mark_of(job_id), set()) | self._by_mark.get(job_id.encode(), set())
+
+    def family(self, pid: int) -> set[int]:
+        """Those of the session or process group that began with this process."""
+        return self._by_family.get(pid, set())
+
+    def with_descendants(self, pids: set[int]) -> list[ProcessStat]:
+        """These, and the children of all of them."""
+        found, waiting = set(pids), list(pids)
+        while waiting:
+            children = [pid for pid in self._by_parent.get(waiting.pop(), ()) if pid not in found]
+            found.update(children)
+            waiting += children
+        return [self.by_pid[pid] for pid in found]
 
 
-class Mark:
-    """What shows that a process is a job's, wherever it went and whoever its parent is now."""
+class _Looks:
+    """Looks at all processes, each shared by all who had asked for one before it began: many jobs that end at the same
+    time cost two, not one each."""
 
-    def __init__(self, job_id: str) -> None:
-        self._variable = f"{MARK_VARIABLE}={job_id}".encode()
-        self._limit = mark_of(job_id)
-        self._line = b" %d " % self._limit
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = -1
+        self._last: Snapshot | None = None
 
-    def is_on(self, pid: int) -> bool:
-        """The process has it in its limits or in its environment."""
-        try:
-            if resource.prlimit(pid, MARK_LIMIT)[1] == self._limit:
-                return True
-        except PermissionError:  # somebody else's, or with more rights than we have
-            if self._line in _content(f"/proc/{pid}/limits"):
-                return True
-        except OSError:
-            return False
-        return self._variable in _content(f"/proc/{pid}/environ").split(b"\0")
+    def look(self) -> Snapshot:
+        asked = time.monotonic_ns()
+        with self._lock:
+            if self._last is None or self._begun < asked:
+                self._begun = time.monotonic_ns()
+                self._last = Snapshot()
+            return self._last
+
+
+look = _Looks().look
+"""All processes as they are now, or were a moment after this was called. Blocks."""
+
+
+def _alive(entry: str) -> ProcessStat | None:
+    stat = stat_of(entry) if entry.isdigit() else None
+    return stat if stat is not None and stat.alive else None
+
+
+def _marks_of(pid: int) -> Iterator[int | bytes]:
+    """Whose it is, as its limits and its environment say."""
+    try:
+        limit = resource.prlimit(pid, MARK_LIMIT)[1]
+    except PermissionError:  # somebody else's, or with more rights than we have
+        words = _content(f"/proc/{pid}/limits").partition(b"\nMax file locks")[2].split(None, 2)
+        limit = int(words[1]) if len(words) > 2 and words[1].isdigit() else resource.RLIM_INFINITY
+    except OSError:
+        return
+    if limit != resource.RLIM_INFINITY:
+        yield limit
+    for variable in _content(f"/proc/{pid}/environ").split(b"\0"):
+        if variable.startswith(_VARIABLE):
+            yield variable[len(_VARIABLE) :]
+
+
+_VARIABLE: Final = f"{MARK_VARIABLE}=".encode()
 
 
 def _content(path: str) -> bytes:

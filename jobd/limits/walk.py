@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from jobd.limits.processes import Mark, ProcessStat, all_processes
+from jobd.limits.processes import ProcessStat, look
 from jobd.worker.containment import Limits, Member, Usage
 
 ROUNDS: Final = 100
@@ -56,7 +56,7 @@ class WalkedJob:
     entrances: Sequence[str] = ()
 
     def __init__(self, job_id: str) -> None:
-        self._mark = Mark(job_id)
+        self._id = job_id
         self._pid = 0
         self._known: set[tuple[int, int]] = set()
 
@@ -71,22 +71,13 @@ class WalkedJob:
         ]
 
     def _find(self) -> list[ProcessStat]:
-        everyone = list(all_processes())
-        found = {stat.pid: stat for stat in everyone if self._is_ours(stat)}
-        grown = True
-        while grown:
-            children = [stat for stat in everyone if stat.parent in found and stat.pid not in found]
-            found.update((stat.pid, stat) for stat in children)
-            grown = bool(children)
-        self._known = {(stat.pid, stat.started) for stat in found.values()}
-        return list(found.values())
-
-    def _is_ours(self, stat: ProcessStat) -> bool:
-        if stat.pid == os.getpid():
-            return False
-        if (stat.pid, stat.started) in self._known:
-            return True
-        return (self._pid > 0 and self._pid in (stat.session, stat.group)) or self._mark.is_on(stat.pid)
+        now = look()
+        known = {pid for pid, started in self._known if pid in now.by_pid and now.by_pid[pid].started == started}
+        family = now.family(self._pid) if self._pid > 0 else set[int]()
+        # A jobd that is itself the job of another one has that one's marks, and is no part of this job.
+        found = now.with_descendants((known | family | now.marked(self._id)) - {os.getpid()})
+        self._known = {(stat.pid, stat.started) for stat in found}
+        return found
 
     def signal(self, signum: int) -> None:
         for stat in self._find():

@@ -19,6 +19,8 @@ from jobd.worker.ports import Process
 POLL_FIRST: Final = 0.001
 POLL_LONGEST: Final = 0.05
 """Seconds between two looks at what should be empty; not every kind of containment has an event for that."""
+LATER: Final = 1.0
+"""Seconds between two attempts at what was given up."""
 
 
 class StopMode(enum.StrEnum):
@@ -94,15 +96,15 @@ class Ending:
             await self._kill(process)
         self.survived = True
         self.given_up.set()
+        await self._kill(process, LATER)  # nobody waits for it any more; but it is to end when it can
 
-    async def _kill(self, process: Process) -> None:
+    async def _kill(self, process: Process, pause: float = POLL_FIRST) -> None:
         """Again and again: without a kernel that does it at one stroke, somebody may have been forked meanwhile."""
-        pause = POLL_FIRST
         while True:
             await self._note(process, signal.SIGKILL)
             await process.kill()
             await trio.sleep(pause)
-            pause = min(pause * 2, POLL_LONGEST)
+            pause = max(pause, min(pause * 2, POLL_LONGEST))
 
     async def clear(self, process: Process, grace: float) -> None:
         """The main process has ended: see that nobody else is left, or end them; until then, or given up."""

@@ -14,7 +14,7 @@ import trio
 from api.client import JobClient
 from api.messages import Job, Limits
 from jobd.limits.detect import Choice, detect
-from jobd.limits.processes import Mark, all_processes
+from jobd.limits.processes import look
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.pki import TestPki
 
@@ -88,5 +88,4 @@ async def start_tree(client: JobClient, name: str, room: Path, limits: Limits | 
 
 def processes_of(job: Job) -> list[int]:
     """The live processes of a job, found as jobd itself does not need to where it has control groups."""
-    mark = Mark(job.id)
-    return [stat.pid for stat in all_processes() if mark.is_on(stat.pid)]
+    return sorted(look().marked(job.id))
