@@ -15,6 +15,7 @@ nox.options.sessions = ["lint", "types", "proto", "tests", "integration", "ordin
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
+WORKERS = "3"  # processes that run tests: most of them wait most of the time
 PROJECT = nox.project.load_toml("pyproject.toml")
 CODE = ["api", "jobd", "jobcli", "pki", "tests", "noxfile.py"]
 
@@ -30,14 +31,14 @@ def tests(session: nox.Session) -> None:
     """Everything that needs no network: logic, real children, the record log, the store."""
     install(session, "test")
     folders = ("tests/unit", "tests/contract", "tests/compatibility", "tests/properties")
-    session.run("pytest", *folders, *session.posargs)
+    session.run("pytest", "-n", WORKERS, *folders, *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, buf, openssl); kill -9."""
     install(session, "test", "interop")
-    session.run("pytest", "tests/integration", "tests/interop", "tests/faults", *session.posargs)
+    session.run("pytest", "-n", WORKERS, "tests/integration", "tests/interop", "tests/faults", *session.posargs)
 
 
 @nox.session

@@ -143,7 +143,7 @@ def test_changed_request_refused(ca: Authority, now: datetime) -> None:
         (ec.generate_private_key(ec.SECP256K1()), "ECDSA secp256k1"),
         (dsa.generate_private_key(2048), "DSA 2048"),
     ],
-    ids=str,
+    ids=["RSA 1024", "ECDSA P-521", "ECDSA secp256k1", "DSA 2048"],
 )
 def test_other_keys_refused(
     ca: Authority,
