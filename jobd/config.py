@@ -65,6 +65,12 @@ class Config:
     )
     heartbeat: float = _setting("after which a quiet output stream gets a sign of life", "SECONDS", 15.0)
     job_user: str = _setting("the user that jobs run as when they do not say (default: jobd's own)", "USER", "")
+    user: str = _setting(
+        "the user that the server becomes, when it has read its key; it then has no privileges, and the launcher "
+        "starts jobs for it (default: it stays who started jobd)",
+        "USER",
+        "",
+    )
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
     # Only in the file: [limits], [roles.ROLE] and [principals.NAME].
     limits: LimitPolicy = field(default_factory=LimitPolicy)

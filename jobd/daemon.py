@@ -12,7 +12,7 @@ import ssl
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +36,7 @@ from jobd.config import Config
 from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
+from jobd.launcher.visitors import peer_of
 from jobd.limits.detect import Choice, detect
 from jobd.limits.isolation import detect_isolation
 from jobd.middleware.audit import audit
@@ -52,6 +53,7 @@ from jobd.storage.directory import Held, HeldError, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
+from jobd.unprivileged import acting_as, give_up, make_state, server_user
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
 from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
@@ -111,8 +113,11 @@ async def run(
         certificate=config.cert, key=config.key, ca=config.ca, passphrase=config.key_passphrase_file
     )
     check_server_certificate(config.cert, datetime.now(UTC))
+    who = server_user(config)
     containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:
+        if who:
+            raise ConfigError("--user: a jobd whose jobs end with it cannot become another user")
         await _run(config, context, LocalLauncher(containment, means), None, task_status)
         return
     async with open_link(launcher_fd, containment, means) as link:
@@ -127,6 +132,7 @@ async def _run(
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
     kept = dict(link.kept) if link else {}
+    who = server_user(config)
     draining = trio.Event()
 
     def ends_jobs() -> bool:
@@ -136,14 +142,16 @@ async def _run(
         return draining.is_set() and not link.leave.is_set() and (config.stop_jobs or link.end)
 
     with (
-        _hold(config.state, kept.get("lock"), link) as held,
+        _hold(config.state, kept.get("lock"), link, who) as held,
         closing(launcher.containment),
         bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
     ):
         if link:
             link.keep("lock", held.lock)
             link.keep("listener", listener.fileno())
-            _open_door(link, held.path)
+            _open_door(link, held.path, who)
+            if who:
+                await give_up(link, config, who)
         policy = Policy(config.limits, config.run_as)
         # A server that comes after another one goes on with what that one had looked at.
         async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
@@ -241,14 +249,17 @@ def _containment(config: Config) -> Containment:
 
 
 @contextmanager
-def _hold(path: Path, kept: int | None, link: LauncherLink | None) -> Iterator[Held]:
+def _hold(path: Path, kept: int | None, link: LauncherLink | None, who: Identity | None) -> Iterator[Held]:
     """Hold the state directory, or let the front be served by the launcher that holds it.
 
     Raises:
         ServedElsewhereError: that is done.
     """
+    make_state(path, who)
     try:
-        with hold_directory(path, kept, os.getppid() if link else None) as held:
+        with ExitStack() as stack:
+            with acting_as(who):
+                held = stack.enter_context(hold_directory(path, kept, os.getppid() if link else None))
             yield held
     except HeldError as exc:
         if link is None:
@@ -258,18 +269,23 @@ def _hold(path: Path, kept: int | None, link: LauncherLink | None) -> Iterator[H
         except OSError:
             raise exc from None  # a server whose launcher was killed sees its jobs out, or 'jobd dev'
         with other:
+            if peer_of(other) != os.geteuid():  # it would be given our environment
+                raise exc from None
             link.go_elsewhere(str(path), exc.holder, other)
         raise control.ServedElsewhereError from exc
 
 
-def _open_door(link: LauncherLink, path: Path) -> None:
+def _open_door(link: LauncherLink, path: Path, who: Identity | None) -> None:
     """See that the launcher can be found in the state directory."""
     if protocol.CONTROL in link.kept:
         os.close(link.kept[protocol.CONTROL])
-        if control.is_there(path):
+        if who is None and control.is_there(path):  # else an earlier server's may be there, and not the launcher's
             return
     try:
-        with control.listen(path) as door:
+        with acting_as(who):
+            door = control.bind(path)
+        with door:
+            door.listen(control.BACKLOG)
             link.keep(protocol.CONTROL, door.fileno())
     except OSError as exc:
         raise ConfigError(f"{path / control.NAME} cannot be made: {exc.strerror}") from exc

@@ -29,6 +29,7 @@ from jobd.config import FIELDS, Config, key_of, load
 from jobd.daemon import Daemon, run
 from jobd.launcher.control import ServedElsewhereError
 from jobd.launcher.protocol import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
+from jobd.unprivileged import forgo_early
 
 EXIT_USAGE = 2
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
         config = load(flags, os.environ, Path(config_file) if config_file else None)
         logs.configure(config.log_level)
+        forgo_early(config)
         ready = (lambda _: None) if restarted else _say_ready
         return exit_code(run_until_signalled, config, ready, int(launcher_fd) if launcher_fd else None)
     except ServedElsewhereError:

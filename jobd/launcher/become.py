@@ -29,6 +29,8 @@ PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITIES_3 = 0x20080522
 IOPRIO_WHO_PROCESS = 1
+IO_PRIORITIES = (0, 3 << 13, 2 << 13 | 4)
+"""What ioprio_set(2) takes for each class of the contract: the kernel's class, and in it the level."""
 SYSCALLS = {"x86_64": {"capset": 126, "ioprio_set": 251}, "aarch64": {"capset": 91, "ioprio_set": 30}}
 """Calls that the C library has no function for (capset(2) is libcap's)."""
 UNCHANGEABLE = {signal.SIGKILL, signal.SIGSTOP}

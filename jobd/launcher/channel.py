@@ -52,6 +52,11 @@ class Channel:
         self._unsent.append((message, fds or []))
         self.flush()
 
+    @property
+    def behind(self) -> int:
+        """How many messages the other side has not taken."""
+        return len(self._unsent)
+
     def drain(self) -> None:
         """Hear what the other side said before it ended."""
         if self._open:

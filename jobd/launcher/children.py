@@ -101,6 +101,17 @@ class Child:
         """A pidfd of the job's process, which has not been reaped."""
         return os.dup(self.main) if self.main >= 0 else os.pidfd_open(self.pid)
 
+    def signal_main(self, signum: int, *, reaped: bool) -> None:
+        """Send a signal to the job's process alone, if it is still there."""
+        if reaped:
+            return
+        pidfd = self.pidfd()
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signum)
+        finally:
+            os.close(pidfd)
+
     def status(self, status: int) -> int:
         """The wait status of the job's process, given that of the child."""
         known = sandboxed.exit_status(self.main) if self.main >= 0 else None

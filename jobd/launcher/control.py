@@ -24,8 +24,10 @@ NAME: Final = "launcher.sock"
 BACKLOG: Final = 16
 
 
-def listen(directory: Path) -> socket.socket:
+def bind(directory: Path) -> socket.socket:
     """Make the socket, in place of one that was left. Only for the holder of the directory's lock.
+
+    Whoever calls listen() on it is whom those who connect see at the other end.
 
     Raises:
         OSError: the directory cannot be written.
@@ -36,7 +38,6 @@ def listen(directory: Path) -> socket.socket:
         with _short(directory) as short:
             sock.bind(f"{short}/{NAME}")
         (directory / NAME).chmod(0o600)
-        sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import trio
 
+from jobd.launcher.become import IO_PRIORITIES
 from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Container, Containment, mark_of
 from jobd.worker.errors import LaunchError
 from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
@@ -19,8 +20,6 @@ from jobd.worker.stdin import DEFAULT_TERM
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
 UMASK: Final = 0o022
-IO_PRIORITY: Final = {0: 0, 1: 3 << 13, 2: 2 << 13 | 4}
-"""For each class of the contract what ioprio_set(2) takes: the kernel's class, and in it the level."""
 
 
 async def identity_of(spec: JobSpec) -> Identity:
@@ -88,7 +87,7 @@ def program_of(job_id: str, spec: JobSpec, container: Container, means: Means, w
         "nice": limits.nice,
         "umask": UMASK if spec.umask is None else spec.umask,
         "identity": None if who is own() else (who.uid, who.gid, who.groups),
-        "io_priority": IO_PRIORITY[limits.io_class],
+        "io_priority": IO_PRIORITIES[limits.io_class],
         "drop_capabilities": isolation.drop_capabilities,
         "no_new_privileges": not isolation.allow_new_privileges and not (sandbox and sandbox.gains and uid),
         "sandbox": sandbox.command(isolation, uid) if sandbox else [],
@@ -121,6 +120,8 @@ def launch_error(number: int, spec: JobSpec, stage: str, said: str = "") -> Laun
     match stage:
         case "cwd":
             return LaunchError(Reason.CWD_UNUSABLE, f"the working directory {spec.cwd!a} cannot be used: {what}")
+        case "refused":
+            return LaunchError(Reason.LAUNCH_REFUSED, "the launcher may not start such a job; the log has why")
         case "contain":
             return LaunchError(Reason.CONTAINMENT_FAILED, f"the job cannot enter its control group: {what}")
         case "limits":

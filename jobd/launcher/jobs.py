@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from jobd.launcher import children, protocol
-from jobd.launcher.procfs import signal_group
+from jobd.launcher import children, family, protocol
+from jobd.launcher.allowed import Allowed
+from jobd.launcher.procfs import members_of_group, signal_group
 
 Tell = Callable[[protocol.Message, list[int]], None]
 """Says something to the server, if there is one. The descriptors are the listener's to close."""
@@ -60,13 +61,22 @@ class Jobs:
 
     # ---- what a server asks for
 
-    def launch(self, id: str, memfd: int, given: int = -1) -> None:
+    def launch(self, id: str, memfd: int, given: int = -1, *, allowed: Allowed | None = None) -> None:
         """
         Args:
             given: what is to be its stdin, if that is "data".
+            allowed: what the server may ask for; everything when None.
+
+        Raises:
+            RefusedError: it may not ask for this.
         """
         try:
-            self._launch(id, protocol.from_memfd(memfd), given)
+            spec = protocol.from_memfd(memfd)
+            if allowed:
+                allowed.see_to_program(id, spec, self._nofile[1])
+            self._launch(id, spec, given)
+            if allowed and id in self._jobs and self._jobs[id].child.stdin == "terminal":
+                os.fchown(self._jobs[id].child.out, allowed.server, -1)  # it opens the other end by /proc/self/fd
         finally:
             if given >= 0:
                 os.close(given)
@@ -92,10 +102,27 @@ class Jobs:
         known = {each.name: spec[each.name] for each in fields(children.Program) if each.name in spec}
         return children.Program(**{**known, "limits": limits, "given": given})
 
-    def signal(self, id: str, signum: int) -> None:
+    def signal(self, id: str, signum: int, *, main: bool = False) -> None:
+        """To its process group, or to the job's process alone."""
         job = self._jobs.get(id)
-        if job:
+        if job and main:
+            job.child.signal_main(signum, reaped=job.status is not None)
+        elif job:
             signal_group(job.child.pid, signum, leader_reaped=job.status is not None)
+
+    def signal_carefully(self, id: str, signum: int, *, main: bool, but: int) -> None:
+        """The same for a server that is not trusted: it may hold on to a job for so long that the number of its group
+        is another one's.
+
+        Args:
+            but: that server's pid.
+        """
+        job = self._jobs.get(id)
+        if job is None or job.status is None:
+            self.signal(id, signum, main=main)
+        elif not main:
+            members = [(pid, family.started(pid) or 0) for pid in members_of_group(job.child.pid)]
+            family.signal_descendants(members, signum, but=but)
 
     def signal_all(self, signum: int) -> None:
         for id in self._jobs:

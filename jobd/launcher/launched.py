@@ -26,8 +26,10 @@ class Link(Protocol):
     containment: Containment
     gone: trio.Event
 
-    def signal(self, job_id: str, signum: int) -> None:
-        """Send a signal to a job's process group."""
+    confined: bool
+
+    def signal(self, job_id: str, signum: int, *, main: bool = False) -> None:
+        """Send a signal to a job's process group, or to its main process alone."""
 
     async def close_stdin(self, job_id: str) -> None:
         """Have the launcher let go of a job's stdin."""
@@ -102,8 +104,10 @@ class LaunchedProcess(ContainedProcess):
         return self._status
 
     def signal_main(self, signum: int) -> None:
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
+        if self._link.confined and not self._link.gone.is_set():
+            self._link.signal(self._id, signum, main=True)
+        elif self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self._pidfd, signum)
 
     def _signal_group(self, signum: int) -> None:

@@ -22,13 +22,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from jobd.launcher import console, protocol, upgrade
-from jobd.launcher.channel import Channel
+from jobd.launcher import console, protocol, served, upgrade
 from jobd.launcher.jobs import Jobs
+from jobd.launcher.orders import Orders
 from jobd.launcher.orphans import adopt_orphans
 from jobd.launcher.visitors import Visitors
 
@@ -39,16 +38,6 @@ HEALTHY: Final = 3.0
 STALLED_PAUSE: Final = 0.05
 LEAVING: Final = 30.0
 """Seconds that a server has to leave before an upgrade; then it is killed, which loses nothing."""
-
-
-@dataclass(eq=False)
-class _Server:
-    """A running server."""
-
-    pid: int
-    channel: Channel
-    started: float
-    ready: bool = False
 
 
 class Launcher:
@@ -72,9 +61,11 @@ class Launcher:
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._jobs = Jobs(self._selector, self._tell, self._nofile)
+        self._orders = Orders(self._jobs, self, say)
         self._visitors = Visitors(self._selector, self)
         self._kept: dict[str, int] = {}
-        self._server: _Server | None = None
+        self._rooms: list[str] = []  # directories of control groups that a server without privileges cannot remove
+        self._server: served.Server | None = None
         self._served = False  # a server of this front has been ready
         self._pause = 0.0
         self._next_start: float | None = None
@@ -112,6 +103,9 @@ class Launcher:
                 self._protected(key.data)
             self._protected(self._do_what_is_due)
         signal.set_wakeup_fd(-1)
+        for room in self._rooms:
+            with contextlib.suppress(OSError):  # it is not empty, or another jobd's by now
+                os.rmdir(room)  # noqa: PTH106 # pathlib is large, and this is all it would do
         return self._exit_code
 
     def _protected(self, step: Callable[[], None]) -> None:
@@ -172,7 +166,7 @@ class Launcher:
 
     def _signal_server(self, signum: int) -> None:
         if self._server:
-            os.kill(self._server.pid, signum)  # our child, and not reaped: the pid is its own
+            self._server.signal(signum)
 
     # ---- who comes
 
@@ -183,6 +177,9 @@ class Launcher:
             self._start_server_or_wait()
         elif not self._upgrading:
             self._replace(wanted)
+
+    def turned_away(self, uid: int) -> None:
+        self._say(f"somebody who is uid {uid} came to the launcher's socket, and was turned away")
 
     def left_alone(self) -> None:
         """End, if there is nothing to do any more and nothing to remember."""
@@ -202,20 +199,9 @@ class Launcher:
         self._next_start = None
         wanted = self._visitors.wanted
         assert wanted
-        ours, theirs = protocol.pair()
-        theirs.set_inheritable(True)
-        environment = {**wanted["env"], protocol.SOCKET_ENVIRONMENT: str(theirs.fileno())}
-        if self._served or not self._visitors.front:
-            environment[protocol.RESTART_ENVIRONMENT] = "1"
-        command = wanted["command"]
         _go_to(wanted["cwd"])
-        with theirs:
-            try:
-                pid = os.posix_spawn(command[0], command, environment)
-            except OSError:
-                ours.close()
-                raise
-        self._server = _Server(pid, Channel(ours, self._selector, self._hear), time.monotonic())
+        restarted = self._served or not self._visitors.front
+        self._server = served.start(wanted, self._selector, self._hear, restarted=restarted)
         names = list(self._kept)
         ending = bool(self._stops) and not self._visitors.front
         hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names, "end": ending}
@@ -334,7 +320,7 @@ class Launcher:
         self._jobs.take_over(state["jobs"])
         for name, fd in state["kept"].items():
             os.set_inheritable(fd, False)
-            self._on_keep(name, fd)
+            self.keep(name, fd)
         self._say(f"executed anew, with {len(self._jobs)} jobs")
 
     # ---- speaking to the server
@@ -342,29 +328,25 @@ class Launcher:
     def _tell(self, message: protocol.Message, fds: list[int]) -> None:
         if self._server:
             self._server.channel.tell(message, fds)
+            if not self._server.listens:
+                self._say("the server does not listen, and is killed")
+                self._signal_server(signal.SIGKILL)
         else:
             protocol.close_all(fds)
 
     def _hear(self, message: protocol.Message, fds: list[int]) -> None:
-        match message["op"]:
-            case "launch":
-                self._jobs.launch(message["id"], *fds)
-            case "signal":
-                self._jobs.signal(message["id"], message["signal"])
-            case "close_stdin":
-                self._jobs.close_stdin(message["id"])
-            case "release":
-                self._jobs.release(message["id"])
-            case "keep":
-                self._on_keep(message["name"], *fds)
-            case "ready":
-                self._on_ready()
-            case "elsewhere":
-                self._visitors.tell_front(message, fds)
-            case _:
-                protocol.close_all(fds)
+        if self._server:
+            self._orders.take(self._server, message, fds)
+        else:
+            protocol.close_all(fds)
 
-    def _on_ready(self) -> None:
+    def elsewhere(self, message: protocol.Message, fds: list[int]) -> None:
+        self._visitors.tell_front(message, fds)
+
+    def allowed(self, rooms: list[str]) -> None:
+        self._rooms = rooms
+
+    def ready(self) -> None:
         self._served = True
         self._visitors.answer_asked()
         if self._server:
@@ -372,7 +354,7 @@ class Launcher:
         if self._stops:
             self._signal_server(signal.SIGTERM)
 
-    def _on_keep(self, name: str, fd: int) -> None:
+    def keep(self, name: str, fd: int) -> None:
         if name == protocol.CONTROL:
             self._visitors.open_door(fd)
         elif name in self._kept:

@@ -6,17 +6,21 @@ Nothing here decides anything about a job: it carries wishes to the launcher, an
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any, Final
 
 import structlog
 import trio
 
+from api.errors import ConfigError
 from jobd.launcher import protocol
+from jobd.launcher.allowed import MOST_PIDS, Allowed
 from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.launched import LaunchedProcess
 from jobd.launcher.stdin import giving
@@ -41,6 +45,7 @@ class LauncherLink:
         gone: set when the launcher has ended.
         leave: set when this server is to end, and to leave the jobs to the next one.
         end: this server is there to end the jobs.
+        confined: this process has given up its privileges, and reaches jobs of other users through the launcher alone.
     """
 
     def __init__(self, sock: socket.socket, containment: Containment, means: Means) -> None:
@@ -60,6 +65,9 @@ class LauncherLink:
         self.gone = trio.Event()
         self.leave = trio.Event()
         self.end = False
+        self.confined = False
+        self._signalling: dict[int, trio.Event] = {}
+        self._numbers = itertools.count()
 
     # ---- wishes
 
@@ -122,9 +130,43 @@ class LauncherLink:
         """Say that the launcher at the other end of ``sock`` has the state directory: it is to serve the front."""
         protocol.send(self._socket, {"op": "elsewhere", "path": path, "pid": holder}, [sock.fileno()])
 
-    def signal(self, job_id: str, signum: int) -> None:
-        """Send a signal to a job's process group."""
-        self._send({"op": "signal", "id": job_id, "signal": signum})
+    def signal(self, job_id: str, signum: int, *, main: bool = False) -> None:
+        """Send a signal to a job's process group, or to its main process alone."""
+        self._send({"op": "signal", "id": job_id, "signal": signum, **({"main": True} if main else {})})
+
+    def signal_pids(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        """Send a signal to processes of jobs (pid, and start in ticks since boot); returns when it is sent, or when
+        nobody can any more. Only in a thread of trio's."""
+        for batch in batched(targets, MOST_PIDS):
+            trio.from_thread.run(self._signal_pids, batch, signum)
+
+    async def _signal_pids(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        if self.gone.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        number, sent = next(self._numbers), trio.Event()
+        self._signalling[number] = sent
+        try:
+            self._send({"op": "signal_pids", "number": number, "signal": signum, "pids": targets})
+            await sent.wait()
+        finally:
+            del self._signalling[number]
+
+    async def allow(self, allowed: Allowed) -> None:
+        """Say what the launcher may still be asked for; returns when it is said, and all before it.
+
+        Raises:
+            LauncherGoneError: it ended, or does not listen.
+            ConfigError: it is older than this server, and would go on to do everything.
+        """
+        if self._version < protocol.CONFINES:
+            why = "the launcher is older than this server: 'jobd upgrade' without the setting, first"
+            raise ConfigError(f"--user cannot be had here: {why}")
+        self._send({"op": "allow", **asdict(allowed)})
+        await self.flush()
+        if self._unsent or self.gone.is_set():
+            raise LauncherGoneError
+        self.confined = True
 
     async def close_stdin(self, job_id: str) -> None:
         """Have the launcher let go of a job's stdin; returns when it will, whatever becomes of this process."""
@@ -203,6 +245,8 @@ class LauncherLink:
             self._all_sent.set()
             for waiting in self._launching.values():
                 waiting.answered.set()
+            for sent in self._signalling.values():
+                sent.set()
             async with trio.open_nursery() as nursery:
                 for process in self._processes.values():
                     nursery.start_soon(process.outlive_launcher)
@@ -232,6 +276,9 @@ class LauncherLink:
                 if waiting := self._launching.get(message["id"]):
                     waiting.failure = (message["stage"], message["errno"], message.get("said", ""))
                     waiting.answered.set()
+            case "signalled":
+                if (sent := self._signalling.get(message["number"])) is not None:
+                    sent.set()
             case "leave":
                 self.leave.set()
             case "exited":
@@ -272,6 +319,11 @@ class LauncherLink:
             for fd in fds:
                 os.close(fd)
         self._socket.close()
+
+
+def batched(targets: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """In pieces of this size."""
+    return (targets[start : start + size] for start in range(0, len(targets), size))
 
 
 class _Launch:

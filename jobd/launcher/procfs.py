@@ -17,7 +17,7 @@ def group_has_members(pgid: int) -> bool:
 
     Blocks for as long as it takes to read one small file for each process of the machine.
     """
-    return any(True for _ in _members(pgid))
+    return any(True for _ in members_of_group(pgid))
 
 
 def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
@@ -27,13 +27,14 @@ def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
     members that are left keep it from being reused; but once there are none, a new process may get the number. So a
     group with a live leader is then somebody else's.
     """
-    if leader_reaped and pgid in _members(pgid):
+    if leader_reaped and pgid in members_of_group(pgid):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pgid, signum)
 
 
-def _members(pgid: int) -> Iterator[int]:
+def members_of_group(pgid: int) -> Iterator[int]:
+    """Its live members."""
     for entry in os.listdir("/proc"):  # noqa: PTH208 # the names are enough
         if entry.isdigit() and _is_live_member(entry, pgid):
             yield int(entry)

@@ -7,7 +7,10 @@ and environment) travels as a memfd.
         launch     id; descriptors: memfd of :class:`jobd.launcher.children.Program`, and what is to be its stdin, if
                    that is given
         close_stdin  id                  let go of the pipe of its stdin
-        signal     id, signal            to the job's process group
+        allow      as :class:`jobd.launcher.allowed.Allowed`; from now on no more than this. Once, before the server
+                   gives up its privileges
+        signal     id, signal, main      to the job's process group, or its main process alone
+        signal_pids  number, signal, pids: [[pid, start in ticks since boot]]  to those that descend from the launcher
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
         ready                            I serve
@@ -19,6 +22,7 @@ and environment) travels as a memfd.
         launched   as job
         failed     id, stage, errno, said  nothing runs. said: by what was to make a sandbox
         exited     id, status            the wait status (waitpid(2))
+        signalled  number                the signals of that signal_pids are sent
         known                            all jobs that I have were told
         leave                            end, and leave the jobs to the server that comes next
     front → launcher
@@ -47,14 +51,18 @@ import socket
 import struct
 from typing import Any, Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 RUNS_AS_OTHERS: Final = 2
 """The first version in which a launcher knows of umask and identity."""
 ISOLATES: Final = 3
 """The first one in which it knows of isolation, and of turns at a disk."""
 FEEDS: Final = 3
 """The first version in which it knows of stdin and terminals."""
+CONFINES: Final = 4
+"""The first version in which it knows of servers without privileges."""
 MAX_PACKET: Final = 64 * 1024
+MAX_MEMFD: Final = 64 * 2**20
+"""Bytes: the contract's 4 MiB, escaped at their worst, and as much again."""
 MAX_FDS: Final = 8
 CONTROL: Final = "control"
 """The name of the kept descriptor at which visitors come in."""
@@ -109,7 +117,7 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     ]
     try:
         return (unpack(packet), fds) if packet else None
-    except (ValueError, AssertionError):
+    except BaseException:  # whatever it was (it may be nested too deep): they are not to stay
         close_all(fds)
         raise
 
@@ -132,7 +140,7 @@ def from_memfd(fd: int) -> Message:
     """What :func:`as_memfd` put there; closes the descriptor."""
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
-        return unpack(file.read())
+        return unpack(file.read(min(os.fstat(fd).st_size, MAX_MEMFD)))  # it may grow meanwhile
 
 
 def held_by(path: str, holder: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import struct
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,8 @@ from jobd.launcher import protocol
 from jobd.launcher.channel import Channel
 
 NO_DESCRIPTORS_PAUSE: Final = 0.05
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
 
 
 class Host(Protocol):
@@ -33,6 +36,9 @@ class Host(Protocol):
 
     def left_alone(self) -> None:
         """A visitor has gone."""
+
+    def turned_away(self, uid: int) -> None:
+        """Somebody came who may not ask for anything."""
 
 
 @dataclass(eq=False)
@@ -75,7 +81,13 @@ class Visitors:
     def _accept(self) -> None:
         assert self._door
         try:
-            self.welcome(self._door.accept()[0])
+            sock = self._door.accept()[0]
+            uid = peer_of(sock)
+            if uid in (0, os.geteuid()):
+                self.welcome(sock)
+            else:  # what a front asks for is executed as our user
+                sock.close()
+                self._host.turned_away(uid)
         except BlockingIOError:
             pass
         except OSError:
@@ -168,6 +180,12 @@ class Visitors:
         self._front = by_fd.get(state["front"])
         self._asked = [by_fd[fd] for fd in state["asked"]]
         self.wanted = state["wanted"]
+
+
+def peer_of(sock: socket.socket) -> int:
+    """The user at the other end: who connected, or on the connecting side, who began to listen (unix(7))."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[1])
 
 
 def _wish(memfd: int) -> protocol.Message | None:

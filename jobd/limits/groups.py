@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from jobd.limits.hierarchies import Hierarchy, shared
-from jobd.limits.processes import member_of
+from jobd.limits.processes import member_of, send_directly, stat_of
 from jobd.limits.settings import OPTIONAL, holdable, settings, text_of, usage
 from jobd.limits.walk import WalkedJob
-from jobd.worker.containment import Limits, Member, Usage
+from jobd.worker.containment import Limits, Member, Send, Usage
 
 PROCS: Final = "cgroup.procs"
 COUNTING: Final = frozenset({"memory", "blkio", "io", "cpuacct"})
@@ -39,11 +39,19 @@ class ControlGroups:
         self._tree = tree
         self._all = [tree, *(other for other in others if _is_of_use(other, tree))]
         self._rooms = [each.base / name for each in self._all]
+        self.send: Send = send_directly
         self.limits = frozenset[str]().union(*(holdable(each.controllers) for each in self._all))
         kinds = {each.version for each in self._all}
         self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"
         self.proof = "cgroup.events" if tree.version == 2 else "cgroup.procs"
         self.weaknesses = _weaknesses(tree, self.limits)
+
+    def give_to(self, uid: int, gid: int) -> Sequence[str]:
+        """Let a user make groups in the directories for jobs. Processes are put there by whoever has the right to."""
+        for each, room in zip(self._all, self._rooms, strict=True):
+            _make_room(room, each)
+            os.chown(room, uid, gid)
+        return list(map(str, self._rooms))
 
     def create(self, job_id: str, limits: Limits) -> ControlGroup:
         """Make the groups of a new job. Asked again, they are the same.
@@ -83,7 +91,10 @@ class ControlGroups:
             for controller in each.controllers
         }
         by_controller["tree"] = (self._tree.version, directories[0])
-        return ControlGroup(directories, by_controller, pid)
+        return ControlGroup(directories, by_controller, pid, self._send)
+
+    def _send(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        self.send(targets, signum)
 
     def close(self) -> None:
         """Remove what is empty: groups of jobs that have ended, and with the last of them the directory for all."""
@@ -109,7 +120,13 @@ class ControlGroup:
         entrances: of those that were made for it; none when it was found.
     """
 
-    def __init__(self, directories: Sequence[Path], controllers: Mapping[str, tuple[int, Path]], pid: int) -> None:
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        controllers: Mapping[str, tuple[int, Path]],
+        pid: int,
+        send: Send = send_directly,
+    ) -> None:
         """
         Args:
             directories: in each hierarchy; the tree's first.
@@ -118,10 +135,11 @@ class ControlGroup:
         """
         self.entrances: list[str] = []
         self._directories = directories
-        self._strays = WalkedJob(directories[0].name)
+        self._strays = WalkedJob(directories[0].name, send)
         self._controllers = controllers
         self._tree = directories[0]
         self._pid = pid
+        self._send = send
 
     def began_with(self, pid: int) -> None:
         """The job's first process is there."""
@@ -134,8 +152,7 @@ class ControlGroup:
         return list({**{stray.pid: stray for stray in self._strays.members()}, **found}.values())
 
     def signal(self, signum: int) -> None:
-        for member in self.members():
-            _signal(member.pid, signum)
+        self._signal([member.pid for member in self.members()], signum)
 
     def kill(self) -> None:
         self._strays.kill()
@@ -150,10 +167,12 @@ class ControlGroup:
         for _ in range(ROUNDS):
             with _frozen(freezer if version == 1 else None):
                 pids = list(self._pids())
-                for pid in pids:
-                    _signal(pid, signal.SIGKILL)
+                self._signal(pids, signal.SIGKILL)
             if not pids or all(member_of(pid, 0) is None for pid in pids):
                 return
+
+    def _signal(self, pids: Sequence[int], signum: int) -> None:
+        self._send([(stat.pid, stat.started) for pid in pids if (stat := stat_of(pid)) is not None], signum)
 
     def is_empty(self) -> bool:
         """What the kernel says of the group and of those that the job made in it. Zombies have left it.
@@ -210,11 +229,6 @@ def _frozen(freezer: Path | None) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             state.write_text("THAWED")
-
-
-def _signal(pid: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signum)
 
 
 def _set(path: Path, value: str) -> None:

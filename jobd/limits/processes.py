@@ -8,7 +8,7 @@ import resource
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,6 +86,13 @@ class Snapshot:
             found.update(children)
             waiting += children
         return [self.by_pid[pid] for pid in found]
+
+
+def send_directly(targets: Sequence[tuple[int, int]], signum: int) -> None:
+    """As this process may. A process that has gone is not minded, nor one that it may not signal."""
+    for pid, _ in targets:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signum)
 
 
 class _Looks:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Sequence
 from typing import Final
 
-from jobd.limits.processes import ProcessStat, look
-from jobd.worker.containment import Limits, Member, Usage
+from jobd.limits.processes import ProcessStat, look, send_directly
+from jobd.worker.containment import Limits, Member, Send, Usage
 
 ROUNDS: Final = 100
 """Rounds of killing before what is left is taken for unkillable."""
+
+
+UNREADABLE: Final = (
+    "a process that leaves the session, loses its parent, and takes on the mark of another job is not found, whatever "
+    "its environment: jobd runs without privileges, and cannot read that of other users"
+)
 
 
 class Walk:
@@ -28,15 +33,26 @@ class Walk:
     )
     limits: frozenset[str] = frozenset()
 
+    def __init__(self) -> None:
+        self.send: Send = send_directly
+
+    def give_to(self, uid: int, gid: int) -> Sequence[str]:
+        """Nothing has to be made; what somebody else's process has in its environment is not to be read."""
+        self.weaknesses = (*self.weaknesses, UNREADABLE)
+        return ()
+
     def create(self, job_id: str, limits: Limits) -> WalkedJob:
         """Nothing has to be made."""
-        return WalkedJob(job_id)
+        return WalkedJob(job_id, self._send)
 
     def find(self, job_id: str, pid: int) -> WalkedJob:
         """The job that began with this process."""
-        job = WalkedJob(job_id)
+        job = WalkedJob(job_id, self._send)
         job.began_with(pid)
         return job
+
+    def _send(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        self.send(targets, signum)
 
     def close(self) -> None:
         """Nothing was made."""
@@ -55,8 +71,9 @@ class WalkedJob:
 
     entrances: Sequence[str] = ()
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, send: Send = send_directly) -> None:
         self._id = job_id
+        self._send = send
         self._pid = 0
         self._known: set[tuple[int, int]] = set()
 
@@ -80,9 +97,7 @@ class WalkedJob:
         return found
 
     def signal(self, signum: int) -> None:
-        for stat in self._find():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(stat.pid, signum)
+        self._send([(stat.pid, stat.started) for stat in self._find()], signum)
 
     def kill(self) -> None:
         before: set[tuple[int, int]] = set()

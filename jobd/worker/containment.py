@@ -6,7 +6,7 @@ Implemented by ``jobd.limits``; used by the supervisor through :class:`jobd.work
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -129,6 +129,10 @@ def mark_of(job_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(job_id.encode(), digest_size=8).digest(), "big") >> 2
 
 
+Send = Callable[[Sequence[tuple[int, int]], int], None]
+"""Sends a signal to processes, each named by its pid and its start (in ticks since boot). Called in a thread."""
+
+
 class Container(Protocol):
     """What holds one job's processes. Everything here may block for a moment: call it in a thread."""
 
@@ -176,6 +180,16 @@ class Containment(Protocol):
     @property
     def limits(self) -> frozenset[str]:
         """The names of the limits (:class:`Limits`) that it can hold."""
+
+    send: Send
+    """How signals are sent."""
+
+    def give_to(self, uid: int, gid: int) -> Sequence[str]:
+        """Let a user make containers, who has no privileges: the directories in which there will be the jobs' own.
+
+        Raises:
+            OSError: it cannot be done.
+        """
 
     def create(self, job_id: str, limits: Limits) -> Container:
         """Make the container of a new job. Asked again, it is the same.

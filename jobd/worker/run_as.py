@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -74,7 +73,7 @@ class RunAsPolicy:
             self._look_up(user, spec.group, allowed.groups or frozenset(), caller)
         except UnknownAccountError as exc:
             raise _refusal(exc.field, str(exc)) from exc
-        if os.geteuid() != 0:
+        if own().uid != 0:
             wrong = "user" if user != own().name else "group"
             raise _refusal(wrong, f"cannot be had: jobd does not run as root here, and all jobs run as {own().name}")
         return replace(spec, user=user)

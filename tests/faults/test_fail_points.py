@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from tests.compatibility.test_old_stores import HERE as COMPATIBILITY
 from tests.faults import failpoints
 from tests.faults.failpoints import Point, Points, both
 from tests.faults.killed_jobd import KilledJobd, killed_jobd
+from tests.support.accounts import needs_root
 from tests.support.daemon import holder_of, is_alive
 from tests.support.jobs import processes_with
 from tests.support.pki import TestPki
@@ -84,6 +86,7 @@ STDIN = both("Stdin.write", "Stdin.close", "sent close_stdin")
 TERMINAL = both("Process.carry", "relay.Relay._move", "relay.Relay.close", "Stdin.resize")
 TAKEN_OVER = both("sent elsewhere")
 FIRST_START = both("schema._make", "sent ready")
+CONFINED = both("sent allow", "sent signal_pids", "heard signalled")
 LOST = both("Archive.recover")
 LOST_RECORDED = both("Journal.commit")
 
@@ -102,7 +105,7 @@ def test_every_step_of_the_code_has_its_points() -> None:
 def test_every_point_is_in_a_scenario() -> None:
     """Before and after each step."""
     scenarios = [START, QUEUED, START_FAILED, OUTPUT, SEALED, BEYOND_THE_LIMIT, EXIT, ADOPTED, LEAVING, STOP, KILL]
-    scenarios += [SIGNAL, STOP_WAITING, DELETE, STDIN, TERMINAL, TAKEN_OVER, FIRST_START, LOST, LOST_RECORDED]
+    scenarios += [SIGNAL, STOP_WAITING, DELETE, STDIN, TERMINAL, TAKEN_OVER, FIRST_START, CONFINED, LOST, LOST_RECORDED]
     reached = {(point.step, point.when) for point in itertools.chain(*scenarios)}
     wanted = {(point.step, point.when) for point in both(*failpoints.STEPS)}
     assert wanted - reached == set()
@@ -610,6 +613,27 @@ async def test_a_kill_during_a_stop(pki: TestPki, tmp_path: Path, script: str) -
         assert await run.client.query(job.id) == stopped
 
     await through(pki, tmp_path, [*STOP, *KILL] if "trap" in script else STOP, scenario)
+
+
+@needs_root
+async def test_a_kill_of_a_server_without_privileges(pki: TestPki) -> None:
+    """Before it gives them up or after: the next one does; and the job, which is another user's, is stopped, whole."""
+
+    async def scenario(run: Run) -> None:
+        job = await run.start("trap '' TERM; sleep 1000")
+        for each in ("armed", "reached"):  # the points are reached as daemon
+            (run.jobd.points.directory / each).chmod(0o777)
+        run.arm()
+        if run.point.step == "sent allow":
+            run.jobd.kill_server()
+            await until(lambda: run.jobd.points.reached(run.point))
+        stopped = await run.client.stop(job.id, grace=0.1)
+        assert (stopped.state, stopped.stopped_by, stopped.signal) == (JobState.STOPPED, "alice", signal.SIGKILL)
+
+    with tempfile.TemporaryDirectory(prefix="jobd-test-") as name:
+        Path(name).chmod(0o755)
+        flags = ("--user", "daemon", "--job-user", "nobody", "--containment", "none")
+        await through(pki, Path(name), CONFINED, scenario, *flags)
 
 
 async def test_a_kill_while_a_signal_is_sent(pki: TestPki, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobd.server", "jobd.upgrade", "jobcli", "pki"}),
     frozenset({"jobd.daemon"}),
-    frozenset({"jobd.service", "jobd.pools", "jobd.storage"}),
+    frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged"}),
     frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
     frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.logs"}),
     frozenset({"api"}),
@@ -130,7 +130,7 @@ def test_the_launcher_needs_the_standard_library_alone() -> None:
     ours = {name for name in loaded.stdout.split() if name.split(".")[0] in ("jobd", "api", "pki", "jobcli")}
     parts = {
         *("front", "launcher", "visitors", "jobs", "children", "become", "sandboxed", "orphans", "terminal"),
-        *("protocol", "procfs", "channel", "console", "tracing", "upgrade"),
+        *("protocol", "procfs", "channel", "console", "tracing", "upgrade", "allowed", "family", "orders", "served"),
     }
     assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
     assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())

@@ -1,0 +1,80 @@
+"""Who descends from this process, and signals that reach nobody else.
+
+The launcher is the parent of all jobs, and of all their orphans (``orphans.py``), so whatever a job starts descends
+from it, and what does not is no job's.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from typing import Final
+
+DEEPEST: Final = 100_000
+"""Steps up to an ancestor; a tree that is deeper, or changes all the time, is not followed."""
+
+
+def signal_descendants(pids: Iterable[tuple[int, int]], signum: int, *, but: int | None) -> list[int]:
+    """Send a signal to those of these processes (pid, and start in ticks since boot) that descend from this one.
+
+    Args:
+        but: a child of ours that is not meant, nor are its own.
+
+    Returns:
+        Those that live, and do not descend from it.
+    """
+    strangers = []
+    for pid, started in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if _is_ours(pid, started, but):
+                    signal.pidfd_send_signal(pidfd, signum)
+                elif (there := _stat(pid)) and there[1] == started:
+                    strangers.append(pid)
+            finally:
+                os.close(pidfd)
+    return strangers
+
+
+def _is_ours(pid: int, started: int, but: int | None) -> bool:
+    """While somebody holds a pidfd, made before: else the number could mean another one by the time of the signal."""
+    first = _ancestry(pid, but)
+    # A parent that ended between two steps, and whose number was another's by then, is no parent at the second look.
+    return bool(first) and first[0] == (pid, started) and first == _ancestry(pid, but)
+
+
+def _ancestry(pid: int, but: int | None) -> list[tuple[int, int]]:
+    """From a process up to a child of ours: each one's pid and start; [] when it is not below us."""
+    found: list[tuple[int, int]] = []
+    while len(found) < DEEPEST:
+        there = _stat(pid)
+        if there is None or pid == but:
+            return []
+        found.append((pid, there[1]))
+        if there[0] == os.getpid():
+            return found
+        if there[0] <= 1:
+            return []
+        pid = there[0]
+    return []
+
+
+def started(pid: int) -> int | None:
+    """When it began, in ticks since boot; None when it is not there."""
+    there = _stat(pid)
+    return there[1] if there else None
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Parent, and start."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 # thousands of times: no Path objects
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return int(fields[1]), int(fields[19])
