@@ -70,5 +70,6 @@ def upgrade(state: Path) -> None:
             heard = None
     if heard is None:
         raise UpgradeError("the launcher ended meanwhile; see jobd's log")
-    if heard[0]["op"] != "upgraded":
-        raise UpgradeError(heard[0]["why"])
+    if heard[0].get("op") != "upgraded":
+        # In a server's state directory who answers can be one that was taken over: it is not to write to a terminal.
+        raise UpgradeError("".join(each if each.isprintable() else "?" for each in str(heard[0].get("why"))))
