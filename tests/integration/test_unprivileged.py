@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from api.client import JobClient
-from api.messages import JobState, Terminal
+from api.messages import Job, JobState, Terminal
 from jobd.launcher import protocol
 from tests.support.accounts import DAEMON, NOBODY, needs_root, said
 from tests.support.daemon import ROOT, JobdProgram, jobd_program, until_dead
@@ -49,6 +49,12 @@ def facts_of(pid: int) -> list[dict[str, str]]:
         dict(line.split(":\t", 1) for line in (thread / "status").read_text().splitlines() if ":\t" in line)
         for thread in Path(f"/proc/{pid}/task").iterdir()
     ]
+
+
+async def until_said(client: JobClient, job: Job, size: int) -> None:
+    """Until so many bytes of a job's output are recorded."""
+    while (await client.query(job.id)).output_bytes < size:
+        pass
 
 
 async def test_the_server_has_no_privileges(pki: TestPki) -> None:
@@ -87,14 +93,14 @@ async def test_jobs_run_as_the_job_user(pki: TestPki) -> None:
 async def test_a_stop_reaches_all_of_a_job(pki: TestPki, containment: str) -> None:
     """Though the server may signal none of it: those that ignore SIGTERM, and those that left the session."""
     async with running(pki, "--containment", containment) as (_, client):
-        script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 300' & sleep 300"
+        script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo; read x < /dev/zero' & echo; read x < /dev/zero"
         job = await client.start(["sh", "-c", script])
-        await trio.sleep(0.5)
+        await until_said(client, job, 2)
         ended = await client.stop(job.id, grace=0.2)
         assert ended.state is JobState.STOPPED
         assert ended.stop_receipt is not None
         assert ended.stop_receipt.empty
-        assert len(ended.stop_receipt.processes) >= 3
+        assert sorted(each.left_session for each in ended.stop_receipt.processes) == [False, True]
         for each in ended.stop_receipt.processes:
             assert not Path(f"/proc/{each.pid}").exists()
 
@@ -102,17 +108,21 @@ async def test_a_stop_reaches_all_of_a_job(pki: TestPki, containment: str) -> No
 async def test_signals_reach_group_and_main(pki: TestPki) -> None:
     """Of a job that is another user's."""
     async with running(pki) as (_, client):
-        job = await client.start(["sh", "-c", "trap 'echo usr1; exit 0' USR1; while :; do sleep 0.05; done"])
-        await trio.sleep(0.3)
+        job = await client.start(["sh", "-c", "trap 'exit 0' USR1; echo; while :; do sleep 0.05; done"])
+        await until_said(client, job, 1)
         await client.signal(job.id, signal.SIGUSR1)
         [ended] = await client.wait(job.id)
-        assert ended.state is JobState.SUCCEEDED
+        assert (ended.exit_code, ended.signal) == (0, None)
+        job = await client.start(["sh", "-c", "trap 'exit 3' USR1; echo; while :; do sleep 0.05; done"])
+        await until_said(client, job, 1)
+        stopped = await client.stop(job.id, signum=signal.SIGUSR1, main_only=True)
+        assert (stopped.exit_code, stopped.signal) == (3, None)
 
 
 async def test_a_killed_server_is_followed_by_another(pki: TestPki) -> None:
     """Which reads its key as root again, gives up its privileges again, and has the job and its output."""
     async with running(pki) as (jobd, client):
-        job = await client.start(["sh", "-c", "echo before; while ! [ -e /tmp/never ]; do sleep 0.05; done"])
+        job = await client.start(["sh", "-c", "sleep 1000"])
         first = jobd.server_pid()
         jobd.kill_server()
         while jobd.server_pid() == first:
