@@ -11,9 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from typing import Final
 
+ROUNDS: Final = 100
+PAUSE: Final = 0.002
+"""Seconds between two looks at those who are being ended."""
 DEEPEST: Final = 100_000
 """Steps up to an ancestor; a tree that is deeper, or changes all the time, is not followed."""
 
@@ -39,6 +43,27 @@ def signal_descendants(pids: Iterable[tuple[int, int]], signum: int, *, but: int
             finally:
                 os.close(pidfd)
     return strangers
+
+
+def end_those_of(uid: int) -> bool:
+    """SIGKILL to all that descend from this process and are this user's, until none is left; False when some are."""
+    for _ in range(ROUNDS):
+        left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_live_and_of(pid, uid)]  # noqa: PTH208 # the names are enough
+        left = [pid for pid in left if _ancestry(pid, None)]
+        if not left:
+            return True
+        signal_descendants([(pid, started(pid) or 0) for pid in left], signal.SIGKILL, but=None)
+        time.sleep(PAUSE)
+    return False
+
+
+def _is_live_and_of(pid: int, uid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 # thousands of times: no Path objects
+            facts = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+    except OSError:
+        return False
+    return facts[b"State"].split()[0] not in (b"Z", b"X") and int(facts[b"Uid"].split()[0]) == uid
 
 
 def _is_ours(pid: int, started: int, but: int | None) -> bool:

@@ -215,6 +215,8 @@ class Launcher:
         server.channel.drain()
         self._server = None
         server.channel.close()
+        if not server.leaves_nobody():
+            self._say("processes of the server's user are left, and were not to be ended")
         code = os.waitstatus_to_exitcode(status)
         if self._upgrading:
             self._execute_anew()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from jobd.launcher import protocol
+from jobd.launcher import family, protocol
 from jobd.launcher.allowed import Allowed
 from jobd.launcher.channel import Channel
 
@@ -43,6 +43,10 @@ class Server:
         """Hold it to this from now on. It has said nothing yet that it could not have said without."""
         self.allowed = Allowed.of(message)
         return self.allowed
+
+    def leaves_nobody(self) -> bool:
+        """It has ended: so does what it started, if it was not to be trusted. Jobs are other users'."""
+        return self.allowed is None or family.end_those_of(self.allowed.server)
 
     @property
     def listens(self) -> bool:

@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ class Hostile:
                 fds = [os.open(path, os.O_RDONLY) for path in step.pop("with", [])]
                 self.say(step, *fds)
                 protocol.close_all(fds)
+            case "fork":
+                for left in (False, True):
+                    if (pid := os.fork()) == 0:
+                        if left:
+                            os.setsid()
+                        time.sleep(1000)
+                    self.heard.append({"op": "forked", "pid": pid})
             case "until":
                 self.until(step["op"])
             case "launch from a pipe":

@@ -22,7 +22,7 @@ import pytest
 from jobd.launcher import protocol
 from tests.faults import hostile_server
 from tests.support.accounts import needs_root
-from tests.support.daemon import ROOT
+from tests.support.daemon import ROOT, is_alive
 
 pytestmark = needs_root
 SECONDS = 30
@@ -257,3 +257,11 @@ def test_the_launcher_does_not_wait_for_what_is_to_be_started(place: Place) -> N
     """A pipe that nobody writes to."""
     tried = place.attempt({"do": "launch from a pipe"})
     assert "is no memfd" in tried.log
+
+
+def test_nobody_goes_on_when_the_server_has_ended(place: Place) -> None:
+    """Who was left behind would hold the listening socket, and the key."""
+    tried = place.attempt({"do": "fork"})
+    left = [each["pid"] for each in tried.heard if each["op"] == "forked"]
+    assert len(left) == 2
+    assert not any(map(is_alive, left))
