@@ -28,6 +28,10 @@ class ContainedProcess:
         self._used: Usage | None = None  # what it used in all, once it is empty
         container.began_with(pid)
 
+    def _first_ended(self) -> None:
+        """The process itself was reaped; others of the job may be left."""
+        self._container.first_ended()
+
     @abstractmethod
     def _signal_group(self, signum: int) -> None:
         """Send a signal to the process group that the job began with."""

@@ -64,6 +64,7 @@ class LaunchedProcess(ContainedProcess):
         self._taken: set[Source] = set()
         self._ended = trio.Event()
         if self._status is not None:
+            self._first_ended()
             self._ended.set()
 
     def pipe(self, source: Source) -> Pipe:
@@ -90,6 +91,7 @@ class LaunchedProcess(ContainedProcess):
 
     def take_status(self, status: int) -> None:
         self._status = status
+        self._first_ended()
         self._ended.set()
 
     async def outlive_launcher(self) -> None:
@@ -97,6 +99,7 @@ class LaunchedProcess(ContainedProcess):
         if self._pidfd >= 0 and not self._ended.is_set():
             with contextlib.suppress(trio.ClosedResourceError):  # it was released
                 await trio.lowlevel.wait_readable(self._pidfd)
+        self._first_ended()
         self._ended.set()
 
     async def exited(self) -> int | None:

@@ -251,6 +251,7 @@ class LocalProcess(ContainedProcess):
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+            self._first_ended()
             self._ended.set()
         return self._status
 

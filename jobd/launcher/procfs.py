@@ -13,11 +13,13 @@ _DEAD = frozenset({b"Z", b"X"})
 
 
 def group_has_members(pgid: int) -> bool:
-    """Some process of the group is alive. Zombies, which only wait to be reaped by whoever has them, do not count.
+    """Some process of the group, whose leader was reaped, is alive. Zombies, which only wait to be reaped by whoever
+    has them, do not count; and a group with a live leader is somebody else's (:func:`signal_group`).
 
     Blocks for as long as it takes to read one small file for each process of the machine.
     """
-    return any(True for _ in members_of_group(pgid))
+    members = set(members_of_group(pgid))
+    return bool(members) and pgid not in members
 
 
 def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:

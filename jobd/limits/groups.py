@@ -146,6 +146,10 @@ class ControlGroup:
         self._pid = pid
         self._strays.began_with(pid)
 
+    def first_ended(self) -> None:
+        """That process was reaped."""
+        self._strays.first_ended()
+
     def members(self) -> list[Member]:
         """Those of the group, and those that had the right to leave it, did, and are found as without groups."""
         found = {pid: member for pid in self._pids() if (member := member_of(pid, self._pid)) is not None}

@@ -75,11 +75,16 @@ class WalkedJob:
         self._id = job_id
         self._send = send
         self._pid = 0
+        self._first_ended = False
         self._known: set[tuple[int, int]] = set()
 
     def began_with(self, pid: int) -> None:
         """The job's first process is there."""
         self._pid = pid
+
+    def first_ended(self) -> None:
+        """That process was reaped."""
+        self._first_ended = True
 
     def members(self) -> list[Member]:
         return [
@@ -88,9 +93,12 @@ class WalkedJob:
         ]
 
     def _find(self) -> list[ProcessStat]:
+        ended = self._first_ended  # by the time of the look: whoever has its number in that is somebody else
         now = look()
         known = {pid for pid, started in self._known if pid in now.by_pid and now.by_pid[pid].started == started}
-        family = now.family(self._pid) if self._pid > 0 else set[int]()
+        # Nobody gets the number while a session or group has it; a live process that has it leads others by now.
+        ours = self._pid > 0 and not (ended and self._pid in now.by_pid)
+        family = now.family(self._pid) if ours else set[int]()
         # A jobd that is itself the job of another one has that one's marks, and is no part of this job.
         found = now.with_descendants((known | family | now.marked(self._id)) - {os.getpid()})
         self._known = {(stat.pid, stat.started) for stat in found}

@@ -143,6 +143,9 @@ class Container(Protocol):
     def began_with(self, pid: int) -> None:
         """The job's first process is there."""
 
+    def first_ended(self) -> None:
+        """That process was reaped: from now on its number can be somebody else's."""
+
     def members(self) -> list[Member]:
         """The processes that are alive. Zombies are not."""
 

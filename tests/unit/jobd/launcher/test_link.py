@@ -8,6 +8,7 @@ import pwd
 import resource
 import signal
 import socket
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,3 +191,37 @@ async def test_a_launcher_that_does_not_know_of_users_is_given_no_such_job() -> 
 def stranger() -> str:
     """A user that does not run this test."""
     return next(each.pw_name for each in pwd.getpwall() if each.pw_uid != os.geteuid())
+
+
+@pytest.fixture
+def somebody() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is no job's, and leads a session of its own."""
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("told_at_once", [True, False])
+async def test_who_has_the_number_of_an_ended_job_is_left_alone(
+    somebody: subprocess.Popen[bytes], told_at_once: bool
+) -> None:
+    """A launcher remembers an end for as long as no server is there, and by then its number can be a stranger's."""
+    ours, theirs = protocol.pair()
+    launcher = PlayedLauncher(theirs)
+    facts = {"id": "job", "pid": somebody.pid, "started_at": 1, "status": 0 if told_at_once else None}
+    out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
+    launcher.tell("job", [out[0], err[0]], **facts)
+    launcher.tell("known")
+    with trio.fail_after(30):
+        async with open_link(ours.detach(), Walk()) as link:
+            process = link.take_adopted("job")
+            assert process
+            if not told_at_once:
+                launcher.tell("exited", id="job", status=0)
+            assert await process.exited() == 0
+            empty, members = await process.is_empty(), await process.members()
+            await process.kill()
+    assert (empty, members, somebody.poll()) == (True, [], None)
+    protocol.close_all([*out, *err])
+    theirs.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from jobd.launcher.procfs import group_has_members
 from jobd.limits.detect import Choice, control_groups, detect
 from jobd.limits.groups import ControlGroup
 from jobd.limits.hierarchies import Hierarchy, hierarchies
@@ -273,6 +274,38 @@ def test_a_command_can_have_any_name(tmp_path: Path) -> None:
             assert stat.parent == os.getpid()
         finally:
             process.kill()
+
+
+def test_who_has_the_number_of_a_first_process_that_was_reaped_is_a_stranger(containment: Containment) -> None:
+    """Numbers come again, after days or after 32,768 processes; a launcher may remember an end for as long."""
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as stranger:
+        try:
+            while_it_lives, container = [containment.find(str(uuid.uuid4()), stranger.pid) for _ in range(2)]
+            for each in (while_it_lives, container):
+                each.began_with(stranger.pid)
+            assert [member.pid for member in while_it_lives.members()] == [stranger.pid]
+            container.first_ended()
+            assert container.members() == []
+            container.kill()
+            assert stranger.poll() is None
+            assert not group_has_members(stranger.pid)
+        finally:
+            stranger.kill()
+
+
+def test_who_is_left_of_a_session_is_the_job_s_though_its_first_process_was_reaped(containment: Containment) -> None:
+    """Nobody else gets the number as long as they are there."""
+    command = ["sh", "-c", "sleep 1000 & echo $!"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as first:
+        assert first.stdout
+        left = int(first.stdout.readline())
+        first.wait()
+        container = containment.find(str(uuid.uuid4()), first.pid)
+        container.began_with(first.pid)
+        container.first_ended()
+        assert [member.pid for member in container.members()] == [left]
+        assert group_has_members(first.pid)
+        container.kill()
 
 
 def test_a_process_that_cannot_be_seen_is_not_taken_for_our_own_group(tmp_path: Path) -> None:
