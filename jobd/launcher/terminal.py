@@ -13,13 +13,14 @@ IUTF8: Final = 0o40000
 
 
 def open_terminal(rows: int, columns: int) -> tuple[int, int]:
-    """A new terminal, as the kernel makes them (canonical, with echo): near and far side.
+    """A new terminal, as the kernel makes them (canonical, with echo), but its owner's alone: near and far side.
 
     Raises:
         OSError: there are no more of them, or of descriptors.
     """
     near, far = os.openpty()
     try:
+        os.fchmod(far, 0o600)  # most machines let its group write to it, and the group is to be the job's
         modes = termios.tcgetattr(far)
         modes[0] |= IUTF8
         termios.tcsetattr(far, termios.TCSANOW, modes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import selectors
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 
 from jobd.launcher import protocol
 from jobd.launcher.jobs import Jobs
+from tests.support.accounts import needs_root
+from tests.support.daemon import ROOT
 
 NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)
 PROGRAM = {
@@ -90,6 +94,21 @@ def test_a_terminal_is_the_jobs_own(launched: Launched) -> None:
     assert os.read(near, 100) == b"30 100\r\n"
     protocol.close_all([out, err, pidfd, near])
     launched.jobs.release("a")
+
+
+@needs_root
+def test_a_terminal_is_its_users_alone_whatever_the_machine_gives() -> None:
+    """On most, terminals come writable for a group; the job's group, once the job's user has them."""
+    mounts = "mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts && mount --bind /dev/pts/ptmx /dev/ptmx"
+    look = (
+        "import os; from jobd.launcher.terminal import open_terminal; other = os.openpty()[1]; "
+        "print(*(oct(os.fstat(fd).st_mode & 0o777) for fd in (other, *open_terminal(24, 80)[1:])))"
+    )
+    command = ["unshare", "--mount", "sh", "-c", f'{mounts} || exit 77; exec "$0" -c "$1"', sys.executable, look]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("needs to be allowed to mount terminals of its own")
+    assert done.stdout.split() == ["0o620", "0o600"], done.stderr
 
 
 def test_what_an_older_launcher_knew_is_taken_over(launched: Launched) -> None:
