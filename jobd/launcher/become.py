@@ -124,12 +124,14 @@ def inside(spec: dict[str, Any]) -> NoReturn:
             os._exit(127)  # whoever would be told of our end is gone
         # Whoever made the sandbox is to be deaf to signals, and we were, until now.
         handle_signals(signal.SIG_DFL)
-        os.get_exec_path(spec["env"])  # it imports something, for which there may soon be no descriptor
+        # These import something, for which there may soon be no descriptor.
+        os.get_exec_path(spec["env"])
+        call = kernel() if spec["drop_capabilities"] else None
         stage = "limits"
         set_limits({int(number): (soft, hard) for number, (soft, hard) in spec["limits"].items()})
-        if spec["drop_capabilities"]:
+        if call:
             stage = "capabilities"
-            drop_capabilities(kernel())
+            drop_capabilities(call)
         stage = "cwd"
         os.chdir(spec["cwd"])
         stage = "exec"

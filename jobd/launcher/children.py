@@ -92,9 +92,10 @@ class Child:
 
     def _complaint(self) -> str:
         """What whoever was to make the sandbox said instead of doing so."""
-        os.set_blocking(self.err, False)
-        with contextlib.suppress(BlockingIOError):
-            return os.read(self.err, MAX_SAID).decode(errors="replace").strip()
+        stderr = self.near if self.stdin == "terminal" else self.err
+        os.set_blocking(stderr, False)
+        with contextlib.suppress(OSError):  # nothing; and of a terminal that is EIO, since nobody has it any more
+            return os.read(stderr, MAX_SAID).decode(errors="replace").strip()
         return ""
 
     def pidfd(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -110,6 +111,26 @@ def test_one_that_never_gets_inside_is_no_job() -> None:
     child = children.spawn(program("/nowhere/bwrap"))
     assert heard(child) == children.Failure("isolate", 2)
     reaped(child)
+
+
+def test_what_the_maker_of_a_sandbox_says_to_a_terminal_is_told_too() -> None:
+    """That is its stderr then."""
+    refused = replace(program("/bin/sh", "-c", "echo no luck >&2"), stdin="terminal", size=(24, 80))
+    child = children.spawn(refused)
+    assert heard(child) == children.Failure("isolate", 0, "no luck")
+    reaped(child)
+    child = children.spawn(replace(refused, sandbox=["/bin/true"]))
+    assert heard(child) == children.Failure("isolate", 0)
+    reaped(child)
+
+
+def test_capabilities_are_dropped_where_hardly_a_descriptor_is_left() -> None:
+    """What that needs is loaded before the limit holds."""
+    limits = {resource.RLIMIT_NOFILE: (4, 4)}
+    child = children.spawn(replace(program("/usr/bin/env"), limits=limits, drop_capabilities=True))
+    assert heard(child) is None
+    assert heard(child) is children.EXECUTED
+    assert os.waitstatus_to_exitcode(reaped(child)) == 3
 
 
 def test_one_whose_launcher_is_gone_before_it_answers_does_not_become_the_job() -> None:
