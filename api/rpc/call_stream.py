@@ -140,6 +140,14 @@ class CallStream:
         """Send a whole response, from its headers to OK, without waiting. False: it has to go the long way."""
         return self._session.answer(self, data)
 
+    def start_response(self) -> None:
+        """Send the response's headers. Never waits.
+
+        Raises:
+            CancelledError, UnavailableError: as for :meth:`send_message`.
+        """
+        self._session.start_response(self)
+
     def end_request(self) -> None:
         """Send no more messages. Never waits; harmless when the stream has ended."""
         try:

@@ -90,11 +90,15 @@ class ServerCall:
         return None if data is None else decode(self.method.request, data)
 
     def start_response(self) -> None:
-        """Send the response's headers now, so that the caller knows that it was heard. Never waits."""
+        """Send the response's headers now, so that the caller knows that it was heard. Never waits.
+
+        Raises:
+            CancelledError: the caller gave the call up.
+            UnavailableError: the connection is lost.
+        """
         if not self.response_started:
-            self._session.connection.start_response(self._stream.stream_id, "+proto")
+            self._stream.start_response()
             self.response_started = True
-            self._session.flush()
 
     async def writable(self) -> int:
         """Wait until the caller accepts more: before that, there is no need to hold what will be sent.

@@ -206,6 +206,15 @@ class Session:
             if not taken:
                 await stream.window_opened.wait()
 
+    def start_response(self, stream: CallStream) -> None:
+        """As :meth:`CallStream.start_response`."""
+        try:
+            self.connection.start_response(stream.stream_id, "+proto")
+        except h2.exceptions.ProtocolError as exc:  # given up while the call was at something else
+            self._check(stream)
+            raise CancelledError("the peer gave up the call") from exc
+        self.flush()
+
     def room(self, stream: CallStream) -> int:
         """Bytes of this stream that are worth holding: what the peer accepts, but no more than the stream's share.
 

@@ -16,6 +16,7 @@ from api.errors import (
     InternalError,
     NotFoundError,
     PermissionDeniedError,
+    RpcError,
     UnavailableError,
     UnimplementedError,
 )
@@ -147,6 +148,36 @@ async def test_a_caller_that_gives_up_ends_the_handler() -> None:
         with trio.fail_after(5):
             await ended.wait()
         assert r.session.streams == {}
+
+
+async def test_a_caller_that_gives_up_what_cannot_be_left_is_no_incident(log_guard: list[EventDict]) -> None:
+    """A handler that answers nobody any more is told so; it is no error of ours, whose log anybody could fill."""
+    begun, given_up = trio.Event(), trio.Event()
+    raised: list[RpcError] = []
+
+    async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        with trio.CancelScope(shield=True):
+            begun.set()
+            await given_up.wait()
+        return QueryResponse()
+
+    async def middleware(call: ServerCall, proceed: Handler) -> None:
+        try:
+            await proceed(call)
+        except RpcError as exc:
+            raised.append(exc)
+            raise
+
+    async with rig(stack([middleware], query(handler))) as r, trio.open_nursery() as nursery:
+        nursery.start_soon(r.channel.unary, methods.QUERY, QueryRequest())
+        await begun.wait()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+            given_up.set()
+            await trio.testing.wait_all_tasks_blocked()
+    assert [type(each) for each in raised] == [CancelledError]
+    assert [entry for entry in log_guard if entry["log_level"] == "error"] == []
 
 
 async def test_a_lost_connection_ends_the_handlers() -> None:
