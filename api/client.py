@@ -263,6 +263,7 @@ class JobClient:
         Raises:
             FailedPreconditionError: it has no stdin to write to, it has ended, or somebody else is attached (its
                 ``reason`` says which: NOT_ATTACHABLE, JOB_ENDED, ALREADY_ATTACHED).
+            PermissionDeniedError: the job runs as a user whom we may run no jobs as (USER_FORBIDDEN).
         """
         request = StreamRequest(job_id=job_id)
         if tail_bytes is not None:

@@ -10,7 +10,8 @@ import trio
 
 from api.errors import FieldViolation
 from jobd.broker.ports import Worker
-from jobd.worker.errors import InvalidSpecError
+from jobd.worker.errors import ForbiddenUserError, InvalidSpecError
+from jobd.worker.identity import own
 from jobd.worker.job import LIMITS, Job, JobSpec
 from jobd.worker.policy import Caller, LimitPolicy
 from jobd.worker.run_as import RunAsPolicy
@@ -51,6 +52,16 @@ async def admitted(spec: JobSpec, caller: Caller, policy: Policy, workers: Seque
     if policy.run_as.knows_without_looking(spec):
         return policy.run_as.apply(spec, caller)
     return await trio.to_thread.run_sync(policy.run_as.apply, spec, caller)
+
+
+async def see_to_writing(job: Job, caller: Caller, policy: Policy) -> None:
+    """See that the caller may write to a job, which in a shell is as good as to run one.
+
+    Raises:
+        ForbiddenUserError: it runs as somebody whom the caller may run no jobs as.
+    """
+    if not await trio.to_thread.run_sync(policy.run_as.permits, job.spec, caller):
+        raise ForbiddenUserError(job.id, job.spec.user or own().name, caller.name)
 
 
 async def differences(recorded: Job, job: Job) -> list[str]:

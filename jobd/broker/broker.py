@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import trio
 
-from jobd.broker.admission import ANYTHING, Policy, admitted, differences
+from jobd.broker.admission import ANYTHING, Policy, admitted, differences, see_to_writing
 from jobd.broker.lost import lost_job
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
@@ -250,9 +250,15 @@ class Broker:
         following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
         return await following, entry.cell.ended
 
-    async def entry(self, reference: str) -> Entry:
-        """The job, for :func:`jobd.broker.attach.attach`."""
-        return await self._registry.find(reference)
+    async def writable(self, reference: str, *, by: str, roles: Collection[str] = ()) -> Entry:
+        """The job, for :func:`jobd.broker.attach.attach` by this caller.
+
+        Raises:
+            ForbiddenUserError: it runs as somebody whom the caller may run no jobs as.
+        """
+        entry = await self._registry.find(reference)
+        await see_to_writing(entry.cell.job, Caller(by, roles), self._policy)
+        return entry
 
     async def stop(self, reference: str, how: Stop) -> Job:
         """End a job; returns when no process of it is left. One that has ended is returned as it is.

@@ -13,6 +13,7 @@ import trio
 from api import messages as m
 from api.background import background_nursery
 from api.errors import RpcError
+from api.identity import Principal
 from api.rpc.server import ServerCall
 from jobd.broker.attach import attach
 from jobd.broker.broker import Broker
@@ -25,7 +26,7 @@ from jobd.worker.ports import MOST, Follower
 from jobd.worker.stdin import Attachment
 
 
-async def serve_attachment(call: ServerCall, broker: Broker, heartbeat: float, by: str) -> None:
+async def serve_attachment(call: ServerCall, broker: Broker, heartbeat: float, by: Principal) -> None:
     """Answer one call.
 
     Args:
@@ -34,9 +35,9 @@ async def serve_attachment(call: ServerCall, broker: Broker, heartbeat: float, b
     """
     start = await _first(call)
     call.job_id = start.job_id
-    who, where = attacher_of(start, by), t.start_of(start)
+    who, where = attacher_of(start, by.name), t.start_of(start)
     size = None if start.window_size is None else size_of("start.window_size", start.window_size)
-    entry = await broker.entry(start.job_id)
+    entry = await broker.writable(start.job_id, by=by.name, roles=by.roles)
     while True:
         with trio.move_on_after(heartbeat):
             attachment, follower, cell = await attach(entry, where, who, take_over=start.take_over)

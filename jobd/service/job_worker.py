@@ -99,7 +99,8 @@ class JobWorkerService:
             await call.send(t.heartbeat_message(follower.offset))
 
     async def attach(self, call: ServerCall) -> None:
-        await serve_attachment(call, self._broker, self._heartbeat, _caller(call))
+        assert call.principal is not None  # as above
+        await serve_attachment(call, self._broker, self._heartbeat, call.principal)
 
     async def list(self, call: ServerCall, request: m.ListRequest) -> m.ListResponse:
         before, size, states = t.page_of(request)

@@ -9,6 +9,7 @@ WorkerError                (a JobdError)
 ├── AmbiguousIdError       the prefix of an id that several jobs have
 ├── JobEndedError          it has ended: there is nothing to attach to
 ├── NotAttachableError     the job was started with nothing to attach to
+├── ForbiddenUserError     the job runs as a user whom the caller may run no jobs as
 ├── AlreadyAttachedError   somebody else is attached to the job
 ├── AttachmentTakenOverError … and now this one's attachment is somebody else's
 ├── StdinClosedError       bytes for a stdin that was closed
@@ -105,6 +106,13 @@ class NotAttachableError(WorkerError):
             f"job {job_id} was started with neither a stdin nor a terminal to attach to; 'jobcli stream' shows what it "
             "writes"
         )
+
+
+class ForbiddenUserError(WorkerError):
+    """The job runs as somebody whom the caller may run no jobs as, and to write to it could be just that."""
+
+    def __init__(self, job_id: str, user: str, caller: str) -> None:
+        super().__init__(f"job {job_id} runs as {user}, and {caller} may not run jobs so, nor write to them")
 
 
 class AlreadyAttachedError(WorkerError):

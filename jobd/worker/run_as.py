@@ -78,6 +78,14 @@ class RunAsPolicy:
             raise _refusal(wrong, f"cannot be had: jobd does not run as root here, and all jobs run as {own().name}")
         return replace(spec, user=user)
 
+    def permits(self, spec: JobSpec, caller: Caller) -> bool:
+        """The caller may run jobs as this one runs. May block: call it in a thread."""
+        try:
+            self.apply(replace(spec, user=spec.user or own().name), caller)
+        except InvalidSpecError:
+            return False
+        return True
+
     def _allowed(self, caller: Caller) -> Accounts:
         allowed = self.principals.get(caller.name, NOTHING_SAID)
         for role, accounts in self.roles.items():

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from api.client import JobClient
-from api.errors import AlreadyExistsError, InvalidArgumentError
-from api.messages import JobState
+from api.errors import AlreadyExistsError, InvalidArgumentError, PermissionDeniedError
+from api.messages import JobState, Terminal
 from tests.integration.conftest import Connect
 from tests.support.accounts import (
     DAEMON,
@@ -112,6 +112,33 @@ async def test_what_is_said_of_a_principal_holds_before_what_is_said_of_the_role
                 ("spec.user", "is 'daemon', and both may run jobs as nobody")
             ]
             assert (await said(other, "id -u", user="nobody"))[1] == f"{NOBODY.pw_uid}\n"
+
+
+@needs_root
+async def test_who_may_run_no_jobs_as_a_user_may_write_to_none_of_that_user(pki: TestPki, tmp_path: Path) -> None:
+    """A shell's stdin is as good as a Start: neither a take-over nor a group gets around the configuration."""
+    group = stranger_to("nobody")
+    text = (
+        f"[roles.writer]\nusers = ['nobody']\n[principals.alice]\nusers = ['daemon', 'nobody']\ngroups = ['{group}']\n"
+    )
+    async with (
+        running(pki, tmp_path, text, "--slots", "4") as (jobd, client),
+        JobClient.connect(jobd.server, **pki.credentials("both")) as other,
+    ):
+        shell = await client.start(["sh"], user="daemon", terminal=Terminal(24, 80))
+        of_group = await client.start(["sh"], user="nobody", group=group, attachable=True)
+        for job in (shell, of_group):
+            async with client.attach(job.id):
+                for take_over in (False, True):
+                    with pytest.raises(PermissionDeniedError) as caught:
+                        async with other.attach(job.id, take_over=take_over):
+                            pass
+                    assert caught.value.reason == "USER_FORBIDDEN"
+        theirs = await client.start(["cat"], user="nobody", attachable=True)
+        async with other.attach(theirs.id) as attachment:
+            await attachment.send(b"hello")
+            await attachment.close_stdin()
+            assert b"".join([chunk.data async for chunk in attachment]) == b"hello"
 
 
 @needs_root
