@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 import trio
 
 from api.errors import Code, RpcError
 from api.rpc.server import Handler, ServerCall
+
+MAX_SHOWN: Final = 512
+"""Characters of what the caller calls its jobs; it can be a whole message."""
 
 audit_log = structlog.get_logger("audit")
 
@@ -35,7 +39,7 @@ async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] =
             principal=call.principal.name if call.principal else None,
             roles=sorted(call.principal.roles) if call.principal else [],
             method=call.method.path if call.method else ascii(call.path[:256]),
-            job=call.job_id or None,
+            job=call.job_id[:MAX_SHOWN] or None,
             peer=call.peer,
             status=status.name,
             seconds=round(clock() - started, 6),

@@ -16,8 +16,8 @@ from structlog.typing import EventDict
 from api.address import parse_address
 from api.errors import Code, NotFoundError, PermissionDeniedError, RpcError, UnimplementedError
 from api.identity import Role
-from api.messages import JobSpec, JobState, StartRequest
-from api.methods import METHODS, START, WATCH, AnyMethod, Cardinality, Method
+from api.messages import JobSpec, JobState, QueryRequest, StartRequest
+from api.methods import METHODS, QUERY, START, WATCH, AnyMethod, Cardinality, Method
 from api.rpc.channel import Channel, open_channel
 from jobd.broker.broker import Broker
 from jobd.service.health import HealthService
@@ -295,3 +295,14 @@ async def test_the_log_has_no_secrets(
         job = await client.start(["true", "argument-b7f3"], env={"TOKEN": "variable-c9d1"})
         await client.wait(job.id)
     assert secret(job.spec) not in repr(log_guard)
+
+
+async def test_an_audit_line_is_short_whatever_is_asked_for(
+    pki: TestPki, server: str, log_guard: list[EventDict]
+) -> None:
+    """A reader's message of a megabyte is not a megabyte of log."""
+    async with channel_of(pki, server, "rita") as channel:
+        with pytest.raises(RpcError):
+            await channel.unary(QUERY, QueryRequest(job_id="x" * 1_000_000))
+    (line,) = audit_lines(log_guard)
+    assert line["job"] == "x" * 512
