@@ -70,7 +70,7 @@ class Allowed:
         op = message.get("op")
         if not isinstance(op, str) or op not in _OPERATIONS:
             raise RefusedError("it has given up the right to that")
-        if len(fds) not in ((1, 2) if op == "launch" else (0,)):
+        if len(fds) not in ((0, 1, 2) if op == "launch" else (0,)):
             raise RefusedError("other descriptors come with it than should")
         if op in ("launch", "signal", "close_stdin", "release") and not (
             isinstance(message.get("id"), str) and _ID.fullmatch(message["id"])

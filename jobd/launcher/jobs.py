@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -61,15 +62,19 @@ class Jobs:
 
     # ---- what a server asks for
 
-    def launch(self, id: str, memfd: int, given: int = -1, *, allowed: Allowed | None = None) -> None:
+    def launch(self, id: str, memfd: int = -1, given: int = -1, *, allowed: Allowed | None = None) -> None:
         """
         Args:
+            memfd, given: -1 when there was no descriptor left for it here (the kernel cuts off those that come).
             given: what is to be its stdin, if that is "data".
             allowed: what the server may ask for; everything when None.
 
         Raises:
             RefusedError: it may not ask for this.
         """
+        if memfd < 0:
+            self._tell({"op": "failed", "id": id, "stage": "fork", "errno": errno.EMFILE}, [])
+            return
         try:
             spec = protocol.from_memfd(memfd)
             if allowed:
@@ -95,6 +100,8 @@ class Jobs:
         self._watch_report(job)
 
     def _program(self, spec: protocol.Message, given: int) -> children.Program:
+        if spec.get("stdin") == "data" and given < 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         limits = {resource.RLIMIT_NOFILE: self._nofile}
         for number, value in spec["limits"]:
             limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import selectors
@@ -63,6 +64,14 @@ def launched() -> Iterator[Launched]:
     for _, fds in made.heard:
         protocol.close_all(fds)
     made.selector.close()
+
+
+def test_a_job_whose_descriptors_did_not_arrive_is_told_to_have_failed(launched: Launched) -> None:
+    """The kernel cuts off those for which this process has no number left; the job is not run with something else."""
+    launched.jobs.launch("a")
+    assert launched.heard.pop()[0] == {"op": "failed", "id": "a", "stage": "fork", "errno": errno.EMFILE}
+    failed, _ = launched.launch("b", "cat", stdin="data")
+    assert failed == {"op": "failed", "id": "b", "stage": "fork", "errno": errno.EMFILE}
 
 
 def test_the_end_of_stdin_comes_when_both_have_let_go(launched: Launched) -> None:
