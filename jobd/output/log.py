@@ -170,9 +170,17 @@ class LogFollower:
         self._told = 0
 
     async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
-        events = await self._receive(limit) or self._untold()
-        self._told += sum(event.dropped for event in events if isinstance(event, Gap))
-        return events
+        while True:
+            events = await self._receive(limit)
+            if not events:
+                events = self._untold()
+            elif self._all and self._told >= self._log.dropped:
+                # A gap that was read from the disk while it was being made is not told again live.
+                events = [event for event in events if not isinstance(event, Gap)]
+                if not events:
+                    continue
+            self._told += sum(event.dropped for event in events if isinstance(event, Gap))
+            return events
 
     def _untold(self) -> Sequence[Gap]:
         missing = self._log.dropped - self._told
