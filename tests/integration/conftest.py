@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import trio
 
 from api.client import JobClient
 from tests.support.daemon import running_daemon
@@ -33,3 +34,11 @@ def connect(pki: TestPki, server: str) -> Connect:
         return JobClient.connect(server, **pki.credentials(name), retry_for=retry_for)
 
     return connect
+
+
+@pytest.fixture
+async def client(connect: Connect) -> AsyncIterator[JobClient]:
+    """A writer's connection. No test here may take longer than its scope."""
+    with trio.fail_after(20):
+        async with connect() as client:
+            yield client

@@ -9,9 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,22 +21,9 @@ from api.client import JobClient
 from api.messages import Job, JobState, OutputSource
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.pki import TestPki
+from tests.support.program import SECONDS, clean_environment, end, group_is_gone, program
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 20
-"""No program here may take longer to start or to end."""
-
-
-def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """Nothing of the developer's own."""
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(home),
-        "XDG_CONFIG_HOME": str(home / "config"),
-        "TMPDIR": str(home),
-        **more,
-    }
 
 
 def flags_for(pki: TestPki, directory: Path, **changes: str | Path | None) -> list[str]:
@@ -61,36 +47,6 @@ def refused(arguments: list[str], environment: Mapping[str, str]) -> str:
     return done.stderr.removeprefix("jobd: ").rstrip("\n")
 
 
-@contextmanager
-def program(arguments: list[str], environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A jobd with exactly these arguments and variables, and its first line of stdout."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "jobd", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        watchdog = threading.Timer(SECONDS, process.kill)
-        watchdog.start()
-        try:
-            assert process.stdout is not None
-            yield process, process.stdout.readline()
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=SECONDS)
-            watchdog.cancel()
-            watchdog.join()
-
-
-def end(process: subprocess.Popen[str], signum: int = signal.SIGTERM) -> tuple[int, str, str]:
-    """Send a signal, and give the exit code and what came on stdout and stderr until the end."""
-    process.send_signal(signum)
-    out, err = process.communicate(timeout=SECONDS)
-    return process.returncode, out, err
-
-
 @asynccontextmanager
 async def client_of(pki: TestPki, jobd: JobdProgram) -> AsyncIterator[JobClient]:
     """A writer's connection to a jobd."""
@@ -103,16 +59,6 @@ async def stdout_of(client: JobClient, job_id: str) -> bytes:
     """All of a job's stdout."""
     async with client.stream(job_id) as output:
         return b"".join([chunk.data async for chunk in output if chunk.source == OutputSource.STDOUT])
-
-
-def group_is_gone(pgid: int) -> bool:
-    """No process of the group is left. Zombies are none: whether init reaps orphans soon is not jobd's business."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(group) == pgid and state not in "ZX":
-                return False
-    return True
 
 
 # ---- ready
@@ -382,75 +328,6 @@ async def test_a_job_that_waited_runs_after_a_crash(pki: TestPki, tmp_path: Path
         assert (job.state, job.exit_code) == (JobState.SUCCEEDED, 0)
         assert (job.spec, job.started_by) == (waiting.spec, "alice")
         assert await stdout_of(client, waiting.id) == b"late\n"
-
-
-# ---- jobd dev
-
-
-@contextmanager
-def dev(home: Path) -> Iterator[subprocess.Popen[str]]:
-    """``jobd dev``, once it has said all that it says."""
-    with program(["dev"], clean_environment(home)) as (process, first):
-        assert first.startswith("jobd is listening on 127.0.0.1:")
-        assert process.stdout is not None
-        assert "jobcli run -- echo hello" in process.stdout.readline()
-        assert "--profile" in process.stdout.readline()
-        yield process
-
-
-def jobcli(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """jobcli without any setting."""
-    return subprocess.run(
-        [sys.executable, "-m", "jobcli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env=clean_environment(home),
-        check=False,
-    )
-
-
-def test_dev_leaves_a_profile_with_which_jobcli_works(tmp_path: Path) -> None:
-    """In another terminal, without a flag."""
-    with dev(tmp_path):
-        done = jobcli(tmp_path, "run", "--", "echo", "hello")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
-
-
-def test_dev_has_a_reader_too(tmp_path: Path) -> None:
-    """A profile with which jobcli may look and not touch."""
-    with dev(tmp_path):
-        (reader,) = tmp_path.glob("jobd-dev-*/reader.toml")
-        looked = jobcli(tmp_path, "--profile", str(reader), "list")
-        touched = jobcli(tmp_path, "--profile", str(reader), "run", "--", "true")
-    assert looked.returncode == 0
-    assert touched.returncode == 125
-    assert "needs the role writer" in touched.stderr
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_dev_takes_everything_with_it(tmp_path: Path, signum: int) -> None:
-    """Profile, certificates, records and jobs are gone at the end, which is an orderly one."""
-    with dev(tmp_path) as process:
-        assert (tmp_path / "config/jobcli/dev.toml").stat().st_mode & 0o777 == 0o600
-        started = jobcli(tmp_path, "start", "--json", "--", "sleep", "1000")
-        pid = int(re.search(r'"pid": ([0-9]+)', started.stdout)[1])  # type: ignore[index] # no match is a failure
-        code, _, err = end(process, signum)
-    assert (code, err) == (0, "")
-    assert not (tmp_path / "config/jobcli/dev.toml").exists()
-    assert list(tmp_path.glob("jobd-dev-*")) == []
-    assert group_is_gone(pid)
-
-
-def test_dev_leaves_a_profile_of_the_user_alone(tmp_path: Path) -> None:
-    """What the user has written wins over what dev leaves, and stays."""
-    mine = tmp_path / "config/jobcli/profile.toml"
-    mine.parent.mkdir(parents=True)
-    mine.write_text('server = "localhost:1"\n')
-    with dev(tmp_path):
-        done = jobcli(tmp_path, "list")
-    assert "missing: --cert" in done.stderr
-    assert mine.read_text() == 'server = "localhost:1"\n'
 
 
 # ---- certificates of its own
