@@ -25,7 +25,9 @@ async def test_the_callers_deadline_ends_the_handler(peer: Peer, audit_log: Audi
         line = await audit_log.line("Wait")
         job = (await client.call("Query", {"job_id": job_id}))["response"]["job"]
     assert outcome["code"] == "DEADLINE_EXCEEDED"
-    assert line["status"] == "DEADLINE_EXCEEDED"
+    # grpcio resets the stream when its own clock says so: that, or the server's clock, is first. (The server's alone:
+    # tests/unit/api/test_session.py.)
+    assert line["status"] in ("DEADLINE_EXCEEDED", "CANCELLED")
     assert job["state"] == "JOB_STATE_RUNNING"
 
 

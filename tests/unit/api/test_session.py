@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
+import h2.config
+import h2.connection
 import pytest
 import trio
 from structlog.typing import EventDict
@@ -12,6 +15,7 @@ from structlog.typing import EventDict
 from api import methods
 from api.errors import (
     CancelledError,
+    Code,
     DeadlineExceededError,
     InternalError,
     NotFoundError,
@@ -26,6 +30,7 @@ from api.rpc.connection import STREAM_WINDOW
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
 from api.rpc.session import CHUNK, Session
 from tests.support.transport import MemoryTransport
+from tests.support.wire import CALL
 
 Unary = Callable[[ServerCall, QueryRequest], Awaitable[QueryResponse]]
 KEEPALIVE = 1000.0
@@ -227,6 +232,28 @@ async def test_a_deadline_ends_the_call_on_both_sides(autojump_clock: trio.testi
         await trio.testing.wait_all_tasks_blocked()
     assert trio.current_time() - begun < 8
     assert [round(at - begun) for at in ended_at] == [7]
+
+
+async def test_a_caller_that_forgets_its_own_deadline_is_told_of_it(autojump_clock: trio.testing.MockClock) -> None:
+    """The server's clock alone ends the handler, and the answer is DEADLINE_EXCEEDED."""
+    begun = trio.current_time()
+    server, client = MemoryTransport.pair()
+    caller = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    caller.initiate_connection()
+    caller.send_headers(1, (*CALL, ("grpc-timeout", "7S")))
+    caller.send_data(1, bytes(5), end_stream=True)  # an empty message
+    client.write((caller.data_to_send(),))
+    handler = router({methods.QUERY.path: unary(for_ever)})
+    told: dict[str, str] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_connection, server, handler, draining=trio.Event(), keepalive=1000))
+        while "grpc-status" not in told:
+            data = await client.receive()
+            assert data, "the connection has ended"
+            for event in caller.receive_data(data):
+                told.update(getattr(event, "headers", None) or ())
+        nursery.cancel_scope.cancel()
+    assert (told["grpc-status"], trio.current_time() - begun) == (str(int(Code.DEADLINE_EXCEEDED)), 7)
 
 
 async def test_a_server_that_goes_away_gives_every_call_an_end() -> None:

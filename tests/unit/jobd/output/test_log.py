@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from structlog.typing import EventDict
 from jobd.output.broadcast import BUFFER
 from jobd.output.log import Log, LogStore
 from jobd.worker.errors import OutputDamagedError
-from jobd.worker.ports import Record, Source, Start
+from jobd.worker.ports import Gap, Record, Source, Start
 from tests.support.jobs import collect, put
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
@@ -54,6 +55,39 @@ async def test_a_follower_listens_live_without_touching_the_disk_again(log: Log)
     follower.close()
     assert [(r.source, r.data) for r in got] == [(Source.STDERR, b"live")]
     assert log.broadcast.readers == 0
+
+
+async def test_a_gap_that_is_read_while_it_is_being_made_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the disk it stands a moment before it is told to those who listen."""
+    log = LogStore(tmp_path).create(JOB, limit=4)
+    await put(log, Source.STDOUT, b"kept")
+    await put(log, Source.STDOUT, b"dropped")
+    on_disk, go_on, finish = trio.Event(), threading.Event(), log._writer.finish
+
+    def slow_finish(time: int) -> None:
+        finish(time)
+        trio.from_thread.run_sync(on_disk.set)
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(log._writer, "finish", slow_finish)
+    follower, gaps = await log.follow(Start()), list[Gap]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.finish)
+        await on_disk.wait()
+        gaps += [event for event in await follower.receive() if isinstance(event, Gap)]
+        assert gaps == [Gap(4, 7)]
+
+        async def follow() -> None:
+            while events := await follower.receive():
+                gaps.extend(event for event in events if isinstance(event, Gap))
+
+        nursery.start_soon(follow)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    follower.close()
+    assert gaps == [Gap(4, 7)]
 
 
 async def test_a_follower_that_falls_behind_reads_the_disk_until_it_has_caught_up(log: Log) -> None:
