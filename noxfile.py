@@ -15,7 +15,8 @@ nox.options.sessions = ["lint", "types", "proto", "tests", "integration", "ordin
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
-WORKERS = "3"  # processes that run tests: most of them wait most of the time
+# Processes that run tests. Those with daemons wait most of the time: for graces, restarts and ends.
+FEW, MANY = "3", "6"
 PROJECT = nox.project.load_toml("pyproject.toml")
 CODE = ["api", "jobd", "jobcli", "pki", "tests", "noxfile.py"]
 
@@ -31,14 +32,14 @@ def tests(session: nox.Session) -> None:
     """Everything that needs no network: logic, real children, the record log, the store."""
     install(session, "test")
     folders = ("tests/unit", "tests/contract", "tests/compatibility", "tests/properties")
-    session.run("pytest", "-n", WORKERS, *folders, *session.posargs)
+    session.run("pytest", "-n", FEW, *folders, *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, buf, openssl); kill -9."""
     install(session, "test", "interop")
-    session.run("pytest", "-n", WORKERS, "tests/integration", "tests/interop", "tests/faults", *session.posargs)
+    session.run("pytest", "-n", MANY, "tests/integration", "tests/interop", "tests/faults", *session.posargs)
 
 
 @nox.session
@@ -56,7 +57,7 @@ def ordinary(session: nox.Session) -> None:
     if os.geteuid() != 0:
         session.skip("we are an ordinary user: the other sessions ran as one")
     install(session, "test")
-    session.run("python", "-m", "tests.ordinary", *session.posargs)
+    session.run("python", "-m", "tests.ordinary", f"-n{FEW}", *session.posargs)
 
 
 @nox.session

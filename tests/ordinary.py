@@ -65,8 +65,10 @@ def run(arguments: list[str]) -> int:
         (home / "tmp").mkdir()
         python = python_in(home)
         if python is None:
-            print(f"ordinary: there is no Python that {USER} may execute; it is in a directory of root's")
-            return 1
+            print(
+                f"ordinary: skipped: there is no Python of this version that {USER} may execute, only in root's places"
+            )
+            return 0
         for path in (home, *home.rglob("*")):
             os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
         temporary = {"HOME": name, "TMPDIR": str(home / "tmp"), "USER": USER, "LOGNAME": USER}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +19,7 @@ from jobd.worker.errors import (
     StdinClosedError,
 )
 from jobd.worker.job import MAX_SPEC, JobSpec
-from jobd.worker.stdin import Attacher, StdinDesk, StdinMode, Terminal, WindowSize
+from jobd.worker.stdin import Attacher, Attachment, StdinDesk, StdinMode, Terminal, WindowSize
 from jobd.worker.worker import Worker
 from tests.support.jobs import collect, shell
 
@@ -136,9 +137,9 @@ async def test_closed_is_closed(pipe: Pipe) -> None:
         await again.write(memoryview(b"y"))
 
 
-async def test_a_reader_that_has_gone_gets_nothing_and_keeps_nobody(pipe: Pipe) -> None:
-    """What is written is dropped, also what waits for room when it goes."""
-    attachment = pipe.desk.attach(ALICE)
+@asynccontextmanager
+async def waiting_for_room(pipe: Pipe, attachment: Attachment) -> AsyncIterator[None]:
+    """Somebody writes while the pipe is full, in the block; after it, all of that counts as written."""
     pipe.fill()
     async with trio.open_nursery() as nursery:
 
@@ -147,6 +148,13 @@ async def test_a_reader_that_has_gone_gets_nothing_and_keeps_nobody(pipe: Pipe) 
 
         nursery.start_soon(write)
         await trio.testing.wait_all_tasks_blocked()
+        yield
+
+
+async def test_a_reader_that_has_gone_gets_nothing_and_keeps_nobody(pipe: Pipe) -> None:
+    """What is written is dropped, also what waits for room when it goes."""
+    attachment = pipe.desk.attach(ALICE)
+    async with waiting_for_room(pipe, attachment):
         os.close(pipe.reading)
     pipe.reading = os.open(os.devnull, os.O_RDONLY)
     assert attachment.refused
@@ -156,14 +164,7 @@ async def test_a_reader_that_has_gone_gets_nothing_and_keeps_nobody(pipe: Pipe) 
 async def test_the_end_of_the_job_is_not_the_end_of_what_was_asked(pipe: Pipe) -> None:
     """What is written then is dropped, and no error; also what waits for room. Nobody has closed it."""
     attachment = pipe.desk.attach(ALICE)
-    pipe.fill()
-    async with trio.open_nursery() as nursery:
-
-        async def write() -> None:
-            assert await attachment.write(memoryview(b"xyz")) == 3
-
-        nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+    async with waiting_for_room(pipe, attachment):
         pipe.stdin.let_go()
     assert (attachment.refused, attachment.closed) == (True, False)
     assert await attachment.write(memoryview(b"xyz")) == 3
