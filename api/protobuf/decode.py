@@ -17,6 +17,9 @@ from api.protobuf.types import EPOCH, FIXED, FIXED32, FIXED64, LENGTH, MASK, VAR
 M = TypeVar("M", bound=betterproto.Message)
 Buffer = bytes | bytearray | memoryview
 
+_FIRST_KEY, _LAST_KEY, _KEY_BYTES = 1 << 3, 2**32 - 1, 5
+"""A number and a wire type: an unsigned number of 32 bits (protobuf.dev, "Encoding", and google.protobuf's reader)."""
+
 _LARGE: Final = 4096
 """Bytes of a message from which on views of its parts are quicker than copies."""
 
@@ -92,9 +95,10 @@ def _cut(data: Buffer) -> Iterator[tuple[int, int, Any]]:
     at, end = 0, len(data)
     value: Any
     while at < end:
+        begun = at
         key, at = _read_varint(data, at)
-        if key < 8:
-            raise ValueError("no field has the number 0")
+        if not _FIRST_KEY <= key <= _LAST_KEY or at - begun > _KEY_BYTES:
+            raise ValueError("no field has that number")
         came_as = key & 7
         if came_as == VARINT:
             value, at = _read_varint(data, at)

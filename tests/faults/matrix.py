@@ -23,7 +23,7 @@ from api.client import JobClient
 from api.messages import Job, JobState, Limits
 from tests.faults.trees import KINDS, PROOFS, TREES, can_be, processes_of, start_tree
 from tests.support.daemon import JobdProgram, jobd_program
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
@@ -86,7 +86,7 @@ async def run_kind(pki: TestPki, directory: Path, kind: str, rng: random.Random)
             bench = Bench(jobd, client, directory, rng)
             for tree in TREES:
                 for how in ENDS:
-                    mark, begun = f"matrix-{rng.randrange(2**63)}", time.monotonic()
+                    mark, begun = new_mark(), time.monotonic()
                     with trio.fail_after(120):
                         found = problem(await bench.end(tree, how, mark), kind, how, mark)
                     wrong += bool(found)

@@ -18,7 +18,7 @@ from api.errors import InvalidArgumentError
 from api.messages import Job, JobState, Limits
 from tests.faults.soak import see_that_nothing_is_left
 from tests.faults.trees import KINDS, PROOFS, TREES, can_be, held_by, processes_of, running, start_tree
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 BOMB = """
@@ -47,7 +47,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 )
 async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, killed: bool) -> None:
     """After the answer no process of the job exists, whatever its tree; the receipt names them, and the proof."""
-    mark = f"stop-{kind}-{killed}-{tmp_path.name}"
+    mark = new_mark()
     stopped: dict[str, Job] = {}
     async with running(pki, tmp_path, kind) as (jobd, client):
         jobs = {name: await start_tree(client, name, tmp_path, mark=mark) for name in TREES}
@@ -84,7 +84,7 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
 @pytest.mark.parametrize("kind", ["auto", "cgroup-v1", "none"], indirect=True)
 async def test_a_timeout_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str) -> None:
     """A state and a reason of its own; a kill of the server meanwhile does not give it more time."""
-    mark = f"timeout-{kind}-{tmp_path.name}"
+    mark = new_mark()
     async with running(pki, tmp_path, kind, "--grace", "0.3") as (jobd, client):
         limits = Limits(timeout=timedelta(seconds=3))
         jobs = [await start_tree(client, name, tmp_path, limits, mark=mark) for name in TREES]
@@ -122,7 +122,8 @@ async def test_a_fork_bomb_stays_within_its_limit(pki: TestPki, tmp_path: Path) 
         kind, limits = await held_by(client)
         if "processes" not in limits:
             pytest.skip(f"needs a control group with the pids controller (root, or delegation); here: {kind}")
-        bomb = await client.start([sys.executable, "-c", BOMB], limits=Limits(processes=30), env={"MARK": "bomb"})
+        mark = new_mark()
+        bomb = await client.start([sys.executable, "-c", BOMB], limits=Limits(processes=30), env={"MARK": mark})
         for _ in range(20):
             seen = await client.query(bomb.id)
             assert seen.usage is not None
@@ -130,7 +131,7 @@ async def test_a_fork_bomb_stays_within_its_limit(pki: TestPki, tmp_path: Path) 
         stopped = await client.stop(bomb.id, grace=0)
         assert stopped.stop_receipt is not None
         assert stopped.stop_receipt.empty
-        assert processes_with("MARK=bomb") == []
+        assert processes_with(mark) == []
 
 
 async def test_limits_of_each_process_hold_everywhere(pki: TestPki, tmp_path: Path) -> None:
@@ -220,9 +221,10 @@ async def test_the_first_signal_can_be_another_and_for_the_main_process_alone(
 ) -> None:
     """The child hears nothing of it; when the main process has ended, what is left is ended too."""
     child = "trap 'echo child heard' HUP; echo ready; while :; do sleep 0.05; done"
+    mark = new_mark()
     script = f"trap 'echo main heard; exit 3' HUP; sh -c \"{child}\" & while :; do sleep 0.05; done"
     async with running(pki, tmp_path, kind, "--drain", "0.2") as (_, client):
-        job = await client.start(["sh", "-c", script], env={"MARK": f"main-{kind}"})
+        job = await client.start(["sh", "-c", script], env={"MARK": mark})
         async with client.stream(job.id) as output:
             assert (await anext(output)).data == b"ready\n"
             stopped = await client.stop(job.id, grace=20, signum=signal.SIGHUP, main_only=True)
@@ -230,7 +232,7 @@ async def test_the_first_signal_can_be_another_and_for_the_main_process_alone(
         assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 3)
         assert b"main heard" in text
         assert b"child heard" not in text
-        assert processes_with(f"MARK=main-{kind}") == []
+        assert processes_with(mark) == []
 
 
 async def test_many_starts_and_stops_leave_nothing(pki: TestPki, tmp_path: Path) -> None:

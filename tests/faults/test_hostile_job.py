@@ -19,7 +19,7 @@ from api.errors import RpcError
 from api.messages import Job, JobState, Limits
 from tests.faults.trees import held_by, processes_of, running, start_tree
 from tests.support.disk import needs_root, small_disk
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 KINDS = ["auto", "none"]
@@ -73,11 +73,12 @@ async def test_a_fork_bomb_and_a_memory_hog_beside_a_neighbour(pki: TestPki, tmp
 async def test_limits_that_cannot_be_held_do_not_let_a_bomb_start(pki: TestPki, tmp_path: Path) -> None:
     """Without control groups, what would hold it is refused by name, and nothing is started."""
     async with running(pki, tmp_path, "none") as (_, client):
+        mark = new_mark()
         for limits in (Limits(processes=40), Limits(memory_bytes=2**20), Limits(cpus=1.0)):
             with pytest.raises(RpcError, match="cannot be held"):
-                await client.start([sys.executable, "-c", BOMB], limits=limits, env={"MARK": "bomb-none"})
+                await client.start([sys.executable, "-c", BOMB], limits=limits, env={"MARK": mark})
         assert [job async for job in client.list()] == []
-        assert processes_with("bomb-none") == []
+        assert processes_with(mark) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ from api.client import JobClient
 from api.messages import AttachRequest, AttachStart, JobState, Terminal
 from api.rpc.channel import open_channel
 from tests.support.daemon import jobd_program
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 SECONDS: Final = 60
@@ -66,7 +66,7 @@ async def test_whoever_keeps_a_terminal_after_the_job_is_ended_with_it(pki: Test
     """The job's output is whole, its code is its own, and no process is left."""
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with JobClient.connect(jobd.server, **pki.credentials("alice")) as client:
-            mark = f"mark={tmp_path}"
+            mark = new_mark()
             script = "trap '' HUP TERM; (while :; do sleep 0.01; done) & echo first; echo last >&2; exit 3"
             job = await client.start(["sh", "-c", script], terminal=Terminal(24, 80), env={"MARK": mark})
             async with client.attach(job.id) as attachment:

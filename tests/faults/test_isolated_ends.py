@@ -16,7 +16,7 @@ import trio
 from api.messages import Isolation, JobState, Limits, OutputSource
 from tests.faults.isolated import MEANS, WHOLE, needs_sandbox, outcome, running
 from tests.support.daemon import ROOT as CODE
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 # ---- how it starts and ends
@@ -47,10 +47,11 @@ async def test_a_sandbox_that_cannot_be_made_is_a_failed_start(pki: TestPki, tmp
             pytest.skip(
                 f"needs a control group with the pids controller (root, or delegation); here: {worker.containment}"
             )
-        job = await client.start(["true"], isolation=WHOLE, limits=Limits(processes=1), env={"MARK": "no-room"})
+        mark = new_mark()
+        job = await client.start(["true"], isolation=WHOLE, limits=Limits(processes=1), env={"MARK": mark})
         assert (job.state, job.reason) == (JobState.START_FAILED, "ISOLATION_FAILED")
         assert "bubblewrap says" in job.message
-        assert processes_with("MARK=no-room") == []
+        assert processes_with(mark) == []
 
 
 @needs_sandbox
@@ -82,7 +83,7 @@ async def test_a_stop_gives_the_job_its_grace(
 ) -> None:
     """The signal reaches the job, and not only what is around it, which stays until it has ended; its code survives."""
     async with running(pki, tmp_path, kind=kind) as (_, client):
-        job = await client.start(["sh", "-c", HANDLER], isolation=isolation, env={"MARK": f"grace-{tmp_path.name}"})
+        job = await client.start(["sh", "-c", HANDLER], isolation=isolation)
         async with client.stream(job.id, source=OutputSource(OutputSource.STDOUT)) as output:
             assert (await anext(output)).data == b"ready\n"
             stopped = await client.stop(job.id, grace=20, main_only=main)
@@ -103,7 +104,7 @@ async def test_a_stop_gives_the_job_its_grace(
 async def test_nobody_outlives_a_sandboxed_job(pki: TestPki, tmp_path: Path, kind: str, isolation: Isolation) -> None:
     """A stop, a timeout, and the end of the main process with others left behind: after each nothing is there."""
     deaf = "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.1; done\" &); echo ready; {}"
-    mark = {"MARK": f"alone-{tmp_path.name}"}
+    mark = {"MARK": new_mark()}
     async with running(pki, tmp_path, "--grace", "0.5", "--drain", "0.2", kind=kind) as (_, client):
         endless = deaf.format("while :; do sleep 0.1; done")
         ended = []
@@ -156,7 +157,7 @@ async def test_sandboxed_jobs_leave_nothing_behind(pki: TestPki, tmp_path: Path)
         descriptors = Path(f"/proc/{jobd.launcher}/fd")
         await client.wait((await client.start(["true"], isolation=WHOLE)).id)
         before = len(list(descriptors.iterdir()))
-        mark = {"MARK": f"nothing-{tmp_path.name}"}
+        mark = {"MARK": new_mark()}
 
         async def one(number: int) -> None:
             command = [["true"], ["sleep", "1000"], ["no-such-command"]][number % 3]
@@ -188,12 +189,13 @@ async def test_a_limit_above_jobd_s_own_is_the_same_inside(pki: TestPki, tmp_pat
 @needs_sandbox
 async def test_what_made_the_sandbox_can_be_killed(pki: TestPki, tmp_path: Path) -> None:
     """By the job itself, as any of its processes: then it has ended, and nobody is left."""
+    mark = new_mark()
     async with running(pki, tmp_path) as (_, client):
         job = await client.start(
             ["sh", "-c", "kill -9 $PPID; while :; do sleep 0.1; done"],
             isolation=Isolation(no_network=True),
-            env={"MARK": f"killer-{tmp_path.name}"},
+            env={"MARK": mark},
         )
         [ended] = await client.wait(job.id)
         assert (ended.state, ended.signal) == (JobState.KILLED, signal.SIGKILL)
-        assert processes_with(f"MARK=killer-{tmp_path.name}") == []
+        assert processes_with(mark) == []

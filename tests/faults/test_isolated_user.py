@@ -28,7 +28,7 @@ from jobd.worker.isolation import SANDBOXED
 from jobd.worker.job import JobSpec, Reason
 from tests.support.accounts import NOBODY, needs_root, said, unprivileged
 from tests.support.daemon import JobdProgram, jobd_program
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 SECONDS = 60
@@ -125,7 +125,7 @@ async def test_its_directory_is_entered_as_its_user(pki: TestPki, tmp_path: Path
 @needs_root
 async def test_secrets_reach_a_sandboxed_job_and_nobody_else(pki: TestPki, tmp_path: Path) -> None:
     """In its environment, and not in that of what makes the sandbox, nor in a command, which everybody can read."""
-    word = f"hushed-{tmp_path.name}"
+    word = new_mark()
     async with running(pki, tmp_path) as (_, client):
         for asked in (WHOLE, Isolation(no_network=True)):
             job = await client.start(
@@ -166,11 +166,12 @@ async def test_a_sandboxed_job_of_another_user_is_stopped(pki: TestPki, tmp_path
     """Processes that want to stay included: root still reaches what is in another's namespace."""
     script = "setsid sh -c 'trap \"\" TERM; echo ready; while :; do sleep 0.1; done' & wait"
     async with running(pki, tmp_path, "--grace", "0.2") as (_, client):
-        job = await client.start(["sh", "-c", script], isolation=WHOLE, env={"MARK": f"user-{tmp_path.name}"})
+        mark = new_mark()
+        job = await client.start(["sh", "-c", script], isolation=WHOLE, env={"MARK": mark})
         async with client.stream(job.id) as output:
             assert (await anext(output)).data == b"ready\n"
         stopped = await client.stop(job.id)
-        assert (stopped.state, processes_with(f"MARK=user-{tmp_path.name}")) == (JobState.STOPPED, [])
+        assert (stopped.state, processes_with(mark)) == (JobState.STOPPED, [])
 
 
 @needs_root

@@ -19,7 +19,7 @@ from api.client import JobClient
 from api.messages import JobState
 from jobd.launcher import control, protocol
 from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 ROOT = Path(__file__).parents[2]
@@ -110,14 +110,15 @@ async def test_a_launcher_left_alone_holds_nobody_s_output(pki: TestPki, tmp_pat
 
 async def test_sigterm_to_a_launcher_left_alone_ends_the_jobs(pki: TestPki, tmp_path: Path) -> None:
     """In order: each end is recorded, as when jobd is told to stop its jobs."""
+    mark = new_mark()
     with jobd_program(pki, tmp_path / "state", STAY) as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
-            job = await client.start(["sleep", "1000"], env={"MARK": "left-alone"})
+            job = await client.start(["sleep", "1000"], env={"MARK": mark})
         assert await end(jobd) == 0
         launcher = jobd.launcher
         os.kill(launcher, signal.SIGTERM)
         await trio.to_thread.run_sync(until_dead, launcher)
-        assert processes_with("left-alone") == []
+        assert processes_with(mark) == []
         with jobd_program(pki, tmp_path / "state") as next_one:
             async with connect(pki, next_one) as client:
                 ended = await client.query(job.id)

@@ -11,7 +11,7 @@ import trio
 from api.client import JobClient
 from api.messages import Job, JobState, Limits
 from tests.support.daemon import JobdProgram, jobd_program
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
 SECONDS = 60
@@ -39,12 +39,13 @@ def is_stopped_for_its_output(job: Job) -> None:
 async def test_a_flood_is_stopped(pki: TestPki, tmp_path: Path) -> None:
     """With a receipt, as any stop; its neighbour, for which that was not asked, goes on to its end."""
     async with running(pki, tmp_path) as (_, client):
-        flood = await client.start(["sh", "-c", "yes & yes >&2 & wait"], env={"MARK": "flood"}, limits=STOPPED)
+        mark = new_mark()
+        flood = await client.start(["sh", "-c", "yes & yes >&2 & wait"], env={"MARK": mark}, limits=STOPPED)
         script = f"head -c {2 * LIMIT} /dev/zero; exit 3"
         neighbour = await client.start(["sh", "-c", script], limits=Limits(output_bytes=LIMIT))
         [ended] = await client.wait(flood.id)
         is_stopped_for_its_output(ended)
-        assert processes_with("MARK=flood") == []
+        assert processes_with(mark) == []
         receipt = (await client.query(flood.id)).stop_receipt
         assert receipt is not None
         assert receipt.empty

@@ -18,7 +18,7 @@ from api.client import JobClient
 from api.errors import RpcError, UnavailableError
 from api.messages import Job, JobState, OutputSource, Verdict
 from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
-from tests.support.jobs import processes_with
+from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 from tests.support.records import make_store
 
@@ -168,8 +168,9 @@ async def test_a_stop_goes_on_after_a_kill(pki: TestPki, tmp_path: Path) -> None
     """Whoever asked gets the answer, and no process is left."""
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
+            mark = new_mark()
             script = "trap '' TERM; echo ready; while :; do sleep 0.01; done"
-            job = await client.start(["sh", "-c", script], env={"MARK": "stop-goes-on"})
+            job = await client.start(["sh", "-c", script], env={"MARK": mark})
             async with client.stream(job.id) as output:
                 await anext(output)
             stopped: list[Job] = []
@@ -183,7 +184,7 @@ async def test_a_stop_goes_on_after_a_kill(pki: TestPki, tmp_path: Path) -> None
                     pass
                 await trio.to_thread.run_sync(jobd.kill_server)
     assert (stopped[0].state, stopped[0].stopped_by, stopped[0].signal) == (JobState.STOPPED, "alice", 9)
-    assert processes_with("stop-goes-on") == []
+    assert processes_with(mark) == []
 
 
 async def test_a_stop_keeps_its_grace_over_a_kill(pki: TestPki, tmp_path: Path) -> None:
@@ -280,11 +281,12 @@ async def test_the_port_and_the_lock_stay_ours_meanwhile(pki: TestPki, tmp_path:
 
 async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> None:
     """However many signals that takes, and however slow the launcher is just then."""
+    mark = new_mark()
     with jobd_program(pki, tmp_path / "state", "--slots", "500", "--grace", "0") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client, trio.open_nursery() as nursery:
             for _ in range(300):
-                nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": "many-jobs"}))
-        assert len(processes_with("many-jobs")) == 300
+                nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": mark}))
+        assert len(processes_with(mark)) == 300
         server, launcher = jobd.server_pid(), jobd.launcher
         os.kill(jobd.launcher, signal.SIGSTOP)
         os.kill(server, signal.SIGTERM)  # what the launcher would do next
@@ -292,7 +294,7 @@ async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> No
         os.kill(jobd.launcher, signal.SIGCONT)
         jobd.process.send_signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(jobd.process.wait) == 0
-    assert processes_with("many-jobs") == []
+    assert processes_with(mark) == []
     until_dead(launcher)  # it has heard of every end that it is recorded, and has nothing to remember
 
 
@@ -301,7 +303,7 @@ async def test_an_orderly_end_while_a_server_starts_still_ends_the_jobs(
     pki: TestPki, tmp_path: Path, pause: float
 ) -> None:
     """The wish is kept for the server that comes."""
-    mark = f"restarting-{pause}"
+    mark = new_mark()
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
             await client.start(["sleep", "1000"], env={"MARK": mark})

@@ -83,6 +83,8 @@ def test_unknown_fields_are_skipped(message: betterproto.Message) -> None:
         pytest.param(b"\x18\xff", id="a number that is cut"),
         pytest.param(b"\x0a\x02\xc3\x28", id="text that is not UTF-8"),
         pytest.param(b"\x02\x01x", id="a field without a number"),
+        pytest.param(b"\xb8\xbe\xff\xff\x10\x01", id="a field's number of more than 32 bits"),
+        pytest.param(b"\xb8\x80\x80\x80\x80\x00\x01", id="a field's number in six bytes"),
         pytest.param(b"\x0b\x0c", id="a group"),
         pytest.param(b"\x72\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f", id="a time beyond the calendar"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 from jobd.output.log import Log
@@ -46,8 +47,14 @@ async def until_output(worker: Worker, job_id: str, wanted: bytes) -> None:
         follower.close()
 
 
+def new_mark() -> str:
+    """A text for a job's environment that no other test's jobs have: tests run next to each other."""
+    return f"mark-{uuid.uuid4()}"
+
+
 def processes_with(mark: str) -> list[int]:
-    """The live processes whose environment has this text."""
+    """The live processes that have an environment variable whose value, or whose name and value, is this."""
+    wanted = mark.encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -56,7 +63,8 @@ def processes_with(mark: str) -> list[int]:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if mark.encode() in environ and state not in "ZX" and int(entry.name) != os.getpid():
+            marked = any(wanted in (each, each.partition(b"=")[2]) for each in environ.split(b"\0"))
+            if marked and state not in "ZX" and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
     return found
 

@@ -22,7 +22,7 @@ from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Source
 from jobd.worker.supervisor import Timings
 from jobd.worker.worker import NoJournal, Worker
-from tests.support.jobs import processes_with, shell
+from tests.support.jobs import new_mark, processes_with, shell
 
 TIMINGS = Timings(grace=0.3, drain=0.3, kill=5.0)
 
@@ -140,7 +140,7 @@ async def test_a_supervisor_that_fails_costs_its_own_job(
     tmp_path: Path, errors_expected: object, log_guard: list[EventDict]
 ) -> None:
     """Its processes are ended, its record says what is known, its process is released; another job goes on."""
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     async with bench(tmp_path) as b:
         other = await b.worker.start(JobSpec(("sleep", "60")))
         b.outputs.poison_next("take")
@@ -159,7 +159,7 @@ async def test_a_supervisor_that_fails_costs_its_own_job(
 
 async def test_what_ignores_sigterm_is_killed(tmp_path: Path, errors_expected: object) -> None:
     """As by a stop."""
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     async with bench(tmp_path) as b:
         b.outputs.poison_next("take")
         job = await b.worker.start(shell("trap '' TERM; echo poison; while :; do sleep 0.01; done", env={"MARK": mark}))
@@ -171,7 +171,7 @@ async def test_a_log_that_cannot_be_gone_on_with_costs_the_adopted_job(
     tmp_path: Path, errors_expected: object, log_guard: list[EventDict]
 ) -> None:
     """Whoever waits for the job to be taken up is not left waiting."""
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     async with bench(tmp_path) as b:
         cell = starting()
         b.launcher.adopted[cell.job.id] = await b.launcher.launch(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,12 @@ from jobd.worker.ports import Source
 from jobd.worker.supervisor import Stop
 from jobd.worker.worker import NoJournal, Worker
 from tests.support.daemon import is_alive
-from tests.support.jobs import collect, processes_with, shell, until_output
+from tests.support.jobs import collect, new_mark, processes_with, shell, until_output
 
 
 async def started(worker: Worker, script: str, ready: bytes = b"ready\n") -> tuple[Job, str]:
     """A job that has said that it is ready, and the mark in the environment of all its processes."""
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     job = await worker.start(shell(script, env={"MARK": mark}))
     await until_output(worker, job.id, ready)
     return job, mark
@@ -76,7 +75,7 @@ async def test_no_grace_is_sigkill_at_once(worker: Worker) -> None:
 )
 async def test_the_whole_group_is_gone_when_stop_answers(worker: Worker, script: str) -> None:
     """Not one process with the job's mark is left anywhere."""
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     job = await worker.start(shell(script, env={"MARK": mark}))
     if "ready" in script:
         await until_output(worker, job.id, b"ready\n")
@@ -159,7 +158,7 @@ async def test_a_second_stop_makes_the_end_come_sooner(worker: Worker) -> None:
 
 async def test_what_a_finished_job_leaves_in_its_group_is_ended(worker: Worker) -> None:
     """A job is over when its process is; nothing of its group outlives it unseen."""
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     job = await worker.start(shell("sleep 60 >/dev/null 2>&1 & echo done", env={"MARK": mark}))
     ended = await worker.wait(job.id)
     assert (ended.state, ended.exit_code) == (State.SUCCEEDED, 0)

@@ -16,7 +16,7 @@ from jobd.worker.job import JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source, Start
 from jobd.worker.worker import Worker
-from tests.support.jobs import collect, processes_with, shell, until_output
+from tests.support.jobs import collect, new_mark, processes_with, shell, until_output
 
 
 async def test_start_gives_a_uuid_and_a_running_process(worker: Worker) -> None:
@@ -196,7 +196,7 @@ async def test_the_end_of_the_nursery_ends_the_jobs(tmp_path: Path) -> None:
     from jobd.launcher.local import LocalLauncher
     from jobd.output.log import LogStore
 
-    mark = f"MARK-{uuid.uuid4()}"
+    mark = new_mark()
     async with trio.open_nursery() as nursery:
         worker = Worker(nursery, LocalLauncher(Walk()), LogStore(tmp_path))
         jobs = [await worker.start(shell("sleep 60 & sleep 60", env={"MARK": mark})) for _ in range(3)]
