@@ -15,6 +15,9 @@ nox.options.sessions = ["lint", "types", "proto", "tests", "integration", "ordin
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
+# Tests start hundreds of Python programs: each would compile everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Processes that run tests. Those with daemons wait most of the time: for graces, restarts and ends.
 FEW, MANY = "3", "6"
 PROJECT = nox.project.load_toml("pyproject.toml")
