@@ -5,9 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
+import betterproto
 import pytest
+
+from api.lean import BETTERPROTO, leave_out_what_is_not_called
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,6 +125,27 @@ def test_jobcli_loads_what_a_client_needs() -> None:
     tops = {name.split(".")[0] for name in loaded.stdout.split()}
     assert not {"cryptography", "structlog", "sqlite3", "multiprocessing", "unittest", "jobd", "pki"} & tops
     assert not {"api.identity", "api.rpc.server", "api.rpc.statistics"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("program", "left_out"),
+    [
+        ("jobcli.cli", {"asyncio", "email", "grpclib", "dateutil.tz", "importlib.metadata"}),
+        ("jobd.server", {"grpclib", "dateutil.tz", "importlib.metadata"}),  # structlog and cryptography load the others
+    ],
+)
+def test_a_program_does_not_load_what_betterproto_never_needs(program: str, left_out: set[str]) -> None:
+    """asyncio, and what reads mail, calendars and packages."""
+    code = f"import sys, api.lean; api.lean.leave_out_what_is_not_called(); import {program}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not left_out & set(loaded.stdout.split())
+
+
+def test_what_is_left_out_is_betterproto_as_pinned() -> None:
+    """Its version is the installed one's, and whoever loaded it before keeps it whole."""
+    assert metadata.version("betterproto") == BETTERPROTO
+    leave_out_what_is_not_called()
+    assert betterproto.ServiceStub is not object
 
 
 def test_the_launcher_needs_the_standard_library_alone() -> None:
