@@ -1,4 +1,7 @@
-"""One measurement in a process of its own: ``client PEER MEASUREMENT PLAN STUBS SERVER CERT KEY CA``; prints JSON."""
+"""One measurement in a process of its own: ``client PEER MEASUREMENT PLAN STUBS SERVER CERT KEY CA``; prints JSON.
+
+``PEER`` may be ``grpc_aio_peer:bare``: the server has no jobs, and nothing but the measurement itself warms it up.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from tests.benchmarks.measurements import MEASUREMENTS, TRUE, Peer, Plan
 def main() -> None:
     """Warm up (connection, imports, caches) with one job, measure, print."""
     peer_module, measurement, plan, stubs, server, *files = sys.argv[1:]
+    name, _, bare = peer_module.partition(":")
 
     async def work(peer: Peer) -> dict[str, float]:
-        await peer.run(TRUE)
+        await (peer.check() if bare else peer.run(TRUE))
         return await MEASUREMENTS[measurement](peer, Plan(**json.loads(plan)))
 
-    module = importlib.import_module(f"tests.benchmarks.{peer_module}")
+    module = importlib.import_module(f"tests.benchmarks.{name}")
     print(json.dumps(module.run(work, Path(stubs), server, *map(Path, files))))
 
 

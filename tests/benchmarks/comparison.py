@@ -28,7 +28,7 @@ class Contender:
     """A server with a client."""
 
     name: str
-    server: Callable[[TestPki, Path, Path], AbstractContextManager[str]]
+    server: Callable[[TestPki, Path, Path], AbstractContextManager[servers.Serving]]
     peer: str
 
 
@@ -76,9 +76,16 @@ def run_contender(contender: Contender, plan: Plan, pki: TestPki, stubs: Path, s
     """One server, and a client process for each measurement."""
     found: dict[str, float] = {}
     files = [str(path) for path in pki.credentials("alice").values()]
-    with contender.server(pki, stubs, scratch) as address:
+    with contender.server(pki, stubs, scratch) as server:
         for measurement in MEASUREMENTS:
-            what = [contender.peer, measurement, json.dumps(dataclasses.asdict(plan)), str(stubs), address, *files]
+            what = [
+                contender.peer,
+                measurement,
+                json.dumps(dataclasses.asdict(plan)),
+                str(stubs),
+                server.address,
+                *files,
+            ]
             found |= run_client(f"{contender.name}, {measurement}", what)
     return found
 

@@ -265,7 +265,7 @@ def cost(pki: TestPki, scratch: Path, plan: Plan, results: Results) -> None:
     turn = len(results.values[bare]) % len(MODES)  # each is first, second and last in turn
     for mode in MODES[turn:] + MODES[:turn]:
         with servers.undurable(mode, pki, scratch / mode) as server:
-            rates[mode] = trio.run(_run_jobs, pki, server, plan)
+            rates[mode] = trio.run(_run_jobs, pki, server.address, plan)
     for mode in MODES:
         for what, rate in zip(("1 at a time", f"{AT_ONCE} at once"), rates[mode], strict=True):
             against = "" if mode == MODES[0] else f"jobs/s, {MODES[0]}, {what}"

@@ -28,7 +28,7 @@ class GrpcAioPeer:
         await self.job(argv)
 
     async def job(self, argv: Sequence[str]) -> str:
-        started = await self._start(argv)
+        started = await self.start(argv)
         answer = await self._stub.Wait(self._messages.WaitRequest(job_ids=[started]))
         (job,) = answer.jobs
         check(job.state == self._messages.JOB_STATE_SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
@@ -38,7 +38,7 @@ class GrpcAioPeer:
         job = (await self._stub.Query(self._messages.QueryRequest(job_id=job_id))).job
         check(job.id == job_id, f"asked for {job_id}, got {job}")
 
-    async def _start(self, argv: Sequence[str]) -> str:
+    async def start(self, argv: Sequence[str]) -> str:
         spec = self._messages.JobSpec(argv=argv)
         return str((await self._stub.Start(self._messages.StartRequest(spec=spec))).job.id)
 
@@ -46,8 +46,8 @@ class GrpcAioPeer:
         answer = await self._health.Check(health_pb2.HealthCheckRequest())
         check(answer.status == health_pb2.HealthCheckResponse.SERVING, f"not serving: {answer}")
 
-    async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
-        request = self._messages.StreamRequest(job_id=await self._start(argv))
+    async def stream(self, job_id: str, on_data: Callable[[bytes], None]) -> None:
+        request = self._messages.StreamRequest(job_id=job_id)
         end = 0
         verdict = None
         async for answer in self._stub.Stream(request):

@@ -26,10 +26,10 @@ class JobClientPeer:
         await self.job(argv)
 
     async def job(self, argv: Sequence[str]) -> str:
-        started = await self._client.start(argv)
-        (job,) = await self._client.wait(started.id)
+        started = await self.start(argv)
+        (job,) = await self._client.wait(started)
         check(job.state == JobState.SUCCEEDED and job.exit_code == 0, f"a job ended as {job}")
-        return started.id
+        return started
 
     async def query(self, job_id: str) -> None:
         job = await self._client.query(job_id)
@@ -40,10 +40,12 @@ class JobClientPeer:
         answer = await channel.unary(methods.CHECK, HealthCheckRequest())
         check(answer.status == HealthCheckResponseServingStatus.SERVING, f"not serving: {answer}")
 
-    async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
-        job = await self._client.start(argv)
+    async def start(self, argv: Sequence[str]) -> str:
+        return (await self._client.start(argv)).id
+
+    async def stream(self, job_id: str, on_data: Callable[[bytes], None]) -> None:
         end = 0
-        async with self._client.stream(job.id) as output:
+        async with self._client.stream(job_id) as output:
             async for piece in output:
                 check(piece.offset == end, f"a gap at {end}")
                 end += len(piece.data)

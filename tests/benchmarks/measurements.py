@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 MIB: Final = 1024 * 1024
 AT_ONCE: Final = 16
+FOLLOWERS: Final = 10
 TRUE: Final = ("/bin/true",)
 CLOCK: Final = """
 import sys, time
@@ -58,8 +59,11 @@ class Peer(Protocol):
     async def check(self) -> None:
         """A health check, whose answer is SERVING."""
 
-    async def follow(self, argv: Sequence[str], on_data: Callable[[bytes], None]) -> None:
-        """Start a job and Stream it to its verdict, which is exit code 0 and as many bytes as came."""
+    async def start(self, argv: Sequence[str]) -> str:
+        """Start a job; its id."""
+
+    async def stream(self, job_id: str, on_data: Callable[[bytes], None]) -> None:
+        """Stream a job to its verdict, which is exit code 0 and as many bytes as came."""
 
     async def side_by_side(self, functions: Sequence[Callable[[], Awaitable[None]]]) -> None:
         """Run the functions concurrently."""
@@ -142,10 +146,27 @@ async def stream(peer: Peer, plan: Plan) -> dict[str, float]:
         received += len(data)
 
     begin = time.perf_counter()
-    await peer.follow(("head", "-c", str(size), "/dev/zero"), count)
+    await peer.stream(await peer.start(("head", "-c", str(size), "/dev/zero")), count)
     seconds = time.perf_counter() - begin
     check(received == size, f"{received} bytes came of {size}")
     return {"stream, MiB/s": plan.mebibytes / seconds}
+
+
+async def followers(peer: Peer, plan: Plan) -> dict[str, float]:
+    """MiB a second, the sum of ten followers of one job over one connection, from Start to the last verdict."""
+    size = plan.mebibytes * MIB // FOLLOWERS
+    received = 0
+
+    def count(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+
+    begin = time.perf_counter()
+    job_id = await peer.start(("head", "-c", str(size), "/dev/zero"))
+    await peer.side_by_side([partial(peer.stream, job_id, count)] * FOLLOWERS)
+    seconds = time.perf_counter() - begin
+    check(received == size * FOLLOWERS, f"{received} bytes came of {FOLLOWERS} times {size}")
+    return {"ten followers, MiB/s": received / MIB / seconds}
 
 
 async def latency(peer: Peer, plan: Plan) -> dict[str, float]:
@@ -159,7 +180,7 @@ async def latency(peer: Peer, plan: Plan) -> dict[str, float]:
         *lines, unfinished = (unfinished + data).split(b"\n")
         ages.extend((now - int(line)) / 1e6 for line in lines)
 
-    await peer.follow((sys.executable, "-S", "-c", CLOCK, str(plan.lines), str(plan.interval)), read)
+    await peer.stream(await peer.start((sys.executable, "-S", "-c", CLOCK, str(plan.lines), str(plan.interval))), read)
     check(len(ages) == plan.lines and not unfinished, f"{len(ages)} lines came of {plan.lines}")
     ages.sort()
     return {"line latency p50, ms": _percentile(ages, 50), "line latency p99, ms": _percentile(ages, 99)}
@@ -172,5 +193,8 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 Measurement = Callable[[Peer, Plan], Awaitable[dict[str, float]]]
 MEASUREMENTS: Final[dict[str, Measurement]] = {
     function.__name__: function
-    for function in (jobs_one_by_one, jobs_at_once, calls_one_by_one, calls_at_once, checks_at_once, stream, latency)
+    for function in (
+        *(jobs_one_by_one, jobs_at_once, calls_one_by_one, calls_at_once, checks_at_once),
+        *(stream, followers, latency),
+    )
 }

@@ -7,42 +7,97 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.interop.stubs import ROOT
 from tests.support.pki import TestPki
 
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server that runs.
+
+    Attributes:
+        address: for clients.
+        pid: of the process that was started; jobd's other processes are below it.
+    """
+
+    address: str
+    pid: int
+
+    def processor_time(self) -> float:
+        """Seconds, user and system, of all its own processes; those of jobs are not counted."""
+        return sum(_processor_time(pid) for pid in [self.pid, *_programs_below(self.pid)])
+
+
+def _programs_below(pid: int) -> list[int]:
+    found = []
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if any(word.startswith(b"jobd") for word in words):
+            found += [child, *_programs_below(child)]
+    return found
+
+
+def _processor_time(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
 
 @contextmanager
-def jobd(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[str]:
-    """The daemon as it is delivered, with a new state directory on disk; gives its address."""
+def jobd(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[Serving]:
+    """The daemon as it is delivered, with a new state directory on disk."""
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
-    command = ["jobd", "--listen", "127.0.0.1:0", "--state", str(scratch / "state"), *flags]
-    with _serving(command, scratch / "jobd.log") as address:
-        yield address
+    command = ["jobd", "--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state"), *flags]
+    with _serving(command, scratch / "jobd.log") as server:
+        yield server
 
 
 @contextmanager
-def undurable(mode: str, pki: TestPki, scratch: Path) -> Iterator[str]:
-    """The daemon in a mode of ``undurable``, with a new state directory on disk; gives its address."""
+def undurable(mode: str, pki: TestPki, scratch: Path) -> Iterator[Serving]:
+    """The daemon in a mode of ``undurable``, with a new state directory on disk."""
     scratch.mkdir()
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     state = ["--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state")]
-    with _serving(["tests.benchmarks.undurable", mode, *state, *flags], scratch / "jobd.log") as address:
-        yield address
+    with _serving(["tests.benchmarks.undurable", mode, *state, *flags], scratch / "jobd.log") as server:
+        yield server
 
 
 @contextmanager
-def reference(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[str]:
-    """``grpc_aio_runner``; gives its address."""
-    files = [str(path) for path in pki.server().values()]
-    command = ["tests.benchmarks.grpc_aio_runner", str(stubs), *files]
-    with _serving(command, scratch / "reference.log") as address:
-        yield address
+def reference(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[Serving]:
+    """``grpc_aio_runner``."""
+    with _serving(_reference("grpc_aio_runner", pki, stubs), scratch / "reference.log") as server:
+        yield server
 
 
 @contextmanager
-def _serving(command: list[str], log: Path) -> Iterator[str]:
+def purerpc(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[Serving]:
+    """``purerpc_server``."""
+    with _serving(_reference("purerpc_server", pki, stubs), scratch / "purerpc.log") as server:
+        yield server
+
+
+@contextmanager
+def blocking(pki: TestPki, scratch: Path) -> Iterator[Serving]:
+    """``blocking``."""
+    command = ["tests.benchmarks.references.blocking", "serve", *_files(pki), str(scratch / "record")]
+    with _serving(command, scratch / "blocking.log") as server:
+        yield server
+
+
+def _reference(name: str, pki: TestPki, stubs: Path) -> list[str]:
+    return [f"tests.benchmarks.references.{name}", str(stubs), *_files(pki)]
+
+
+def _files(pki: TestPki) -> list[str]:
+    return [str(path) for path in pki.server().values()]
+
+
+@contextmanager
+def _serving(command: list[str], log: Path) -> Iterator[Serving]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
         log.open("wb") as errors,  # a file: nobody reads a pipe meanwhile
@@ -55,7 +110,7 @@ def _serving(command: list[str], log: Path) -> Iterator[str]:
             ready = process.stdout.readline()
             if "listening on" not in ready:
                 raise RuntimeError(f"{command[0]} did not start: {ready}{log.read_text()}")
-            yield ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost")
+            yield Serving(ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost"), process.pid)
         finally:
             process.terminate()
             process.wait(20)

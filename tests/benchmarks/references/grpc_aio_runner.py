@@ -4,7 +4,7 @@ Start, Wait and Stream of the same contract, over mutual TLS. Output is read fro
 so that a late follower gets all of it from the first byte. It keeps nothing on disk, knows no roles, writes no audit
 log and queues nothing: what it does not do, it need not spend time on.
 
-``python -m tests.benchmarks.grpc_aio_runner STUBS CERT KEY CA``
+``python -m tests.benchmarks.references.grpc_aio_runner STUBS CERT KEY CA``
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""Measurements of whole programs, as a shell would run them: their output comes through a pipe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tests.benchmarks.measurements import CLOCK, MIB, check
+
+SPLICED: Final = 2**20
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
+    """Milliseconds from before the program is started until it has ended with code 0."""
+    begin = time.perf_counter()
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+    seconds = time.perf_counter() - begin
+    check(ended.returncode == 0, f"{command} ended with {ended.returncode}: {ended.stderr!r}")
+    return seconds * 1e3
+
+
+def stream(command: Sequence[str], size: int, environment: Mapping[str, str] | None = None) -> float:
+    """MiB a second of what the program writes, from its start to its end. The bytes are counted and not copied."""
+    begin, received = time.perf_counter(), 0
+    with (
+        open(os.devnull, "wb") as sink,  # noqa: PTH123 # a device
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, pipesize=SPLICED) as process,
+    ):
+        assert process.stdout is not None
+        while count := os.splice(process.stdout.fileno(), sink.fileno(), SPLICED):
+            received += count
+        code = process.wait()
+    seconds = time.perf_counter() - begin
+    check((code, received) == (0, size), f"{command}: code {code}, {received} bytes of {size}")
+    return size / MIB / seconds
+
+
+def latencies(
+    command: Sequence[str], lines: int, interval: float, environment: Mapping[str, str] | None = None
+) -> list[float]:
+    """Milliseconds from the moment at which a remote program writes a line until we have it, in order of size.
+
+    Args:
+        command: what runs the words that are added to it elsewhere, as ``ssh host`` and ``jobcli run --`` do.
+    """
+    ages: list[float] = []
+    script = f"import base64; exec(base64.b64decode('{_encoded(CLOCK)}'))"  # one word for any shell that takes it apart
+    words = [sys.executable, "-S", "-c", f'"{script}"' if command[0] == "ssh" else script, str(lines), str(interval)]
+    with subprocess.Popen([*command, *words], env=environment, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        unfinished = b""
+        while piece := os.read(process.stdout.fileno(), SPLICED):
+            now = time.monotonic_ns()
+            *whole, unfinished = (unfinished + piece).split(b"\n")
+            ages += [(now - int(line)) / 1e6 for line in whole]
+        code = process.wait()
+    check((code, len(ages)) == (0, lines), f"{command}: code {code}, {len(ages)} lines of {lines}")
+    return sorted(ages)
+
+
+def _encoded(text: str) -> str:
+    import base64
+
+    return base64.b64encode(text.encode()).decode()
