@@ -117,7 +117,7 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
             kind = "size" if name in SIZES else "number"
             raise ConfigError(f"{where}: {key} is {value!a}, which is no {kind}") from exc
         if not lowest <= amount <= highest or (name not in FRACTIONS and amount != int(amount)):
-            raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
+            raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:.15g} and {highest:.15g}")
         values[name] = amount if name in FRACTIONS else int(amount)
     return Limits(**values)
 

@@ -66,7 +66,9 @@ class LimitPolicy:
         """
         bounds = self._bounds(caller)
         violations = tuple(
-            FieldViolation(f"spec.limits.{LIMITS[name][0]}", f"is {wanted:g}, and {caller.name} may ask for {most:g}")
+            FieldViolation(
+                f"spec.limits.{LIMITS[name][0]}", f"is {wanted:.15g}, and {caller.name} may ask for {most:.15g}"
+            )
             for name, wanted, most in _pairs(asked, bounds.ceiling)
             if most and wanted > most
         )

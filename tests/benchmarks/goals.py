@@ -59,9 +59,7 @@ GOALS: Final = (
     Goal("cold run of true, ms: jobcli", "cold run of true, ms: ssh", 1.0, at_most=True),
     Goal("line p50, ms: jobcli", "line p50, ms: ssh", 1.6, at_most=True),
     Goal("line p99, ms: jobcli", "line p99, ms: ssh", 1.5, at_most=True),
-    Goal(
-        "server's time, ms/MiB: jobd", "server's time, ms/MiB: grpc.aio runner", 0.5, at_most=True
-    ),
+    Goal("server's time, ms/MiB: jobd", "server's time, ms/MiB: grpc.aio runner", 0.5, at_most=True),
 )
 
 Figures = dict[str, float]

@@ -38,6 +38,14 @@ def test_what_is_beyond_a_ceiling_is_refused_by_name() -> None:
     }
 
 
+@pytest.mark.parametrize(("asked", "told"), [(2**40 + 1, "is 1099511627777,"), (1234567890, "is 1234567890,")])
+def test_a_large_number_is_told_in_full(asked: int, told: str) -> None:
+    """To the last digit: it is compared with a ceiling."""
+    with pytest.raises(InvalidSpecError) as caught:
+        POLICY.apply(Limits(memory=asked), Caller("bob", ["writer"]))
+    assert caught.value.violations[0].description.startswith(told)
+
+
 def test_a_principal_has_bounds_of_its_own_over_those_of_everyone() -> None:
     """What they do not speak of is as for everyone."""
     assert POLICY.apply(Limits(), Caller("alice", ["writer"])) == Limits(memory=200, timeout=5.0, processes=10)
