@@ -197,8 +197,8 @@ async def serve_connection(
         keepalive: seconds between PINGs; a peer that leaves one unanswered as long is taken for dead.
         connections: where it is counted.
     """
-    session = Session(transport, client_side=False)
     connections = connections or Connections()
+    session = Session(transport, client_side=False, share=connections.share)
     try:
         async with trio.open_nursery() as nursery:
             session.start()

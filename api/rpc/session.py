@@ -26,12 +26,13 @@ from api.rpc.events import (
     ResponseReceived,
     WindowUpdated,
 )
+from api.rpc.share import Share
 from api.rpc.stream import ByteTransport
 
 CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
 HELD: Final = 2 * 1024 * 1024
-"""Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST allows."""
+"""Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST and Share allow."""
 LEAST: Final = 1024
 """Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
 OVERHEAD: Final = 64
@@ -64,7 +65,12 @@ class Session:
         lost: once the connection is gone, the kind of error and the message that its calls end with.
     """
 
-    def __init__(self, transport: ByteTransport, *, client_side: bool) -> None:
+    def __init__(self, transport: ByteTransport, *, client_side: bool, share: Share | None = None) -> None:
+        """
+        Args:
+            share: what the streams of other connections hold is counted there, too.
+        """
+        self._share = share or Share()
         self.transport = transport
         self.peer_certificate = transport.peer_certificate
         self.client_side = client_side
@@ -86,12 +92,14 @@ class Session:
 
     def open_stream(self, stream_id: int) -> CallStream:
         self.opened += 1
+        self._share.calls += 1
         stream = self.streams[stream_id] = CallStream(self, stream_id)
         return stream
 
     def forget(self, stream: CallStream) -> None:
         """The call is over: what came and was not taken, and what still comes, is dropped."""
-        self.streams.pop(stream.stream_id, None)
+        if self.streams.pop(stream.stream_id, None):
+            self._share.calls -= 1
         unread = stream.take_unread()
         if unread and not self.lost:
             self.connection.acknowledge_received_data(stream.stream_id, unread)
@@ -229,12 +237,12 @@ class Session:
         if window <= 0:
             stream.window_opened = trio.Event()
             return 0
-        return max(min(window - OVERHEAD, HELD // max(len(self.streams), 1)), LEAST)
+        return max(min(window - OVERHEAD, HELD // max(len(self.streams), 1), self._share.of_each), LEAST)
 
     def _put(self, stream: CallStream, outgoing: Outgoing, end_stream: bool) -> int:
         """Put as much on the wire as window and chunk allow; 0 when the window is shut."""
         try:
-            size = min(self.connection.send_window(stream.stream_id), CHUNK, outgoing.size)
+            size = min(self.connection.send_window(stream.stream_id), CHUNK + OVERHEAD, outgoing.size)
             if size <= 0:
                 self._check(stream)
                 stream.window_opened = trio.Event()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import h2.exceptions
 
 from api.rpc.session import Session
+from api.rpc.share import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,14 @@ def holdings(session: Session) -> Holdings:
 
 
 class Connections:
-    """The connections of a server."""
+    """The connections of a server.
+
+    Attributes:
+        share: what all their calls hold together.
+    """
 
     def __init__(self) -> None:
+        self.share = Share()
         self._open: set[Session] = set()
         self._served = self._calls = self._sent_away = self._broke_protocol = 0
 

@@ -204,29 +204,33 @@ class TLSStream:
 
     def write(self, parts: Iterable[Buffer]) -> None:
         self._check_open()
-        small = bytearray()  # parts that share a record, as each record has its price
+        small = bytearray()  # what shares a record with what comes after it, as each record has its price
         try:
             for part in parts:
-                if len(part) < RECORD:
-                    small += part
-                    if len(small) >= RECORD:
-                        self._encrypt(small)
-                        small = bytearray()
-                    continue
-                if small:
+                rest = memoryview(part)
+                if small or len(rest) < RECORD:
+                    room = RECORD - len(small)
+                    small += rest[:room]
+                    rest = rest[room:]
+                    if len(small) < RECORD:
+                        continue
                     self._encrypt(small)
                     small = bytearray()
-                view = memoryview(part)
-                for start in range(0, len(view), WRITE_SLICE):
-                    self._encrypt(view[start : start + WRITE_SLICE])
+                while len(rest) >= RECORD:
+                    self._encrypt(rest[:WRITE_SLICE])
+                    rest = rest[WRITE_SLICE:]
+                small += rest
             if small:
                 self._encrypt(small)
+            if not self._drain_lock.locked():
+                self._offer()
         except (OSError, ValueError) as exc:
             raise self._break(exc) from exc
 
     def _encrypt(self, data: Buffer) -> None:
+        """Into the BIO, and from there to the socket when it is worth a system call."""
         self._ssl.write(data)
-        if not self._drain_lock.locked():
+        if self._outgoing.pending >= WRITE_SLICE and not self._drain_lock.locked():
             self._offer()
 
     def _offer(self) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from jobd.output.record import ENTRY, Entry, unpack_all
+from jobd.worker.ports import Buffer
 
 SUFFIX: Final = ".index"
 _SEGMENT: Final = re.compile("[0-9a-f]{16}")
@@ -71,9 +72,21 @@ class Segment:
             os.close(index)
             raise
 
-    def entries(self, first: int, count: int) -> list[Entry]:
-        """At most ``count`` entries of the index, from number ``first`` on."""
-        return unpack_all(os.pread(self.index, count * ENTRY.size, first * ENTRY.size))
+    def entries(self, first: int, count: int, *, until: int | None = None, now: bool = False) -> list[Entry]:
+        """At most ``count`` entries of the index, from number ``first`` on.
+
+        Args:
+            until: the first entry that begins after this offset is the last one that is wanted.
+            now: as for :func:`read_file`.
+
+        Raises:
+            BlockingIOError: not all of them are in memory. (Whose a byte is, is known by the entry after it.)
+        """
+        wanted, begin = count * ENTRY.size, first * ENTRY.size
+        found = read_file(self.index, wanted, begin, now=now)
+        if now and len(found) < wanted and begin + len(found) < os.fstat(self.index).st_size:
+            raise BlockingIOError
+        return unpack_all(found, until)
 
     @property
     def entry_count(self) -> int:
@@ -88,6 +101,22 @@ class Segment:
     def close(self) -> None:
         os.close(self.data)
         os.close(self.index)
+
+
+def read_file(fd: int, size: int, position: int, *, now: bool) -> Buffer:
+    """Bytes of a file; fewer than ``size`` at its end.
+
+    Args:
+        now: only what is in memory; fewer bytes, too, where the rest is not (RWF_NOWAIT, preadv(2)).
+
+    Raises:
+        BlockingIOError: nothing of it is in memory.
+        OSError: it cannot be read; EOPNOTSUPP: the file system does not say what is in memory.
+    """
+    if not now:
+        return os.pread(fd, size, position)
+    buffer = bytearray(size)
+    return memoryview(buffer)[: os.preadv(fd, [buffer], position, os.RWF_NOWAIT)]
 
 
 def _path(root: Path, job_id: str, start: int) -> Path:

@@ -105,15 +105,15 @@ class Log:
             taken = await trio.to_thread.run_sync(self._writer.take, source, pipe, self._clock())
             if taken.error and not self._failing:
                 log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
-            elif taken.record and self._failing:
+            elif taken.records and self._failing:
                 log.info("output is recorded again", job=self.job_id, dropped_bytes=self._writer.dropped)
-            if taken.error or taken.record:
+            if taken.error or taken.records:
                 self._failing = bool(taken.error)
             self._advance()
             if taken.gap:
                 self.broadcast.publish(taken.gap)
-            if taken.record:
-                self.broadcast.publish(taken.record)
+            for record in taken.records:
+                self.broadcast.publish(record)
             return not taken.ended
 
     async def leave(self) -> None:
@@ -203,8 +203,11 @@ class LogFollower:
             self._live = self._log.broadcast.subscribe()
 
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
+        await trio.lowlevel.checkpoint()
         try:
-            records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, limit)
+            records = self._reader.read_now(self.offset, self._log.end, limit)
+            if records is None:
+                records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, limit)
         except OSError as exc:
             log.error("recorded output cannot be read", job=self._log.job_id, error=exc.strerror)
             raise OutputDamagedError(self._log.job_id, self.offset) from exc

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from pathlib import Path
 from typing import Final
 
-from jobd.output.files import Segment, starts_of
+from jobd.output.files import Segment, read_file, starts_of
 from jobd.output.record import END, GAP, Entry
 from jobd.worker.errors import OutputDamagedError
-from jobd.worker.ports import Gap, Record, Source
+from jobd.worker.ports import Buffer, Gap, Record, Source
 
-BATCH: Final = 256 * 1024
+BATCH: Final = 1024 * 1024
 """Bytes that are read at a time, and the most in one record."""
 ENTRIES: Final = 512
 
@@ -28,6 +29,7 @@ class LogReader:
         self._sum = 0  # the CRC of that entry's run so far, if it was read from its beginning
         self._summed_to = -1
         self._next = -1  # the offset after the last byte read
+        self._memory_tells = True  # the file system says what is in memory
 
     def read(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap]:
         """What comes next from ``offset``, which is before ``end``, the end of what is recorded now.
@@ -39,18 +41,35 @@ class LogReader:
             OutputDamagedError: what should be there is not, or is not what was written.
             OSError: the files cannot be read.
         """
-        segment = self._at(offset)
-        entries = segment.entries(self._number, ENTRIES)
+        return self._read(self._at(offset), offset, min(end, offset + min(size, BATCH)), now=False)
+
+    def read_now(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap] | None:
+        """As :meth:`read`, when nobody has to wait for a disk: out of memory, and of files that are open. Else None."""
+        segment = self._segment
+        if not self._memory_tells or segment is None or not self._goes_on(segment, offset):
+            return None
+        try:
+            return self._read(segment, offset, min(end, offset + min(size, BATCH)), now=True)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            if exc.errno != errno.EOPNOTSUPP:
+                raise
+            self._memory_tells = False
+            return None
+
+    def _read(self, segment: Segment, offset: int, end: int, *, now: bool) -> list[Record | Gap]:
+        entries = segment.entries(self._number, ENTRIES, until=end, now=now)
         if not entries or entries[0].offset > offset:
             raise OutputDamagedError(self._job_id, offset)
-        records = self._records(segment, entries, offset, min(end, offset + min(size, BATCH)))
+        data = read_file(segment.data, end - offset, offset - segment.start, now=now)
+        records = self._records(entries, data, offset)
         if not records or records[-1].end <= offset:
             raise OutputDamagedError(self._job_id, offset)
         self._next = records[-1].end
         return records
 
-    def _records(self, segment: Segment, entries: list[Entry], offset: int, end: int) -> list[Record | Gap]:
-        data = os.pread(segment.data, end - offset, offset - segment.start)
+    def _records(self, entries: list[Entry], data: Buffer, offset: int) -> list[Record | Gap]:
         limit = offset + len(data)
         whole = len(entries) < ENTRIES  # these are all the entries that there are
         records: list[Record | Gap] = []
@@ -59,7 +78,7 @@ class LogReader:
             following = entries[number + 1] if number + 1 < len(entries) else None
             if following is None and not whole:
                 break  # where this run ends stands in an entry that was not read yet
-            if position >= limit and entry.kind != GAP:
+            if position >= limit and (entry.kind != GAP or entry.offset > limit):
                 break
             self._number += bool(number)
             stop = min(limit, following.offset if following else limit)
@@ -72,7 +91,7 @@ class LogReader:
                 position = stop
         return records
 
-    def _check(self, entry: Entry, following: Entry | None, position: int, piece: bytes) -> None:
+    def _check(self, entry: Entry, following: Entry | None, position: int, piece: Buffer) -> None:
         """Hold a run that was read from its first byte to its last against the sum that the next entry has."""
         if position == entry.offset:
             self._sum = zlib.crc32(piece)
@@ -89,7 +108,7 @@ class LogReader:
     def _at(self, offset: int) -> Segment:
         """The segment that has the offset, with ``_number`` at the entry that does."""
         segment = self._segment
-        if segment is not None and offset == self._next and offset < segment.start + segment.size:
+        if segment is not None and self._goes_on(segment, offset):
             return segment
         starts = [start for start in starts_of(self._root, self._job_id) if start <= offset]
         if not starts:
@@ -99,6 +118,10 @@ class LogReader:
             segment = self._segment = Segment.read(self._root, self._job_id, starts[-1])
         self._number = _search(segment, offset)
         return segment
+
+    def _goes_on(self, segment: Segment, offset: int) -> bool:
+        """The bytes come after those that were read last, out of the same segment."""
+        return offset == self._next and offset < segment.start + segment.size
 
     # ---- finding where to begin
 

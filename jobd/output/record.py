@@ -25,7 +25,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from jobd.worker.ports import Source
+from jobd.worker.ports import Buffer, Source
 
 ENTRY: Final = struct.Struct("<IB3xQQQI4x")
 _CHECK: Final = struct.Struct("<I")
@@ -50,12 +50,18 @@ class Entry:
         return _CHECK.pack(zlib.crc32(packed)) + packed
 
 
-def unpack_all(buffer: bytes) -> list[Entry]:
-    """The entries at the front of a buffer, up to the first that is not whole or whose check is wrong."""
+def unpack_all(buffer: Buffer, until: int | None = None) -> list[Entry]:
+    """The entries at the front of a buffer, up to the first that is not whole or whose check is wrong.
+
+    Args:
+        until: the first entry that begins after this offset is the last one that is wanted.
+    """
     entries: list[Entry] = []
     for position in range(0, len(buffer) - ENTRY.size + 1, ENTRY.size):
         check, kind, offset, time, dropped, sum_ = ENTRY.unpack_from(buffer, position)
         if zlib.crc32(buffer[position + _CHECK.size : position + ENTRY.size]) != check or kind not in _KINDS:
             break
         entries.append(Entry(kind, offset, time, dropped, sum_))
+        if until is not None and offset > until:
+            break
     return entries

@@ -22,7 +22,11 @@ RUN_SIZE: Final = 1024 * 1024
 RUN_TIME: Final = 5_000_000
 """Nanoseconds: pieces of one stream that come closer together share an entry, and its time."""
 TAKE: Final = 256 * 1024
-"""The most bytes that are moved at a time."""
+"""The most bytes that are moved at a time, and in one record."""
+TAKE_MORE: Final = 64 * 1024
+"""So many bytes at a time say that the job writes fast: what it has written meanwhile is moved with them, up to"""
+TAKE_LONGEST: Final = 4 * TAKE
+"""this much. Each :meth:`LogWriter.take` has its price: a turn of the loop, a thread, a note in the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +34,14 @@ class Taken:
     """What became of the bytes in a pipe.
 
     Attributes:
-        record: what was recorded, if something was.
-        gap: what is missing before it, if something is.
+        records: what was recorded, if something was.
+        gap: what is missing before them, if something is.
         dropped: bytes that were read and could not be recorded.
         error: why not.
         ended: the stream has ended.
     """
 
-    record: Record | None = None
+    records: tuple[Record, ...] = ()
     gap: Gap | None = None
     dropped: int = 0
     error: str = ""
@@ -159,7 +163,7 @@ class LogWriter:
         return self.end >= self._limit and self.dropped > 0
 
     def take(self, source: Source, pipe: int, time: int) -> Taken:
-        """Move what is in the pipe (not more than one piece of it) into the log.
+        """Move what is in the pipe (not more than some pieces of it) into the log.
 
         A pipe with nothing in it gives nothing. When the disk does not take the bytes they are dropped and counted:
         the job never waits for it.
@@ -185,18 +189,28 @@ class LogWriter:
 
     def _recorded(self, segment: Segment, source: Source, size: int) -> Taken:
         """Bytes were moved into the file: see what they are, and note their end and their sum."""
-        try:
-            data = os.pread(segment.data, size, self.end - segment.start)
-        except OSError as exc:
-            return self._missed(size, exc.strerror or str(exc))
-        if len(data) != size:
-            return self._missed(size, "somebody cuts the file")
         assert self._run is not None
-        record = Record(self.end, source, self._run.time, data)
-        self._sum = zlib.crc32(data, self._sum)
-        self.end = record.end
+        records: list[Record] = []
+        problem = ""
+        while size and not problem:
+            piece = min(size, TAKE)
+            try:
+                data = os.pread(segment.data, piece, self.end - segment.start)
+            except OSError as exc:
+                problem = exc.strerror or str(exc)
+            else:
+                if len(data) != piece:
+                    problem = "somebody cuts the file"
+                    break
+                records.append(Record(self.end, source, self._run.time, data))
+                self._sum = zlib.crc32(data, self._sum)
+                self.end += piece
+                size -= piece
+        gap = self.take_gap()
+        if problem:
+            return replace(self._missed(size, problem), records=tuple(records), gap=gap)
         self._mark(segment)
-        return Taken(record=record, gap=self.take_gap())
+        return Taken(tuple(records), gap)
 
     def _prepare(self, source: Source, time: int) -> Segment:
         """See that the last entry of the index is one for bytes of this stream."""
@@ -247,10 +261,12 @@ class LogWriter:
     def _move(self, pipe: int, segment: Segment) -> int:
         where, room = self.end - segment.start, min(TAKE, self._limit - self.end)
         try:
-            return os.splice(pipe, segment.data, room, offset_dst=where, flags=os.SPLICE_F_NONBLOCK)
+            size = os.splice(pipe, segment.data, room, offset_dst=where, flags=os.SPLICE_F_NONBLOCK)
         except OSError as exc:
             if exc.errno != errno.EINVAL:
                 raise
+        else:
+            return size + self._move_more(pipe, segment, size)
         # A file system (or a terminal) that cannot splice: a kill between these two calls loses one piece.
         data = os.read(pipe, room)
         try:
@@ -258,6 +274,18 @@ class LogWriter:
         except OSError as exc:
             raise _LostError(len(data), exc.strerror or str(exc)) from exc
         return len(data)
+
+    def _move_more(self, pipe: int, segment: Segment, moved: int) -> int:
+        """What has come after so many bytes, if those were many."""
+        where, last, more = self.end - segment.start + moved, moved, 0
+        room = min(TAKE_LONGEST, self._limit - self.end) - moved
+        while last >= TAKE_MORE and (wanted := min(TAKE, room - more)) > 0:
+            try:
+                last = os.splice(pipe, segment.data, wanted, offset_dst=where + more, flags=os.SPLICE_F_NONBLOCK)
+            except OSError:
+                break  # nothing is there, or what fails will do so again when it is asked for alone
+            more += last
+        return more
 
     def _drop(self, pipe: int, why: str) -> Taken:
         try:

@@ -18,6 +18,8 @@ from jobd.worker.isolation import Means
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.stdin import Stdin
 
+Buffer = bytes | bytearray | memoryview
+
 
 class Source(enum.IntEnum):
     """Which of a job's two streams; numbered as in the contract."""
@@ -38,7 +40,7 @@ class Record:
     offset: int
     source: Source
     time: int
-    data: bytes
+    data: Buffer
 
     @property
     def end(self) -> int:
@@ -164,7 +166,7 @@ class Launcher(Protocol):
         """The process that was started for a job by a server before this one, if there is one."""
 
 
-MOST: Final = 256 * 1024
+MOST: Final = 1024 * 1024
 """Bytes that a follower is given at a time."""
 
 

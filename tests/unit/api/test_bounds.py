@@ -16,6 +16,7 @@ from api.rpc.frames import GOAWAY
 from api.rpc.patience import CAPACITY
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, unary
 from api.rpc.session import HELD, LEAST, OVERHEAD
+from api.rpc.share import TOTAL
 from api.rpc.statistics import Connections, Holdings
 from tests.support.transport import MemoryTransport
 from tests.support.wire import CALL, RawClient
@@ -148,6 +149,29 @@ async def test_a_stream_holds_what_its_client_wants(
 ) -> None:
     """However large or small a window it gives."""
     assert await rooms(settings, streams, window) == [room] * streams
+
+
+async def test_the_streams_of_all_connections_share() -> None:
+    """What one may hold depends on how many there are anywhere; a call that is over, or cut off, counts no more."""
+    counted = Connections()
+    found: list[int] = []
+
+    async def handler(call: ServerCall, request: QueryRequest) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        found.append(await call.writable())
+        await trio.sleep_forever()
+
+    many, large = 100, {4: 2**30}
+    routes = router({PATH: server_stream(handler)})
+    async with raw_client(routes, counted) as (client, raw):
+        calls = b"".join(raw.call(2 * n + 1) for n in range(many))
+        await send(client, raw.begin({**large, 3: many}) + raw.window(0, 2**30) + calls)
+        async with raw_client(routes, counted) as (second, other):
+            await send(second, other.begin(large) + other.window(0, 2**30) + other.call(1))
+            await trio.testing.wait_all_tasks_blocked()
+        assert counted.share.calls == many
+    assert counted.share.calls == 0
+    assert found == [*[HELD // many] * many, TOTAL // (many + 1)]
 
 
 async def test_a_shut_window_holds_nothing() -> None:
