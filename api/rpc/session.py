@@ -31,7 +31,7 @@ from api.rpc.stream import ByteTransport
 
 CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
-HELD: Final = 2 * 1024 * 1024
+HELD: Final = 1024 * 1024
 """Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST and Share allow."""
 LEAST: Final = 1024
 """Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-TOTAL: Final = 64 * 1024 * 1024
+TOTAL: Final = 16 * 1024 * 1024
 """Bytes. A few streams may have large messages, which cost less for each byte; a thousand that stall stay small."""
 
 

@@ -25,6 +25,7 @@ from api.client import JobClient
 from api.messages import JobState, ListRequest
 from tests.benchmarks import servers
 from tests.benchmarks.measurements import AT_ONCE, CLOCK, check
+from tests.benchmarks.servers import memory_of
 from tests.interop.stubs import ROOT
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.pki import TestPki
@@ -323,14 +324,14 @@ def launcher_memory(pki: TestPki, scratch: Path, plan: Plan, results: Results) -
 async def _fill(pki: TestPki, jobd: JobdProgram, plan: Plan, results: Results) -> None:
     launcher = jobd.launcher
     running, empty = 0, {}
-    results.add("front, RSS, MiB", _memory(jobd.process.pid)["RSS"] / 1024)
+    results.add("front, RSS, MiB", memory_of(jobd.process.pid)["RSS"] / 1024)
     with trio.fail_after(SECONDS):
         async with _client(pki, jobd.server) as client:
             for count in plan.running:
                 await _start_all(client, count - running)
                 running = count
                 check(len(await _running(client)) == count, f"not {count} jobs run")
-                held = _memory(launcher)
+                held = memory_of(launcher)
                 empty = empty or held
                 results.add(f"launcher, {count} jobs, RSS, MiB", held["RSS"] / 1024, _goal(results, count))
                 results.add(f"launcher, {count} jobs, PSS, MiB", held["PSS"] / 1024)
@@ -344,18 +345,6 @@ def _goal(results: Results, count: int) -> str:
     label = f"goal for a launcher with {count} jobs, MiB"
     results.add(label, GOAL_BASE + GOAL_EACH * count / 1024)
     return label
-
-
-def _memory(pid: int) -> dict[str, int]:
-    """KiB of a process: what is mapped, its fair share of it, and what is its own alone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    except PermissionError:  # jobd shows that to root alone; to others, at least what its share cannot be more than
-        lines = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.endswith(" kB")]
-    values = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
-    if "Rss" not in values:
-        return {"RSS": values["VmRSS"], "PSS": values["VmRSS"], "private": values["RssAnon"]}
-    return {"RSS": values["Rss"], "PSS": values["Pss"], "private": values["Private_Clean"] + values["Private_Dirty"]}
 
 
 # ---- all of them

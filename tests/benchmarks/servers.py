@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tests.interop.stubs import ROOT
 from tests.support.pki import TestPki
 
-TICKS = os.sysconf("SC_CLK_TCK")
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+ENDING: Final = 120.0
+"""Seconds, at most, for a daemon with a thousand jobs to end."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,22 @@ class Serving:
         """Seconds, user and system, of all its own processes; those of jobs are not counted."""
         return sum(_processor_time(pid) for pid in [self.pid, *_programs_below(self.pid)])
 
+    def memory(self) -> float:
+        """MiB, of all its own processes; what they share is counted once."""
+        return sum(memory_of(pid)["PSS"] for pid in [self.pid, *_programs_below(self.pid)]) / 1024
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """KiB of a process: what is mapped, its fair share of it, and what is its own alone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except PermissionError:  # jobd shows that to root alone; to others, at least what its share cannot be more than
+        lines = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.endswith(" kB")]
+    values = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    if "Rss" not in values:
+        return {"RSS": values["VmRSS"], "PSS": values["VmRSS"], "private": values["RssAnon"]}
+    return {"RSS": values["Rss"], "PSS": values["Pss"], "private": values["Private_Clean"] + values["Private_Dirty"]}
+
 
 def _programs_below(pid: int) -> list[int]:
     found = []
@@ -48,10 +67,10 @@ def _processor_time(pid: int) -> float:
 
 
 @contextmanager
-def jobd(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[Serving]:
-    """The daemon as it is delivered, with a new state directory on disk."""
+def jobd(pki: TestPki, stubs: Path, scratch: Path, *more: str) -> Iterator[Serving]:
+    """The daemon as it is delivered (with more flags), with a new state directory on disk."""
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
-    command = ["jobd", "--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state"), *flags]
+    command = ["jobd", "--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state"), *flags, *more]
     with _serving(command, scratch / "jobd.log") as server:
         yield server
 
@@ -113,4 +132,4 @@ def _serving(command: list[str], log: Path) -> Iterator[Serving]:
             yield Serving(ready.rsplit(maxsplit=1)[-1].replace("127.0.0.1", "localhost"), process.pid)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(ENDING)
