@@ -109,7 +109,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Benchmarks, each next to a reference in the same run."""
-    install(session, "test", "interop")
+    install(session, "test", "interop", "plot")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 

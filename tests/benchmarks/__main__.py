@@ -1,7 +1,7 @@
 """``python -m tests.benchmarks [--quick] [--rounds N] [--only PART]``: each number with a reference of the same run.
 
 ``goals``: what we want to reach, against ssh, grpc.aio, purerpc and blocking loops. ``memory``: what is held, against
-what we allow ourselves. ``comparison``: jobd next to a
+what we allow ourselves. ``growth``: with running jobs and followers. ``comparison``: jobd next to a
 small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and durable records cost. Exit code 1
 when any run was not correct.
 """
@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tests.benchmarks import comparison, durability, goals, memory
+from tests.benchmarks import comparison, durability, goals, growth, memory
 from tests.benchmarks.measurements import IncorrectRunError
 
 PARTS: Final = {
     "goals": goals.run,
     "memory": memory.run,
+    "growth": growth.run,
     "comparison": comparison.run,
     "durability": durability.run,
 }

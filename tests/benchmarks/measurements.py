@@ -22,6 +22,7 @@ for line in range(lines):
     print(time.monotonic_ns(), flush=True)
 """
 """Prints the machine's monotonic clock, which is one for all processes, at a steady pace."""
+CLOCK_COMMAND: Final = (sys.executable, "-S", "-c", CLOCK)
 
 
 class IncorrectRunError(Exception):
@@ -77,6 +78,29 @@ def check(truth: bool, message: str) -> None:
     """
     if not truth:
         raise IncorrectRunError(message)
+
+
+class LineAges:
+    """How old the lines of a CLOCK are when they come, in milliseconds."""
+
+    def __init__(self) -> None:
+        self._ages: list[float] = []
+        self._unfinished = b""
+
+    def read(self, data: bytes) -> None:
+        """Some bytes have come."""
+        now = time.monotonic_ns()
+        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
+        self._ages += [(now - int(line)) / 1e6 for line in lines]
+
+    def all_of(self, count: int) -> list[float]:
+        """In the order of their coming.
+
+        Raises:
+            IncorrectRunError: not so many came, or not whole.
+        """
+        check(len(self._ages) == count and not self._unfinished, f"{len(self._ages)} lines came of {count}")
+        return self._ages
 
 
 async def jobs_one_by_one(peer: Peer, plan: Plan) -> dict[str, float]:
@@ -171,18 +195,9 @@ async def followers(peer: Peer, plan: Plan) -> dict[str, float]:
 
 async def latency(peer: Peer, plan: Plan) -> dict[str, float]:
     """Milliseconds from the moment at which a job writes a line until the client has it."""
-    ages: list[float] = []
-    unfinished = b""
-
-    def read(data: bytes) -> None:
-        nonlocal unfinished
-        now = time.monotonic_ns()
-        *lines, unfinished = (unfinished + data).split(b"\n")
-        ages.extend((now - int(line)) / 1e6 for line in lines)
-
-    await peer.stream(await peer.start((sys.executable, "-S", "-c", CLOCK, str(plan.lines), str(plan.interval))), read)
-    check(len(ages) == plan.lines and not unfinished, f"{len(ages)} lines came of {plan.lines}")
-    ages.sort()
+    lines = LineAges()
+    await peer.stream(await peer.start([*CLOCK_COMMAND, str(plan.lines), str(plan.interval)]), lines.read)
+    ages = sorted(lines.all_of(plan.lines))
     return {"line latency p50, ms": _percentile(ages, 50), "line latency p99, ms": _percentile(ages, 99)}
 
 

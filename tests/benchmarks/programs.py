@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tests.benchmarks.measurements import CLOCK, MIB, check
+from tests.benchmarks.measurements import CLOCK, MIB, LineAges, check
 
 SPLICED: Final = 2**20
 
@@ -47,22 +48,13 @@ def latencies(
     Args:
         command: what runs the words that are added to it elsewhere, as ``ssh host`` and ``jobcli run --`` do.
     """
-    ages: list[float] = []
-    script = f"import base64; exec(base64.b64decode('{_encoded(CLOCK)}'))"  # one word for any shell that takes it apart
+    ages = LineAges()
+    encoded = base64.b64encode(CLOCK.encode()).decode()
+    script = f"import base64; exec(base64.b64decode('{encoded}'))"  # one word for any shell that takes it apart
     words = [sys.executable, "-S", "-c", f'"{script}"' if command[0] == "ssh" else script, str(lines), str(interval)]
     with subprocess.Popen([*command, *words], env=environment, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None
-        unfinished = b""
         while piece := os.read(process.stdout.fileno(), SPLICED):
-            now = time.monotonic_ns()
-            *whole, unfinished = (unfinished + piece).split(b"\n")
-            ages += [(now - int(line)) / 1e6 for line in whole]
-        code = process.wait()
-    check((code, len(ages)) == (0, lines), f"{command}: code {code}, {len(ages)} lines of {lines}")
-    return sorted(ages)
-
-
-def _encoded(text: str) -> str:
-    import base64
-
-    return base64.b64encode(text.encode()).decode()
+            ages.read(piece)
+        check(process.wait() == 0, f"{command} ended with {process.returncode}")
+    return sorted(ages.all_of(lines))
