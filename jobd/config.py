@@ -36,6 +36,17 @@ class Config:
     key_passphrase_file: Path | None = _setting(
         "the first line of FILE opens the private key, if that is encrypted", "FILE", None
     )
+    crl: Path | None = _setting(
+        "the CA's revocation list, or those of several CAs (PEM): whose certificate is on it is not let in",
+        "FILE",
+        None,
+    )
+    crl_policy: str = _setting(
+        "what holds where the lists say nothing, since one is missing, past its time or another CA's: hard-fail "
+        "(jobd does not start, new files are not taken, clients are not let in) or soft-fail (it goes on without)",
+        "POLICY",
+        "hard-fail",
+    )
     listen: str = _setting("the address to listen on; port 0 takes a free one", "HOST:PORT", "127.0.0.1:50051")
     state: Path = _setting("the directory for job records and output; made if it is not there", "DIR")
     workers: int = _setting("how many workers this machine is", "N", 1, 1)
@@ -80,6 +91,7 @@ class Config:
 FIELDS: Final = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
 CHOICES: Final = {
     "log_level": ("debug", "info", "warning", "error"),
+    "crl_policy": ("hard-fail", "soft-fail"),
     "containment": ("auto", "cgroup", "cgroup-v1", "cgroup-v2", "none"),
 }
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -27,7 +25,6 @@ from api.errors import ConfigError
 from api.rpc.server import Handler, router, serve_connection, stack
 from api.rpc.statistics import Connections
 from api.rpc.stream import TLSStream
-from api.tls import server_context
 from jobd.broker.admission import Policy
 from jobd.broker.broker import Broker, open_broker
 from jobd.broker.journal import PatientJournal
@@ -51,8 +48,9 @@ from jobd.service.health import HealthService
 from jobd.service.job_worker import JobWorkerService
 from jobd.storage.directory import Held, HeldError, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
-from jobd.transport.credentials import check_server_certificate
 from jobd.transport.listener import Limits, bind_or_take, serve
+from jobd.trust.files import Files
+from jobd.trust.live import LiveTrust
 from jobd.unprivileged import acting_as, give_up, make_state, server_user
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
@@ -109,24 +107,22 @@ async def run(
         ConfigError: something that it was told to use cannot be used; nothing was started.
         ServedElsewhereError: another launcher has the state directory, and serves the front from now on.
     """
-    context = server_context(
-        certificate=config.cert, key=config.key, ca=config.ca, passphrase=config.key_passphrase_file
-    )
-    check_server_certificate(config.cert, datetime.now(UTC))
+    files = Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
+    trust = LiveTrust(files, demanding=config.crl_policy == "hard-fail")
     who = server_user(config)
     containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:
         if who:
             raise ConfigError("--user: a jobd whose jobs end with it cannot become another user")
-        await _run(config, context, LocalLauncher(containment, means), None, task_status)
+        await _run(config, trust, LocalLauncher(containment, means), None, task_status)
         return
     async with open_link(launcher_fd, containment, means) as link:
-        await _run(config, context, link, link, task_status)
+        await _run(config, trust, link, link, task_status)
 
 
 async def _run(
     config: Config,
-    context: ssl.SSLContext,
+    trust: LiveTrust,
     launcher: Launcher,
     link: LauncherLink | None,
     task_status: trio.TaskStatus[Daemon],
@@ -152,6 +148,7 @@ async def _run(
             _open_door(link, held.path, who)
             if who:
                 await give_up(link, config, who)
+        trust.pin()
         policy = Policy(config.limits, config.run_as)
         # A server that comes after another one goes on with what that one had looked at.
         async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
@@ -180,6 +177,7 @@ async def _run(
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(lasting.run)
+                    nursery.start_soon(trust.run)
                     nursery.start_soon(Retention(store, logs, keep, logs.budget).run)
                     if link:
                         await _acknowledge(link, store)
@@ -193,7 +191,7 @@ async def _run(
                     await trio.to_thread.run_sync(held_by.sweep, live)
                     try:
                         daemon = Daemon.of(listener, draining, link.ready if link else lambda: None)
-                        await _serve(config, listener, context, handler, daemon, draining, task_status)
+                        await _serve(config, listener, trust, handler, daemon, draining, task_status)
                     finally:
                         journal.hurry()
                     nursery.cancel_scope.cancel()
@@ -320,20 +318,26 @@ async def _outlive(link: LauncherLink, broker: Broker, held: Held, draining: tri
 async def _serve(
     config: Config,
     listener: socket.socket,
-    context: ssl.SSLContext,
+    trust: LiveTrust,
     handler: Handler,
     daemon: Daemon,
     draining: trio.Event,
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
     async def handle(stream: TLSStream) -> None:
-        await serve_connection(
-            stream, handler, draining=draining, keepalive=config.keepalive, connections=daemon.connections
-        )
+        with trust.admitted(stream.verified_chain, stream.peer) as access:
+            await serve_connection(
+                stream,
+                handler,
+                draining=draining,
+                keepalive=config.keepalive,
+                connections=daemon.connections,
+                access=access,
+            )
 
     async with trio.open_nursery() as nursery:
         limits = Limits(connections=config.connections)
-        nursery.start_soon(partial(serve, listener, lambda: context, limits, handle, draining=draining))
+        nursery.start_soon(partial(serve, listener, lambda: trust.trust.context, limits, handle, draining=draining))
         task_status.started(daemon)
         await draining.wait()
         nursery.cancel_scope.deadline = trio.current_time() + config.shutdown

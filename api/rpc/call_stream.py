@@ -22,7 +22,7 @@ class CallStream:
     """One call's stream, either side: messages in, messages out, its end.
 
     Attributes:
-        on_reset: called when the peer gives the stream up or the connection is lost.
+        on_reset: called when the peer gives the stream up, the connection is lost, or the peer is not let in any more.
     """
 
     def __init__(self, session: Session, stream_id: int) -> None:

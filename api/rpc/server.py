@@ -18,6 +18,7 @@ import trio
 from api.errors import DeadlineExceededError, InternalError, RpcError, UnimplementedError
 from api.identity import Principal
 from api.methods import BY_PATH, AnyMethod
+from api.rpc.access import Access, Refusal
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import WireMessage, decode, encode
 from api.rpc.events import RequestReceived
@@ -29,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 MAX_DEADLINE: Final = 10 * 365 * 86400.0
 """Seconds; a longer grpc-timeout is taken as this (the standard allows 10^8 hours)."""
+
+LINGER: Final = 5.0
+"""Seconds that a connection has whose peer is not let in: whoever connects does it to call, and is to be told why."""
 
 
 class ServerCall:
@@ -65,6 +69,11 @@ class ServerCall:
     def expired(self) -> bool:
         """The caller's deadline has passed."""
         return self.deadline is not None and trio.current_time() >= self.deadline
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the caller is not let in, or not any more."""
+        return self._session.access.refusal
 
     async def receive(self) -> betterproto.Message:
         """The request of a call that has exactly one.
@@ -189,6 +198,7 @@ async def serve_connection(
     draining: trio.Event,
     keepalive: float,
     connections: Connections | None = None,
+    access: Access | None = None,
 ) -> None:
     """Serve one connection until it ends. What the peer does wrong ends this connection only, without an error.
 
@@ -196,13 +206,15 @@ async def serve_connection(
         draining: when set, GOAWAY is sent, and the connection is closed once its open calls have ended.
         keepalive: seconds between PINGs; a peer that leaves one unanswered as long is taken for dead.
         connections: where it is counted.
+        access: whether the peer is let in. One that is not has LINGER seconds in which its calls are told why.
     """
     connections = connections or Connections()
-    session = Session(transport, client_side=False, share=connections.share)
+    session = Session(transport, client_side=False, share=connections.share, access=access)
     try:
         async with trio.open_nursery() as nursery:
             session.start()
             calls = _Calls(nursery, session, handler)
+            _heed(session, nursery.cancel_scope)
             nursery.start_soon(session.flusher)
             nursery.start_soon(_keepalive, session, keepalive)
             nursery.start_soon(_drain_when, draining, session, calls, nursery.cancel_scope)
@@ -212,9 +224,27 @@ async def serve_connection(
     except* CONNECTION_ERRORS as group:
         log.debug("connection ended", peer=transport.peer, error=_first(group))
     finally:
+        session.access.on_refused = None
+        if session.access.refusal:
+            session.connection.send_goaway()
+            session.flush()
         session.lose("the connection was lost")
         with trio.CancelScope(shield=True):
             await transport.aclose()
+
+
+def _heed(session: Session, connection: trio.CancelScope) -> None:
+    """See that a peer whose access is taken back, or who never had any, is gone soon, and its open calls at once."""
+
+    def refused() -> None:
+        connection.deadline = trio.current_time() + LINGER
+        for stream in list(session.streams.values()):
+            if stream.on_reset:
+                stream.on_reset()
+
+    session.access.on_refused = refused
+    if session.access.refusal:
+        refused()
 
 
 def _first(group: BaseExceptionGroup[Any]) -> str:
@@ -266,15 +296,19 @@ async def _serve_call(stream: CallStream, call: ServerCall, handler: Handler) ->
         except Exception as exc:  # noqa: BLE001 # the border: nothing a handler raises reaches a peer or a neighbour
             error = _incident(call, exc)
     if scope.cancelled_caught:
-        error = (
-            DeadlineExceededError(f"{call.path} was not done within the {call.timeout:g} s that the caller gave")
-            if (call.timeout is not None and trio.current_time() >= scope.deadline)
-            else None
-        )
+        error = _why_cut(call, scope)
         if error is None:
             return  # the caller has given up: nobody to tell
     if not call.answered:
         stream.end_response(error, response_started=call.response_started)
+
+
+def _why_cut(call: ServerCall, scope: trio.CancelScope) -> RpcError | None:
+    if call.refusal:
+        return call.refusal.error()
+    if call.timeout is not None and trio.current_time() >= scope.deadline:
+        return DeadlineExceededError(f"{call.path} was not done within the {call.timeout:g} s that the caller gave")
+    return None
 
 
 def _incident(call: ServerCall, exc: Exception) -> InternalError:

@@ -16,6 +16,7 @@ import trio
 from purerpc.grpclib.exceptions import ProtocolError
 
 from api.errors import CancelledError, RpcError, UnavailableError
+from api.rpc.access import Access
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import PREFIX, Buffer, Outgoing
 from api.rpc.connection import Connection, Event
@@ -59,21 +60,31 @@ class Session:
 
     Attributes:
         peer_certificate: the verified certificate of the other end (DER), if there is one.
+        access: whether the peer is let in; of a server's.
         opened: calls so far.
         going_away: the peer has announced that it takes no further streams (GOAWAY), or the connection is lost.
         over: set when no call is open and none can be made any more.
         lost: once the connection is gone, the kind of error and the message that its calls end with.
     """
 
-    def __init__(self, transport: ByteTransport, *, client_side: bool, share: Share | None = None) -> None:
+    def __init__(
+        self,
+        transport: ByteTransport,
+        *,
+        client_side: bool,
+        share: Share | None = None,
+        access: Access | None = None,
+    ) -> None:
         """
         Args:
             share: what the streams of other connections hold is counted there, too.
+            access: whether the peer is let in; of a server's.
         """
         self._share = share or Share()
         self.transport = transport
         self.peer_certificate = transport.peer_certificate
         self.client_side = client_side
+        self.access = access or Access()
         self.connection = Connection(client_side=client_side)
         self.streams: dict[int, CallStream] = {}
         self.opened = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
@@ -23,6 +24,10 @@ RECEIVE: Final = 256 * 1024
 """The most that a connection reads at a time."""
 WRITE_SLICE: Final = 128 * 1024
 """Plaintext bytes that are encrypted at a time."""
+
+
+_ENCODING_DER: Final = 2
+"""``_ssl.ENCODING_DER``, which is OpenSSL's X509_FILETYPE_ASN1."""
 
 
 class _Buffers(threading.local):
@@ -140,6 +145,15 @@ class TLSStream:
     @property
     def peer_certificate(self) -> bytes | None:
         return self._ssl.getpeercert(binary_form=True)
+
+    @property
+    def verified_chain(self) -> tuple[bytes, ...]:
+        """The other end's certificate and those above it, up to the root that was trusted, in DER form."""
+        # Public from Python 3.13 on; before that the same is there without a name of its own (bpo-18233).
+        if sys.version_info >= (3, 13):
+            return tuple(self._ssl.get_verified_chain())
+        chain = self._ssl._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001 # see above
+        return tuple(certificate.public_bytes(_ENCODING_DER) for certificate in chain)
 
     @property
     def alpn_protocol(self) -> str | None:

@@ -19,29 +19,33 @@ audit_log = structlog.get_logger("audit")
 
 
 async def audit(call: ServerCall, proceed: Handler, clock: Callable[[], float] = time.monotonic) -> None:
-    """Log principal, roles, method, job, peer, status and duration."""
+    """Log principal, certificate, roles, method, job, peer, status and its reason, and duration."""
     started = clock()
-    status = Code.INTERNAL
+    status, reason = Code.INTERNAL, ""
     try:
         await proceed(call)
         status = Code.OK
     except RpcError as exc:
-        status = exc.code
+        status, reason = exc.code, exc.reason
         raise
     except BaseException as exc:  # only looked at, and raised on: a nursery may have wrapped what cancelled it
         if _is_cancellation(exc):
-            # By the caller's deadline, or by the caller, or by the end of the connection.
-            status = Code.DEADLINE_EXCEEDED if call.expired else Code.CANCELLED
+            if call.refusal:
+                status, reason = Code.UNAUTHENTICATED, call.refusal.reason
+            else:  # by the caller's deadline, or by the caller, or by the end of the connection
+                status = Code.DEADLINE_EXCEEDED if call.expired else Code.CANCELLED
         raise
     finally:
         audit_log.info(
             "call",
             principal=call.principal.name if call.principal else None,
+            serial=call.principal.serial if call.principal else None,
             roles=sorted(call.principal.roles) if call.principal else [],
             method=call.method.path if call.method else ascii(call.path[:256]),
             job=call.job_id[:MAX_SHOWN] or None,
             peer=call.peer,
             status=status.name,
+            reason=reason or None,
             seconds=round(clock() - started, 6),
         )
 

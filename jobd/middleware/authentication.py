@@ -1,4 +1,4 @@
-"""Who is it? The principal in the client's certificate, which TLS has verified before any call."""
+"""Who is it? The principal in the client's certificate, which TLS has verified, and which is trusted still."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from api.errors import IdentityError, UnauthenticatedError
 from api.identity import principal_of_der
 from api.rpc.server import Handler, ServerCall
 
-# What a certificate says does not change; that it is trusted was found out when its connection was made.
+# What a certificate says does not change.
 _principal: Final = lru_cache(maxsize=256)(principal_of_der)
 
 
@@ -21,4 +21,6 @@ async def authenticate(call: ServerCall, proceed: Handler) -> None:
         call.principal = _principal(call.peer_certificate)
     except IdentityError as exc:
         raise UnauthenticatedError(f"the client certificate names no principal: {exc}", reason="NO_PRINCIPAL") from exc
+    if call.refusal:  # said when the connection was made, or since: what was trusted then may not be now
+        raise call.refusal.error()
     await proceed(call)

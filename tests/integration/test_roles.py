@@ -11,6 +11,7 @@ from typing import Any, cast
 import betterproto
 import pytest
 import trio
+from cryptography import x509
 from structlog.typing import EventDict
 
 from api.address import parse_address
@@ -235,6 +236,8 @@ async def test_the_audit_says_who_called_from_where(
         await outcome(channel, like(START))
     (line,) = audit_lines(log_guard)
     assert (line["principal"], line["roles"]) == (name, roles)
+    certificate = x509.load_pem_x509_certificate(pki.certificate(name).read_bytes())
+    assert line["serial"] == f"{certificate.serial_number:x}"
     assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", line["peer"])
     assert line["log_level"] == "info"
     assert 0 <= line["seconds"] < 20

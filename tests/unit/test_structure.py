@@ -19,7 +19,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobd.server", "jobd.upgrade", "jobcli", "pki"}),
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged"}),
-    frozenset({"jobd.transport", "jobd.middleware", "jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
+    frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
+    | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
     frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.logs"}),
     frozenset({"api"}),
 )

@@ -25,6 +25,7 @@ from api.errors import (
     UnimplementedError,
 )
 from api.messages import Job, Output, QueryRequest, QueryResponse, StreamRequest, StreamResponse
+from api.rpc.access import Access
 from api.rpc.channel import Channel
 from api.rpc.connection import STREAM_WINDOW
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
@@ -46,7 +47,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(handler: Handler, *, keepalive: float = KEEPALIVE) -> AsyncIterator[Rig]:
+async def rig(handler: Handler, *, keepalive: float = KEEPALIVE, access: Access | None = None) -> AsyncIterator[Rig]:
     from api.rpc.channel import _read
 
     server, client = MemoryTransport.pair()
@@ -54,7 +55,7 @@ async def rig(handler: Handler, *, keepalive: float = KEEPALIVE) -> AsyncIterato
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await serve_connection(server, handler, draining=made.draining, keepalive=keepalive)
+            await serve_connection(server, handler, draining=made.draining, keepalive=keepalive, access=access)
 
         nursery.start_soon(serve)
         made.session.start()

@@ -1,0 +1,206 @@
+"""Trust while the server runs: files are looked at twice a second, and what they say then holds for all connections.
+
+Looked at, and not announced by inotify: that sees neither what is behind a link in another directory nor a remote file
+system, and half a second is soon enough. What has changed is taken when it has stayed as it is for one further look,
+so files that are written one after another are taken together, and all or nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+
+from api.errors import CredentialsError, IdentityError
+from api.identity import principal_of
+from api.rpc.access import Access, Refusal
+from jobd.trust.chain import Chain, chain_of
+from jobd.trust.expiry import tell
+from jobd.trust.files import Files, Look
+from jobd.trust.trust import Trust, load_trust
+
+log = structlog.get_logger(__name__)
+
+INTERVAL: Final = 0.5
+"""Seconds between two looks at the files, and at the clock."""
+RETRY: Final = 10.0
+"""Seconds after which files that could not be used are tried again: time alone can make them good, or a mount."""
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+STRANGE: Final = Refusal("CERTIFICATE_UNREADABLE", "your certificate cannot be parsed here: get another")
+
+
+class _Client:
+    """A connection's other end."""
+
+    __slots__ = ("access", "chain", "judge_at", "peer")
+
+    def __init__(self, chain: Chain, peer: str) -> None:
+        self.chain = chain
+        self.peer = peer
+        self.access = Access()
+        self.judge_at = _NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Files that could not be used: what they looked like, why, and when to try again."""
+
+    look: Look
+    message: str
+    retry_at: float
+
+
+class LiveTrust:
+    """What is in force, and who is here because of it.
+
+    Attributes:
+        trust: what is in force.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        demanding: bool,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        interval: float = INTERVAL,
+    ) -> None:
+        """Read the files. Blocks.
+
+        Raises:
+            CredentialsError: they cannot be used.
+        """
+        self._files = files
+        self._demanding = demanding
+        self._now = now
+        self._interval = interval
+        self._loaded = files.look()  # before they are read: what changes meanwhile is seen as a change
+        self.trust = load_trust(files, now(), demanding=demanding)
+        self._failure: _Failure | None = None
+        self._clients: set[_Client] = set()
+        self._tell_at = _LONG_AGO
+
+    def pin(self) -> None:
+        """From now on this process may read less: what it cannot read again stays as it is until the next server."""
+        pinned = self._files.pin(self.trust.snapshot)
+        self._loaded = tuple((path, look) for path, look in self._loaded if path not in pinned)
+        if pinned:
+            log.warning(
+                "this server cannot read some files again; 'jobd upgrade' or SIGHUP takes new ones",
+                files=[str(path) for path in pinned],
+            )
+
+    # ---- clients
+
+    @contextmanager
+    def admitted(self, ders: tuple[bytes, ...], peer: str) -> Iterator[Access]:
+        """The block is the life of a connection whose client TLS has verified by this chain. Is it let in, and still?
+
+        What was trusted when the handshake began may not be any more.
+        """
+        try:
+            client = _Client(chain_of(ders), peer)
+        except ValueError:
+            log.info("client refused", peer=peer, reason=STRANGE.reason)
+            yield Access(STRANGE)
+            return
+        self._judge(client)
+        self._clients.add(client)
+        try:
+            yield client.access
+        finally:
+            self._clients.discard(client)
+
+    def _judge(self, client: _Client) -> None:
+        if client.access.refusal:
+            return
+        refusal = self.trust.judge(client.chain, self._now())
+        client.judge_at = _NEVER if refusal else self.trust.good_until(client.chain)
+        if refusal:
+            client.access.refuse(refusal)
+            leaf = client.chain.leaf
+            try:
+                name = principal_of(leaf).name
+            except IdentityError:
+                name = None
+            serial = f"{leaf.serial_number:x}"
+            log.warning("client refused", peer=client.peer, principal=name, serial=serial, reason=refusal.reason)
+
+    # ---- time and files
+
+    async def run(self) -> None:
+        """See to it for as long as the server serves."""
+        self._tell_gaps()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_files)
+            nursery.start_soon(self._watch_clock)  # not held up by a file system that hangs
+
+    async def _watch_clock(self) -> None:
+        # By small steps, not by one sleep until something ends: the clock can be set, and the machine can sleep.
+        while True:
+            now = self._now()
+            if now >= self._tell_at:
+                self._tell_at = tell(self.trust.terms, now)
+            for client in [client for client in self._clients if client.judge_at <= now]:
+                self._judge(client)
+            await trio.sleep(self._interval)
+
+    async def _watch_files(self) -> None:
+        in_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+        last = self._loaded
+        while True:
+            await trio.sleep(self._interval)
+            look = await in_thread(self._files.look)
+            settled, last = look == last, look
+            if settled and self._is_to_be_tried(look):
+                result = await in_thread(self._try, look)
+                if isinstance(result, Trust):
+                    self._take(result, look)
+                elif result:
+                    self._keep(result, look)
+
+    def _is_to_be_tried(self, look: Look) -> bool:
+        if look == self._loaded:
+            if self._failure:
+                log.info("the files of certificates are as those in force again")
+                self._failure = None
+            return False
+        failure = self._failure
+        return failure is None or failure.look != look or trio.current_time() >= failure.retry_at
+
+    def _try(self, look: Look) -> Trust | Exception | None:
+        """In a thread: what the files say, or what is wrong with them; None when they have changed meanwhile."""
+        result: Trust | Exception
+        try:
+            result = load_trust(self._files, self._now(), demanding=self._demanding, before=self.trust)
+        except Exception as exc:  # noqa: BLE001 # no file, however strange, ends a server that has good ones
+            result = exc
+        return result if self._files.look() == look else None
+
+    def _take(self, trust: Trust, look: Look) -> None:
+        content = self.trust.snapshot.content
+        changed = [str(path) for path, new in trust.snapshot.content.items() if new != content.get(path)]
+        self.trust, self._loaded, self._failure = trust, look, None
+        log.info("new certificates are in force", changed=changed)
+        self._tell_gaps()
+        self._tell_at = _LONG_AGO
+        for client in list(self._clients):
+            self._judge(client)
+
+    def _keep(self, error: Exception, look: Look) -> None:
+        known = self._failure and (self._failure.look, self._failure.message) == (look, str(error))
+        self._failure = _Failure(look, str(error), trio.current_time() + RETRY)
+        if not known:
+            bug = None if isinstance(error, CredentialsError) else error
+            log.error("new certificates cannot be used, the old stay in force", error=str(error), exc_info=bug)
+
+    def _tell_gaps(self) -> None:
+        for gap in self.trust.gaps:
+            log.error("it is not known who is revoked, and nobody is kept out for that", error=gap)
