@@ -131,7 +131,10 @@ def _look_at(path: Path) -> tuple[int, ...]:
 
 
 def _can_be_read_again(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.R_OK, effective_ids=True)
+    try:
+        return os.access(path, os.R_OK, effective_ids=True) and stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _read(path: Path, what: str) -> bytes:

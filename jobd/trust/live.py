@@ -22,7 +22,7 @@ from api.identity import principal_of
 from api.rpc.access import Access, Refusal
 from jobd.trust.chain import Chain, chain_of
 from jobd.trust.expiry import tell
-from jobd.trust.files import Files, Look
+from jobd.trust.files import Files, Look, Snapshot
 from jobd.trust.trust import Trust, load_trust
 
 log = structlog.get_logger(__name__)
@@ -82,14 +82,17 @@ class LiveTrust:
         self._now = now
         self._interval = interval
         self._loaded = files.look()  # before they are read: what changes meanwhile is seen as a change
-        self.trust = load_trust(files, now(), demanding=demanding)
+        self._first: Snapshot | None = files.read()
+        self.trust = load_trust(files, self._first, now(), demanding=demanding)
         self._failure: _Failure | None = None
         self._clients: set[_Client] = set()
         self._tell_at = _LONG_AGO
 
     def pin(self) -> None:
         """From now on this process may read less: what it cannot read again stays as it is until the next server."""
-        pinned = self._files.pin(self.trust.snapshot)
+        assert self._first is not None
+        pinned = self._files.pin(self._first)
+        self._first = None  # keys and passphrases are kept no longer than they are needed
         self._loaded = tuple((path, look) for path, look in self._loaded if path not in pinned)
         if pinned:
             log.warning(
@@ -179,14 +182,14 @@ class LiveTrust:
         """In a thread: what the files say, or what is wrong with them; None when they have changed meanwhile."""
         result: Trust | Exception
         try:
-            result = load_trust(self._files, self._now(), demanding=self._demanding, before=self.trust)
+            now, snapshot = self._now(), self._files.read()
+            result = load_trust(self._files, snapshot, now, demanding=self._demanding, before=self.trust)
         except Exception as exc:  # noqa: BLE001 # no file, however strange, ends a server that has good ones
             result = exc
         return result if self._files.look() == look else None
 
     def _take(self, trust: Trust, look: Look) -> None:
-        content = self.trust.snapshot.content
-        changed = [str(path) for path, new in trust.snapshot.content.items() if new != content.get(path)]
+        changed = [str(path) for path, digest in trust.digests.items() if digest != self.trust.digests.get(path)]
         self.trust, self._loaded, self._failure = trust, look, None
         log.info("new certificates are in force", changed=changed)
         self._tell_gaps()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +40,7 @@ class Trust:
         demanding: a certificate of which no list in force says anything is refused.
         terms: until when what is in the files is good.
         gaps: what the lists should say, and do not.
-        snapshot: the files, as they were read.
+        digests: of what the files held.
     """
 
     context: ssl.SSLContext
@@ -48,7 +49,7 @@ class Trust:
     demanding: bool
     terms: tuple[Term, ...]
     gaps: tuple[str, ...]
-    snapshot: Snapshot = field(repr=False)
+    digests: Mapping[Path, bytes] = field(repr=False)
 
     def good_until(self, chain: Chain) -> datetime:
         """When a client who is let in has to be judged again, if nothing else changes."""
@@ -73,8 +74,10 @@ class Trust:
         return None
 
 
-def load_trust(files: Files, now: datetime, *, demanding: bool, before: Trust | None = None) -> Trust:
-    """Read the files, and see that they fit. Blocks.
+def load_trust(
+    files: Files, snapshot: Snapshot, now: datetime, *, demanding: bool, before: Trust | None = None
+) -> Trust:
+    """See that what was read of the files fits. Blocks.
 
     Args:
         demanding: see :class:`Trust`. Without it, lists that cannot be used are a gap at the start; what was in force
@@ -84,7 +87,6 @@ def load_trust(files: Files, now: datetime, *, demanding: bool, before: Trust | 
     Raises:
         CredentialsError: they cannot be used. Nothing is changed.
     """
-    snapshot = files.read()
     for path in (files.certificate, files.key, files.ca):
         snapshot.get(path)  # the passphrase is needed only if the key is encrypted, and of the lists more is said below
     with snapshot.places() as places:
@@ -105,7 +107,7 @@ def load_trust(files: Files, now: datetime, *, demanding: bool, before: Trust | 
         demanding,
         tuple(_terms(files, ours, cas, lists)),
         tuple(gaps),
-        snapshot,
+        {path: hashlib.sha256(content).digest() for path, content in snapshot.content.items()},
     )
 
 

@@ -32,7 +32,7 @@ def ours(tmp_path: Path) -> LivePki:
 def load(pki: LivePki, *, crl: Path | None, demanding: bool = True, before: Trust | None = None) -> Trust:
     """What is in force by the files of a CA, and a list."""
     files = Files(pki.certificate("server"), pki.key("server"), pki.ca, None, crl)
-    return load_trust(files, datetime.now(UTC), demanding=demanding, before=before)
+    return load_trust(files, files.read(), datetime.now(UTC), demanding=demanding, before=before)
 
 
 def chain(*paths: Path) -> Chain:
@@ -76,7 +76,8 @@ def test_a_ca_that_is_not_trusted_any_more_ends_what_it_signed(ours: LivePki, tm
     new = LivePki.grow(tmp_path / "new", "new CA")
     both = tmp_path / "both.crt"
     both.write_bytes(ours.ca.read_bytes() + new.ca.read_bytes())
-    during = load_trust(Files(new.certificate("server"), new.key("server"), both), datetime.now(UTC), demanding=True)
+    files = Files(new.certificate("server"), new.key("server"), both)
+    during = load_trust(files, files.read(), datetime.now(UTC), demanding=True)
     after = load(new, crl=None)
     for pki, then in ((ours, "CA_NOT_TRUSTED"), (new, "")):
         alice = chain(pki.certificate("alice"), pki.ca)
@@ -127,7 +128,7 @@ def test_each_ca_above_the_client_has_its_list(ours: LivePki, tmp_path: Path) ->
     def trust(*paths: Path, ca: Path = root.certificate_path, demanding: bool = True) -> Trust:
         lists.write_bytes(b"".join(path.read_bytes() for path in paths))
         files = Files(pki.certificate("server"), pki.key("server"), ca, None, lists)
-        return load_trust(files, now, demanding=demanding)
+        return load_trust(files, files.read(), now, demanding=demanding)
 
     of_root, of_sub = make_crl(root, now=now).path, make_crl(sub, now=now).path
     alice = chain(pki.certificate("alice"), root.certificate_path)
