@@ -123,17 +123,19 @@ def _lists(
         if before and before.lists:
             raise
         return None, [str(exc)]
-    return lists, list(_gaps(files.crl, lists, [Issuer.of(each) for each in cas], now, before))
+    return lists, list(_gaps(files.crl, files.ca, lists, [Issuer.of(each) for each in cas], now, before))
 
 
-def _gaps(path: Path, lists: Lists, cas: Sequence[Issuer], now: datetime, before: Trust | None) -> Iterator[str]:
+def _gaps(
+    path: Path, ca_path: Path, lists: Lists, cas: Sequence[Issuer], now: datetime, before: Trust | None
+) -> Iterator[str]:
     for ca in cas:
         if ca.certificate.not_valid_after_utc <= now:  # nobody comes with it
             continue
         name, crl = ca.certificate.subject.rfc4514_string(), lists.of(ca)
         last = before.lists.of(ca) if before and before.lists else None
         if crl is None:
-            gap = f"{path} has no revocation list that the CA {name!a} has signed"
+            gap = f"{path} has no revocation list that the CA {name!a} in {ca_path} has signed"
             if last:
                 raise CredentialsError(f"{gap}, and one is in force")
             yield gap

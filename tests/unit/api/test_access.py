@@ -148,3 +148,11 @@ async def test_who_is_let_in_notices_nothing(autojump_clock: MockClock) -> None:
     async with connection(Access()) as r:
         await trio.sleep(100 * LINGER)
         await r.channel.unary(methods.QUERY, QueryRequest())
+
+
+async def test_a_refused_peer_that_breaks_the_protocol_is_gone_at_once() -> None:
+    """As any other: its connection ends, without an error."""
+    async with connection(Access(GONE)) as r:
+        r.client.write([b"\0" * 100])
+        await r.channel.lost()
+        assert r.server.closed

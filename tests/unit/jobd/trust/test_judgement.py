@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from api.errors import CredentialsError
 from api.identity import Role
-from jobd.trust.chain import Chain, chain_of
+from jobd.trust.chain import Chain, Issuer, chain_of
 from jobd.trust.files import Files
+from jobd.trust.revocation import parse_lists
 from jobd.trust.trust import Trust, load_trust
 from pki.authority import Authority
 from pki.crl import make_crl
@@ -136,7 +137,7 @@ def test_each_ca_above_the_client_has_its_list(ours: LivePki, tmp_path: Path) ->
     assert judged(trust(of_root, of_sub), alice) == ""
     assert judged(trust(of_root), alice) == "REVOCATION_UNKNOWN"
     assert judged(trust(of_root, demanding=False), alice) == ""
-    with pytest.raises(CredentialsError, match="no revocation list that the CA 'CN=sub' has signed"):
+    with pytest.raises(CredentialsError, match=r"no revocation list that the CA 'CN=sub' in .* has signed"):
         trust(of_root, ca=sub.certificate_path)  # it is known at once, as its certificate is there
     revoke(root.directory, by_name(root.directory, "sub", now), Reason.CA_COMPROMISE, now)
     make_crl(root, now=now)
@@ -149,7 +150,7 @@ def test_each_ca_above_the_client_has_its_list(ours: LivePki, tmp_path: Path) ->
 def test_a_foreign_list_says_nothing_of_ours(ours: LivePki, tmp_path: Path) -> None:
     """Not even one of a CA with the same name: it refuses nobody, and vouches for nobody."""
     other = LivePki.grow(tmp_path / "other")
-    with pytest.raises(CredentialsError, match="has no revocation list that the CA 'CN=live CA' has signed"):
+    with pytest.raises(CredentialsError, match=r"has no revocation list that the CA 'CN=live CA' in .* has signed"):
         load(ours, crl=other.crl)
     trust = load(ours, crl=other.crl, demanding=False)
     assert len(trust.gaps) == 1
@@ -236,7 +237,58 @@ def test_a_der_list_is_read_too(ours: LivePki) -> None:
     assert judged(load(ours, crl=ours.crl), chain(ours.certificate("rita"), ours.ca)) == "CERTIFICATE_REVOKED"
 
 
+def test_a_ca_that_may_not_sign_lists_has_none(ours: LivePki) -> None:
+    """Whatever it signed with its key (keyUsage without cRLSign)."""
+    ca = ours.authority.certificate
+    usage = x509.KeyUsage(False, False, False, False, False, True, False, False, False)
+    builder = x509.CertificateBuilder().subject_name(ca.subject).issuer_name(ca.subject).serial_number(1)
+    builder = builder.public_key(ca.public_key()).not_valid_before(ca.not_valid_before_utc)
+    builder = builder.not_valid_after(ca.not_valid_after_utc).add_extension(usage, critical=True)
+    lists = parse_lists(ours.crl.read_bytes(), ours.crl)
+    other = Issuer.of(builder.sign(ours.authority.key, hashes.SHA256()))
+    assert lists.of(other) is None
+    lists = parse_lists(ours.crl.read_bytes(), ours.crl)
+    assert other.identity == Issuer.of(ca).identity
+    assert lists.of(Issuer.of(ca)) is not None
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_of_two_lists_of_a_ca_the_newer_counts(ours: LivePki, tmp_path: Path, newer_first: bool) -> None:
+    """Whichever comes first in the file."""
+    old = ours.sign_list(now=datetime.now(UTC) - timedelta(hours=1)).read_bytes()
+    ours.revoke("rita")
+    both = [ours.crl.read_bytes(), old]
+    ours.crl.write_bytes(b"".join(both if newer_first else reversed(both)))
+    assert judged(load(ours, crl=ours.crl), chain(ours.certificate("rita"), ours.ca)) == "CERTIFICATE_REVOKED"
+
+
 # ---- the other files
+
+
+def test_a_ca_that_has_expired_needs_no_list(ours: LivePki, tmp_path: Path) -> None:
+    """Nobody comes with it. But one at least has to be good."""
+    now = datetime.now(UTC)
+    old = Authority.create(tmp_path / "old", now=now, name="old", not_before=now - 9 * DAY, not_after=now - DAY)
+    ca = ours.ca.read_bytes()
+    ours.ca.write_bytes(old.certificate_path.read_bytes() + ca)
+    assert load(ours, crl=ours.crl).gaps == ()
+    ours.ca.write_bytes(old.certificate_path.read_bytes())
+    with pytest.raises(CredentialsError, match=r"no CA in .* is valid now"):
+        load(ours, crl=ours.crl)
+
+
+def test_a_file_without_end_is_not_read_to_it(ours: LivePki) -> None:
+    """Nobody needs a megabyte of CAs."""
+    ours.ca.write_bytes(ours.ca.read_bytes() + bytes(1 << 20))
+    with pytest.raises(CredentialsError, match="has more than 1048576 bytes"):
+        load(ours, crl=None)
+
+
+def test_a_client_is_no_server(ours: LivePki) -> None:
+    """Its certificate was made for something else."""
+    files = Files(ours.certificate("alice"), ours.key("alice"), ours.ca)
+    with pytest.raises(CredentialsError, match="was not made for a server"):
+        load_trust(files, files.read(), datetime.now(UTC), demanding=True)
 
 
 def test_what_is_wrong_is_told_by_file(ours: LivePki) -> None:
