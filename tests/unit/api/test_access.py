@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 import trio
+from h2.errors import ErrorCodes
 from structlog.typing import EventDict
 from trio.testing import MockClock
 
@@ -14,9 +19,10 @@ from api import methods
 from api.errors import Code, RpcError, UnauthenticatedError, UnavailableError
 from api.messages import AttachRequest, Output, QueryRequest, QueryResponse, StreamRequest, StreamResponse
 from api.rpc.access import Access, Refusal
-from api.rpc.server import LINGER, Handler, ServerCall, router, server_stream, stack, unary
+from api.rpc.server import LINGER, Handler, ServerCall, router, serve_connection, server_stream, stack, unary
 from jobd.middleware.audit import audit
 from jobd.service.errors import translate_errors
+from tests.support.transport import MemoryTransport
 from tests.unit.api.test_session import Rig, answer, rig
 
 GONE = Refusal("GONE", "you are not known here any more")
@@ -156,3 +162,19 @@ async def test_a_refused_peer_that_breaks_the_protocol_is_gone_at_once() -> None
         r.client.write([b"\0" * 100])
         await r.channel.lost()
         assert r.server.closed
+
+
+async def test_goodbye_is_said(autojump_clock: MockClock) -> None:
+    """GOAWAY without an error, so that a client that has something to call connects anew, and is judged anew."""
+    server, client = MemoryTransport.pair()
+    caller = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    caller.initiate_connection()
+    client.write((caller.data_to_send(),))
+    goodbyes = []
+    async with trio.open_nursery() as nursery:
+        serving = partial(serve_connection, server, HANDLER, draining=trio.Event(), keepalive=1000)
+        nursery.start_soon(partial(serving, access=Access(GONE)))
+        while data := await client.receive():
+            events = caller.receive_data(data)
+            goodbyes += [event for event in events if isinstance(event, h2.events.ConnectionTerminated)]
+    assert [event.error_code for event in goodbyes] == [ErrorCodes.NO_ERROR]
