@@ -54,7 +54,10 @@ def chain_of(ders: tuple[bytes, ...]) -> Chain:
     Raises:
         ValueError: a certificate in it cannot be parsed, or it has no CA's.
     """
-    certificates = [x509.load_der_x509_certificate(der) for der in ders]
+    try:
+        certificates = [x509.load_der_x509_certificate(der) for der in ders]
+    except x509.InvalidVersion as exc:
+        raise ValueError("a certificate of a version that there is not") from exc
     issuers = [Issuer.of(certificate) for certificate in certificates[1:]]
     if not issuers:
         raise ValueError("a client's certificate that is trusted by itself")

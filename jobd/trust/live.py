@@ -16,9 +16,10 @@ from typing import Final
 
 import structlog
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from api.errors import CredentialsError, IdentityError
-from api.identity import principal_of
+from api.identity import principal_of_der
 from api.rpc.access import Access, Refusal
 from jobd.trust.chain import Chain, chain_of
 from jobd.trust.expiry import tell
@@ -124,13 +125,17 @@ class LiveTrust:
     def _judge(self, client: _Client) -> None:
         if client.access.refusal:
             return
-        refusal = self.trust.judge(client.chain, self._now())
+        try:
+            refusal = self.trust.judge(client.chain, self._now())
+        except Exception as exc:  # no certificate, however strange, ends the server, or is let in
+            log.error("a client could not be judged", peer=client.peer, exc_info=exc)
+            refusal = STRANGE
         client.judge_at = _NEVER if refusal else self.trust.good_until(client.chain)
         if refusal:
             client.access.refuse(refusal)
             leaf = client.chain.leaf
             try:
-                name = principal_of(leaf).name
+                name = principal_of_der(leaf.public_bytes(Encoding.DER)).name
             except IdentityError:
                 name = None
             serial = f"{leaf.serial_number:x}"

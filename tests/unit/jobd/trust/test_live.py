@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -461,6 +462,30 @@ async def test_a_chain_that_cannot_be_parsed_has_no_access(
     for chain in ((), (b"nonsense", b"nonsense")):
         with live.admitted(chain, "peer") as access:
             assert reason(access) == "CERTIFICATE_UNREADABLE"
+
+
+async def test_a_name_that_is_no_text_is_refused_like_any_other(
+    ours: LivePki, live: LiveTrust, log_guard: list[EventDict], autojump_clock: MockClock
+) -> None:
+    """It is parsed late, when the log is to have it; and the log does without."""
+    ours.client("mallory")
+    leaf, ca = ders(ours, "mallory")
+    with live.admitted((leaf.replace(b"mallory", b"mall\xffry"), ca), "peer") as access:
+        ours.revoke("mallory")
+        await until(lambda: access.refusal)
+    assert reason(access) == "CERTIFICATE_REVOKED"
+    assert [line["principal"] for line in said(log_guard, REFUSED)] == [None]
+
+
+async def test_who_cannot_be_judged_has_no_access(
+    ours: LivePki, files: WatchedFiles, clock: Clock, log_guard: list[EventDict], errors_expected: list[EventDict]
+) -> None:
+    """An error that nobody thought of refuses that client, and ends nothing else."""
+    live = LiveTrust(files, demanding=True, now=clock)
+    live.trust = dataclasses.replace(live.trust, anchors=None)  # type: ignore[arg-type] # what nobody thought of
+    with live.admitted(ders(ours, "alice"), "peer") as access:
+        assert reason(access) == "CERTIFICATE_UNREADABLE"
+    assert len(said(log_guard, "a client could not be judged")) == 1
 
 
 async def test_who_has_left_is_forgotten(
