@@ -18,7 +18,7 @@ import betterproto
 import trio
 
 from api import methods
-from api.errors import FailedPreconditionError, InputCutError, JobdError, RpcError, UnavailableError
+from api.errors import FailedPreconditionError, InputCutError, JobdError, RpcError
 from api.messages import (
     Attached,
     AttachRequest,
@@ -238,7 +238,7 @@ class Attachment(OutputStream):
             await self._on_attached(event)
         return answer
 
-    def _check_resumable(self, exc: UnavailableError) -> None:
+    def _check_resumable(self, exc: RpcError) -> None:
         self._conversation = None
         if exc.reason == "SERVER_LEAVING" and "accepted" in exc.metadata:
             self._accept(int(exc.metadata["accepted"]))

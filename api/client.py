@@ -7,8 +7,8 @@
                 sys.stdout.buffer.write(chunk.data)
         print(output.verdict)
 
-Needs trio. Calls that fail because the server cannot be reached are made again, with growing pauses, until
-``retry_for`` seconds have passed; that is safe for all of them (a Start carries a request id).
+Needs trio. Calls that fail because the server cannot be reached, or has said when it takes more, are made again, with
+growing pauses, until ``retry_for`` seconds have passed; that is safe for all of them (a Start carries a request id).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from api import methods
 from api.address import parse_address
 from api.attachment import Attachment
 from api.background import background_nursery
-from api.errors import FieldViolation, InvalidArgumentError, UnavailableError
+from api.errors import FieldViolation, InvalidArgumentError, RpcError
 from api.messages import (
     DeleteRequest,
     Isolation,
@@ -53,7 +53,7 @@ from api.messages import (
 )
 from api.methods import Method, Request, Response
 from api.output import OutputStream
-from api.retry import Retry
+from api.retry import Retry, may_retry
 from api.rpc.channel import Channel, open_channel
 from api.tls import client_context
 
@@ -301,6 +301,6 @@ class JobClient:
             try:
                 channel = await self.channel()
                 return await channel.unary(method, request, timeout=timeout)
-            except UnavailableError:
-                if not await retry.pause():
+            except RpcError as exc:
+                if not (may_retry(exc) and await retry.pause(exc.retry_after)):
                     raise

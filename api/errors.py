@@ -106,6 +106,7 @@ class RpcError(JobdError):
         reason: a constant in UPPER_SNAKE_CASE for programs (``google.rpc.ErrorInfo.reason``), or "".
         metadata: the facts behind the message, as strings (``ErrorInfo.metadata``).
         violations: the request's fields that were refused (``google.rpc.BadRequest``).
+        retry_after: seconds after which the call may be made again (``google.rpc.RetryInfo``), if that was said.
     """
 
     code: ClassVar[Code] = Code.UNKNOWN
@@ -117,12 +118,14 @@ class RpcError(JobdError):
         reason: str = "",
         metadata: Mapping[str, str] | None = None,
         violations: tuple[FieldViolation, ...] = (),
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.violations = violations
+        self.retry_after = retry_after
 
 
 class UnknownError(RpcError):
@@ -166,7 +169,7 @@ class PermissionDeniedError(RpcError):
 
 
 class ResourceExhaustedError(RpcError):
-    """A limit was reached."""
+    """A limit was reached. With ``retry_after``, clients try again by themselves."""
 
     code = Code.RESOURCE_EXHAUSTED
 
@@ -202,7 +205,7 @@ class InternalError(RpcError):
 
 
 class UnavailableError(RpcError):
-    """The server cannot be reached or is going away. The only error that clients retry by themselves."""
+    """The server cannot be reached or is going away. Clients try again by themselves."""
 
     code = Code.UNAVAILABLE
 

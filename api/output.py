@@ -10,9 +10,9 @@ import betterproto
 import trio
 
 from api import methods
-from api.errors import StreamCutError, UnavailableError
+from api.errors import RpcError, StreamCutError, UnavailableError
 from api.messages import AttachResponse, Gap, Heartbeat, Output, StreamRequest, StreamResponse, Verdict
-from api.retry import Retry
+from api.retry import Retry, may_retry
 from api.rpc.channel import Answers, Channel
 
 
@@ -89,10 +89,14 @@ class OutputStream:
                 if self._answers is None:
                     self._answers = await self._begin()
                 answer = await self._answers.receive()
-            except UnavailableError as exc:
+            except RpcError as exc:
+                if not may_retry(exc):
+                    raise
                 self._check_resumable(exc)
                 await self._break_off()
-                if not await self._retry.pause():
+                if not await self._retry.pause(exc.retry_after):
+                    if not isinstance(exc, UnavailableError):
+                        raise
                     raise StreamCutError(
                         f"the output stream was cut at offset {self.offset}: {exc}", offset=self.offset
                     ) from exc
@@ -108,7 +112,7 @@ class OutputStream:
         channel = await self._channel()
         return await self._call.enter_async_context(channel.call(methods.STREAM, self._request))
 
-    def _check_resumable(self, exc: UnavailableError) -> None:
+    def _check_resumable(self, exc: RpcError) -> None:
         """Raise, if what was cut must not be gone on with: output always can be."""
 
     async def _break_off(self) -> None:

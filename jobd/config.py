@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from api.errors import ConfigError
 from api.toml import number, read_toml, whole
+from jobd.quota import QuotaPolicy
 from jobd.rules import TABLES, rules_of
 from jobd.worker.policy import LimitPolicy
 from jobd.worker.run_as import RunAsPolicy
@@ -83,9 +84,10 @@ class Config:
         "",
     )
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
-    # Only in the file: [limits], [roles.ROLE] and [principals.NAME].
+    # Only in the file: [limits], [quota], [roles.ROLE] and [principals.NAME].
     limits: LimitPolicy = field(default_factory=LimitPolicy)
     run_as: RunAsPolicy = field(default_factory=RunAsPolicy)
+    quota: QuotaPolicy = field(default_factory=QuotaPolicy)
 
 
 FIELDS: Final = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
@@ -146,12 +148,12 @@ def load_state(flag: str | None, environment: Mapping[str, str], file: Path | No
 
 def _from_file(path: Path) -> dict[str, Any]:
     table = read_toml(path, "the configuration file")
-    limits, run_as = rules_of({name: table.pop(name, {}) for name in TABLES}, f"{path}")
+    limits, run_as, quota = rules_of({name: table.pop(name, {}) for name in TABLES}, f"{path}")
     settings = {
         _known(key, f"{path}"): _convert(_known(key, f"{path}"), value, f"{key} in {path}")
         for key, value in table.items()
     }
-    return {**settings, "limits": limits, "run_as": run_as}
+    return {**settings, "limits": limits, "run_as": run_as, "quota": quota}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

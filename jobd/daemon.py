@@ -40,6 +40,7 @@ from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
 from jobd.middleware.draining import Draining
+from jobd.middleware.quotas import Quotas
 from jobd.output.budget import Budget
 from jobd.output.log import LogStore
 from jobd.pools.local import open_local_pool
@@ -69,18 +70,20 @@ class Daemon:
     Attributes:
         address: what it is bound to, as clients write it.
         connections: those of its clients.
+        quotas: what its principals ask for.
     """
 
     address: str
     connections: Connections
+    quotas: Quotas
     _draining: trio.Event
     _announced: Callable[[], None]
 
     @classmethod
-    def of(cls, listener: socket.socket, draining: trio.Event, announced: Callable[[], None]) -> Self:
+    def of(cls, listener: socket.socket, quotas: Quotas, draining: trio.Event, announced: Callable[[], None]) -> Self:
         host, port = listener.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(address, Connections(), draining, announced)
+        return cls(address, Connections(), quotas, draining, announced)
 
     def announced(self) -> None:
         """Whoever waits for this daemon was told that it is there: a server that comes after it need not say so."""
@@ -149,7 +152,7 @@ async def _run(
             if who:
                 await give_up(link, config, who)
         trust.pin()
-        policy = Policy(config.limits, config.run_as)
+        policy = Policy(config.limits, config.run_as, config.quota)
         # A server that comes after another one goes on with what that one had looked at.
         async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
             journal = PatientJournal(store)
@@ -170,8 +173,9 @@ async def _run(
                 service = JobWorkerService(broker, config.heartbeat)
                 health = HealthService([draining, link.gone] if link else [draining])
                 lasting = Draining(draining)
+                quotas = Quotas(config.quota)
                 handler = stack(
-                    [audit, authenticate, authorize, lasting.middleware, translate_errors],
+                    [audit, authenticate, quotas.middleware, authorize, lasting.middleware, translate_errors],
                     router({**service.handlers(), **health.handlers()}),
                 )
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
@@ -190,7 +194,7 @@ async def _run(
                     live = frozenset(job.id for view in broker.workers() for job in view.jobs)
                     await trio.to_thread.run_sync(held_by.sweep, live)
                     try:
-                        daemon = Daemon.of(listener, draining, link.ready if link else lambda: None)
+                        daemon = Daemon.of(listener, quotas, draining, link.ready if link else lambda: None)
                         await _serve(config, listener, trust, handler, daemon, draining, task_status)
                     finally:
                         journal.hurry()

@@ -1,11 +1,13 @@
-"""The tables of the configuration file that say what jobs may use, and whom they may run as.
+"""The tables of the configuration file that say what jobs may use, whom they may run as, and how much is for whom.
 
 [limits]                     for everyone
 [limits.max]
+[quota]
 [roles.writer]               over that, for those who have a role
 users = ["build", "test"]
 groups = ["audio"]
 [roles.writer.limits.max]
+[roles.reader.quota]
 [principals.alice]           over all, for one principal
 users = ["alice"]
 """
@@ -19,18 +21,19 @@ from typing import Any, Final
 from api.errors import ConfigError
 from api.identity import Role
 from api.toml import number, whole
+from jobd.quota import UNLIMITED, Quota, QuotaPolicy
 from jobd.worker.containment import Limits
 from jobd.worker.job import LIMITS
 from jobd.worker.policy import Bounds, LimitPolicy
 from jobd.worker.run_as import Accounts, RunAsPolicy
 
-TABLES: Final = ("limits", "roles", "principals")
+TABLES: Final = ("limits", "quota", "roles", "principals")
 STARTERS: Final = (Role.WRITER,)
 """The roles whose holders start jobs."""
-_KEYS: Final = ("limits", "users", "groups")
+_KEYS: Final = ("limits", "users", "groups", "quota")
 
 
-def rules_of(tables: Mapping[str, Any], where: str) -> tuple[LimitPolicy, RunAsPolicy]:
+def rules_of(tables: Mapping[str, Any], where: str) -> tuple[LimitPolicy, RunAsPolicy, QuotaPolicy]:
     """What the tables of these names (:data:`TABLES`) say.
 
     Args:
@@ -40,28 +43,35 @@ def rules_of(tables: Mapping[str, Any], where: str) -> tuple[LimitPolicy, RunAsP
         ConfigError: one has something that it cannot have; names it.
     """
     everyone = _bounds(tables["limits"], f"{where}: [limits]")
-    limits, accounts = {}, {}
+    limits, accounts, quotas = {}, {}, {}
     for kind in ("roles", "principals"):
         named = tables[kind]
         if not isinstance(named, dict):
             raise ConfigError(f"{where}: {kind} is not a table")
         for name, table in named.items():
-            _check_name(kind, name, where)
             _check_keys(table, f"{where}: [{kind}.{name}]", f"{kind}.{name}")
+            if kind == "roles":
+                _check_role(name, table, where)
         limits[kind] = {
             name: _bounds(table["limits"], f"{where}: [{kind}.{name}.limits]")
             for name, table in named.items()
             if "limits" in table
         }
         accounts[kind] = {name: _accounts(table, f"{where}: [{kind}.{name}]") for name, table in named.items()}
+        quotas[kind] = {
+            name: _quota(table.get("quota", {}), f"{where}: [{kind}.{name}.quota]") for name, table in named.items()
+        }
     return (
         LimitPolicy(everyone, limits["principals"], limits["roles"]),
         RunAsPolicy(principals=accounts["principals"], roles=accounts["roles"]),
+        QuotaPolicy(_quota(tables["quota"], f"{where}: [quota]"), quotas["principals"], quotas["roles"]),
     )
 
 
-def _check_name(kind: str, name: str, where: str) -> None:
-    if kind == "roles" and name not in STARTERS:
+def _check_role(name: str, table: dict[str, Any], where: str) -> None:
+    if name not in list(Role):
+        raise ConfigError(f"{where}: [roles.{name}]: the roles are {' and '.join(Role)}")
+    if name not in STARTERS and table.keys() - {"quota"}:
         raise ConfigError(f"{where}: [roles.{name}]: the role that starts jobs is {' or '.join(STARTERS)}")
 
 
@@ -122,6 +132,30 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
     return Limits(**values)
 
 
+def _quota(table: Any, where: str) -> Quota:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is not a table")
+    values = {}
+    for key, value in table.items():
+        if key not in QUOTAS:
+            near = difflib.get_close_matches(key, QUOTAS, n=1)
+            raise ConfigError(f"{where}: there is no quota {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+        values[key.replace("-", "_")] = UNLIMITED if value == "unlimited" else _amount(key, value, where)
+    return Quota(**values)
+
+
+def _amount(key: str, value: Any, where: str) -> float:
+    lowest, highest, of_whole = QUOTAS[key]
+    try:
+        amount = whole(value) if of_whole else number(value)
+    except (TypeError, ValueError) as exc:
+        kind = "whole number" if of_whole else "number"
+        raise ConfigError(f"{where}: {key} is {value!a}, and neither a {kind} nor 'unlimited'") from exc
+    if not lowest <= amount <= highest:
+        raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
+    return amount
+
+
 def _io_class(value: Any, where: str) -> int:
     if not isinstance(value, str) or value not in IO_CLASSES:
         raise ConfigError(f"{where}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}")
@@ -135,6 +169,12 @@ def _size(value: Any) -> int:
     return whole(value)
 
 
+QUOTAS: Final = {
+    "calls-per-second": (0.01, 1e6, False),
+    "streams": (1, 1e6, True),
+    "jobs": (1, 1e6, True),
+}
+"""Each with its bounds, and whether it is a whole number."""
 SIZES: Final = ("memory", "output", "core")
 FRACTIONS: Final = ("cpus", "timeout")
 FLAGS: Final = ("stop_at_output",)

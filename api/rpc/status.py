@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from datetime import timedelta
 from typing import Final
 
 import betterproto
 from betterproto.lib.google.protobuf import Any
 
-from api._generated.google.rpc import BadRequest, BadRequestFieldViolation, ErrorInfo, Status
+from api._generated.google.rpc import BadRequest, BadRequestFieldViolation, ErrorInfo, RetryInfo, Status
 from api.errors import DOMAIN, FieldViolation, RpcError, error_for
 from api.protobuf import MalformedMessageError, decode, encode
 
@@ -29,6 +30,8 @@ def details_of(error: RpcError) -> bytes | None:
                 ]
             )
         )
+    if error.retry_after is not None:
+        details.append(RetryInfo(retry_delay=timedelta(seconds=error.retry_after)))
     if not details:
         return None
     packed = [Any(type_url=_TYPE + type(detail).__name__, value=encode(detail)) for detail in details]
@@ -41,12 +44,15 @@ def error_from(code: int, message: str, details: str | list[str] | None) -> RpcE
         return None
     reason, metadata = "", dict[str, str]()
     violations: tuple[FieldViolation, ...] = ()
+    retry_after: float | None = None
     for detail in _unpack(details):
         if isinstance(detail, ErrorInfo):
             reason, metadata = detail.reason, detail.metadata
         elif isinstance(detail, BadRequest):
             violations = tuple(FieldViolation(v.field, v.description) for v in detail.field_violations)
-    return error_for(code)(message, reason=reason, metadata=metadata, violations=violations)
+        elif isinstance(detail, RetryInfo):
+            retry_after = max(detail.retry_delay.total_seconds(), 0.0)
+    return error_for(code)(message, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after)
 
 
 def _unpack(details: str | list[str] | None) -> list[betterproto.Message]:
@@ -57,7 +63,7 @@ def _unpack(details: str | list[str] | None) -> list[betterproto.Message]:
         return [
             decode(known, any_.value)
             for any_ in status.details
-            for known in (ErrorInfo, BadRequest)
+            for known in (ErrorInfo, BadRequest, RetryInfo)
             if any_.type_url == _TYPE + known.__name__
         ]
     except (binascii.Error, MalformedMessageError):

@@ -10,7 +10,8 @@ import trio
 
 from api.errors import FieldViolation
 from jobd.broker.ports import Worker
-from jobd.worker.errors import ForbiddenUserError, InvalidSpecError
+from jobd.quota import QuotaPolicy
+from jobd.worker.errors import ForbiddenUserError, InvalidSpecError, TooManyJobsError
 from jobd.worker.identity import own
 from jobd.worker.job import LIMITS, Job, JobSpec
 from jobd.worker.policy import Caller, LimitPolicy
@@ -24,6 +25,7 @@ class Policy:
 
     limits: LimitPolicy = field(default_factory=LimitPolicy)
     run_as: RunAsPolicy = field(default_factory=RunAsPolicy)
+    quota: QuotaPolicy = field(default_factory=QuotaPolicy)
 
 
 ANYTHING: Final = Policy()
@@ -49,9 +51,16 @@ async def admitted(spec: JobSpec, caller: Caller, policy: Policy, workers: Seque
         raise InvalidSpecError(tuple(FieldViolation(f"spec.isolation.{name}", why) for name, why in refused[0]))
     if spec.secret_env:
         spec = replace(spec, secret_digest=await trio.to_thread.run_sync(digest_of, spec.secret_env))
+    await trio.lowlevel.checkpoint()  # so that jobs whose end the caller has heard of no longer count
     if policy.run_as.knows_without_looking(spec):
         return policy.run_as.apply(spec, caller)
     return await trio.to_thread.run_sync(policy.run_as.apply, spec, caller)
+
+
+def beyond_quota(caller: Caller, has: int, policy: Policy) -> TooManyJobsError | None:
+    """Why the caller gets no further job, beside those that it has, if it does not."""
+    jobs = policy.quota.of(caller).jobs
+    return TooManyJobsError(caller.name, jobs) if has >= jobs else None
 
 
 async def see_to_writing(job: Job, caller: Caller, policy: Policy) -> None:

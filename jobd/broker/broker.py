@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import trio
 
-from jobd.broker.admission import ANYTHING, Policy, admitted, differences, see_to_writing
+from jobd.broker.admission import ANYTHING, Policy, admitted, beyond_quota, differences, see_to_writing
 from jobd.broker.lost import lost_job
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
@@ -74,19 +74,22 @@ class Broker:
 
         Raises:
             InvalidSpecError: the spec cannot be accepted.
-            QueueFullError: too many jobs wait.
+            QueueFullError, TooManyJobsError: too many jobs wait, or too many of this principal run or wait.
             RequestIdReusedError: the request_id stands for another request.
             StoreError: the job could not be recorded; it does not exist.
             WorkerError: no new jobs are taken (:meth:`refuse_new`).
         """
-        spec = await admitted(spec, Caller(by, roles), self._policy, list(self._workers.values()))
+        caller = Caller(by, roles)
+        spec = await admitted(spec, caller, self._policy, list(self._workers.values()))
         # Whoever asked may give up at any moment; a job that is recorded must also be queued.
         with trio.CancelScope(shield=True):
-            entry = await self._accept(spec, by, request_id)
+            entry = await self._accept(spec, caller, request_id)
         return await entry.cell.wait_until(lambda job: job.state is not State.STARTING)
 
-    async def _accept(self, spec: JobSpec, by: str, request_id: str) -> Entry:
-        job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=by, request_id=request_id)
+    async def _accept(self, spec: JobSpec, caller: Caller, request_id: str) -> Entry:
+        job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=caller.name, request_id=request_id)
+        if too_many := beyond_quota(caller, self._registry.count_of(caller.name), self._policy):
+            return await self._resent(job, too_many)
         worker = None if self._refusal or self._queue else self._reserve(job.id)
         if worker:
             job = job.moved(Event.ASSIGNED, worker=worker.name, launcher=worker.launcher)
@@ -142,6 +145,7 @@ class Broker:
         job_id = entry.cell.job.id
         if entry.cell.recorded:
             self._registry.remove(job_id)
+        self._registry.release(entry)
         if entry.worker:
             self._taken[entry.worker.name].discard(job_id)
             entry.worker = None

@@ -4,6 +4,7 @@ in the store."""
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -29,6 +30,7 @@ class Entry:
         number: in the order of coming.
         recorded: the job is in the store.
         begun: the worker has taken the job.
+        counts: among those that run or wait.
     """
 
     cell: JobCell
@@ -36,6 +38,7 @@ class Entry:
     recorded: bool = False
     number: int = field(default_factory=_NUMBERS.__next__)
     begun: trio.Event = field(default_factory=trio.Event)
+    counts: bool = False
 
     def present(self) -> Job:
         """The job as it is now; while it runs, with the output recorded so far."""
@@ -92,6 +95,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._live: dict[str, Entry] = {}
+        self._counts: Counter[str] = Counter()
 
     @property
     def live(self) -> list[Entry]:
@@ -101,11 +105,29 @@ class Registry:
     def add(self, entry: Entry) -> Entry:
         """Know a job that has not ended."""
         self._live[entry.cell.job.id] = entry
+        if not entry.cell.job.state.terminal:
+            entry.counts = True
+            self._counts[entry.cell.job.started_by] += 1
         return entry
 
     def remove(self, job_id: str) -> None:
         """The job has ended, or came to nothing: what is known of it is in the store."""
-        self._live.pop(job_id, None)
+        entry = self._live.pop(job_id, None)
+        if entry is not None:
+            self.release(entry)
+
+    def release(self, entry: Entry) -> None:
+        """The job runs and waits no more, whether or not that could be recorded."""
+        if entry.counts:
+            entry.counts = False
+            by = entry.cell.job.started_by
+            self._counts[by] -= 1
+            if not self._counts[by]:
+                del self._counts[by]
+
+    def count_of(self, principal: str) -> int:
+        """How many jobs that this principal has started run or wait."""
+        return self._counts[principal]
 
     def entry_of(self, job: Job) -> Entry:
         """The entry for a job that the store gave: the live one, if it has not ended."""

@@ -44,6 +44,7 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.JobNotEndedError: (FailedPreconditionError, "JOB_NOT_ENDED"),
     e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
     e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),
+    e.TooManyJobsError: (ResourceExhaustedError, "TOO_MANY_JOBS"),
     e.OffsetBeyondEndError: (OutOfRangeError, "OFFSET_BEYOND_END"),
     e.OutputDamagedError: (DataLossError, "OUTPUT_DAMAGED"),
     e.OutputUnavailableError: (UnavailableError, "OUTPUT_UNAVAILABLE"),

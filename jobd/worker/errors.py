@@ -22,6 +22,7 @@ WorkerError                (a JobdError)
 ├── OffsetBeyondEndError   an offset after the last recorded byte
 ├── RequestIdReusedError   a request_id that already stands for another request
 ├── QueueFullError         too many jobs wait
+├── TooManyJobsError       whoever asks has too many jobs that have not ended
 ├── RecordDamagedError     what the job store has of a job is not what was written
 └── StoreError             the job store cannot be written or read now
 """
@@ -211,6 +212,13 @@ class QueueFullError(WorkerError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} jobs wait already; try again when some of them have run")
+
+
+class TooManyJobsError(WorkerError):
+    """Whoever asks for a job has as many that have not ended as it may have."""
+
+    def __init__(self, by: str, limit: float) -> None:
+        super().__init__(f"at most {limit:.10g} jobs of {by} may run or wait at a time; wait until one has ended")
 
 
 class StoreError(WorkerError):

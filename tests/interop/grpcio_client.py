@@ -134,13 +134,13 @@ def _outcome(future: grpc.Future) -> Answer:
 
 def _details(trailers: Any) -> Answer:
     """What ``grpc-status-details-bin`` says."""
-    from rpc_details_pb2 import BadRequest, ErrorInfo, Status
+    from rpc_details_pb2 import BadRequest, ErrorInfo, RetryInfo, Status
 
     raw = dict(trailers or ()).get("grpc-status-details-bin")
     if raw is None:
         return {}
-    status, info, bad = Status.FromString(raw), ErrorInfo(), BadRequest()
-    kinds = [detail.TypeName() for detail in status.details if detail.Unpack(info) or detail.Unpack(bad)]
+    status, info, bad, retry = Status.FromString(raw), ErrorInfo(), BadRequest(), RetryInfo()
+    kinds = [each.TypeName() for each in status.details if any(each.Unpack(known) for known in (info, bad, retry))]
     return {
         "status_code": status.code,
         "status_message": status.message,
@@ -148,6 +148,7 @@ def _details(trailers: Any) -> Answer:
         "reason": info.reason,
         "domain": info.domain,
         "metadata": dict(info.metadata),
+        "retry_after": retry.retry_delay.ToMicroseconds() / 1e6,
         "violations": [violation.field for violation in bad.field_violations],
     }
 

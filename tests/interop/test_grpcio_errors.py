@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
+from jobd.quota import Quota, QuotaPolicy
 from tests.interop.conftest import Peer
 from tests.interop.peer import grpcio_peer
+from tests.support.daemon import running_daemon
 from tests.support.pki import TestPki
 
 NO_JOB = "00000000-0000-4000-8000-000000000000"
@@ -48,6 +51,23 @@ async def test_a_message_of_any_script_arrives(peer: Peer) -> None:
     assert outcome["code"] == "INVALID_ARGUMENT"
     assert outcome["message"] == outcome["status_message"]
     assert "100% gr" in outcome["message"]
+
+
+async def test_a_refusal_for_too_many_calls_says_when_to_try_again(stubs: Path, pki: TestPki, tmp_path: Path) -> None:
+    """RESOURCE_EXHAUSTED has a google.rpc.RetryInfo beside its ErrorInfo; the channel goes on."""
+    quota = QuotaPolicy(Quota(calls_per_second=0.5))
+    async with (
+        running_daemon(pki, tmp_path / "quotas", quota=quota) as server,
+        grpcio_peer(stubs, pki, server) as client,
+    ):
+        first = await client.call("ListWorkers")
+        outcome = await client.call("ListWorkers")
+        await trio.sleep(outcome["retry_after"])
+        after = await client.call("ListWorkers")
+    assert (first["code"], outcome["code"], after["code"]) == ("OK", "RESOURCE_EXHAUSTED", "OK")
+    assert outcome["details"] == ["google.rpc.ErrorInfo", "google.rpc.RetryInfo"]
+    assert (outcome["reason"], outcome["metadata"]) == ("TOO_MANY_CALLS", {"callsPerSecond": "0.5"})
+    assert 0 < outcome["retry_after"] <= 2
 
 
 @pytest.mark.parametrize("method", ["Start", "Stop", "Signal", "Delete"])

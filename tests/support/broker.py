@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
 from jobd.broker.broker import Broker
 from jobd.worker.job import Job, JobSpec
 
+Make = Callable[..., AbstractAsyncContextManager[Broker]]
 SLEEP = JobSpec(("sleep", "60"))
 
 

@@ -21,14 +21,15 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged"}),
     frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
     | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
-    frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.logs"}),
+    frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.quota", "jobd.logs"}),
     frozenset({"api"}),
 )
 """From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
 
 NEIGHBOURS = {
-    "jobd.config": {"jobd.rules", "jobd.worker"},
-    "jobd.rules": {"jobd.worker"},  # for the names of limits
+    "jobd.config": {"jobd.rules", "jobd.quota", "jobd.worker"},
+    "jobd.rules": {"jobd.quota", "jobd.worker"},  # for the names of limits
+    "jobd.quota": {"jobd.worker"},  # for who asks
     "jobd.__main__": {"jobd.cli"},
     "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade"},
     "jobd.dev": {"jobd.server", "pki"},

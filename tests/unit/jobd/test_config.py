@@ -8,6 +8,7 @@ import pytest
 
 from api.errors import ConfigError
 from jobd.config import load
+from jobd.quota import UNLIMITED, Quota, QuotaPolicy
 from jobd.worker.containment import Limits
 from jobd.worker.policy import Bounds, LimitPolicy
 from jobd.worker.run_as import Accounts, RunAsPolicy
@@ -61,7 +62,19 @@ def test_what_is_missing_is_named() -> None:
         ("[principals]\nalice = 5", r"\[principals.alice\] is not a table"),
         ("[principals.alice]\nusers = 'root'", r"\[principals.alice\]: users is 'root', and not a list of names"),
         ("[principals.alice]\ngroups = ['']", r"\[principals.alice\]: groups is \[''\], and not a list of names"),
-        ("[roles.boss]\nusers = []", r"\[roles.boss\]: the role that starts jobs is writer"),
+        ("[roles.boss]\nusers = []", r"\[roles.boss\]: the roles are reader and writer"),
+        ("[roles.reader]\nusers = []", r"\[roles.reader\]: the role that starts jobs is writer"),
+        ("quota = 5", r"\[quota\] is not a table"),
+        ("[quota]\njob = 5", r"\[quota\]: there is no quota 'job'; did you mean jobs"),
+        ("[quota]\ncalls_per_second = 5", r"\[quota\]: there is no quota 'calls_per_second'; did you mean calls-per-"),
+        ("[quota]\njobs = 1.5", r"\[quota\]: jobs is 1.5, and neither a whole number nor 'unlimited'"),
+        ("[quota]\nstreams = -1", r"\[quota\]: streams is -1, and not between 1 and"),
+        ("[quota]\nstreams = 'all'", r"\[quota\]: streams is 'all', and neither a whole number nor 'unlimited'"),
+        ("[quota]\ncalls-per-second = 0", r"\[quota\]: calls-per-second is 0, and not between 0.01 and"),
+        ("[quota]\ncalls-per-second = nan", r"\[quota\]: calls-per-second is nan, and not between"),
+        ("[quota]\ncalls-per-second = []", r"\[quota\]: calls-per-second is \[\], and neither a number nor 'unli"),
+        ("[roles.reader.quota]\nx = 1", r"\[roles.reader.quota\]: there is no quota 'x'"),
+        ("[principals.alice]\nquota = 7", r"\[principals.alice.quota\] is not a table"),
         ("[roles.reader.limits]\nmemory = 1", r"\[roles.reader\]: the role that starts jobs is writer"),
         ("[principals.alice.limits]\nx = 5", r"\[principals.alice.limits\]: there is no limit 'x'"),
     ],
@@ -115,3 +128,17 @@ def test_who_may_run_jobs_as_whom_stands_in_the_file(tmp_path: Path) -> None:
     assert policy.roles == {"writer": Accounts(frozenset({"nobody", "daemon"}))}
     assert policy.principals == {"alice": Accounts(groups=frozenset({"adm"}))}
     assert load(FILES, {"JOBD_JOB_USER": "daemon"}, None).run_as == RunAsPolicy("daemon")
+
+
+def test_quotas_stand_in_the_file(tmp_path: Path) -> None:
+    """For everyone and, over that, for some; readers have them too."""
+    file = tmp_path / "jobd.toml"
+    file.write_text(
+        "[quota]\ncalls-per-second = 2.5\nstreams = 'unlimited'\n"
+        "[roles.reader.quota]\ncalls-per-second = 1\n[principals.alice.quota]\njobs = 3\n"
+    )
+    policy = load(FILES, {}, file).quota
+    assert policy.everyone == Quota(calls_per_second=2.5, streams=UNLIMITED)
+    assert policy.roles == {"reader": Quota(calls_per_second=1)}
+    assert policy.principals == {"alice": Quota(jobs=3)}
+    assert load(FILES, {}, None).quota == QuotaPolicy()

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from jobd.broker.broker import Broker, open_broker
-from jobd.broker.journal import PatientJournal
-from jobd.launcher.local import LocalLauncher
-from jobd.limits.walk import Walk
+from jobd.broker.broker import Broker
 from jobd.output.log import LogStore
-from jobd.pools.local import open_local_pool
 from jobd.storage.sqlite import open_store
 from jobd.worker.errors import (
     AmbiguousIdError,
@@ -30,28 +23,9 @@ from jobd.worker.errors import (
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source, Start
-from jobd.worker.supervisor import Stop, Timings
-from tests.support.broker import SLEEP, end_of
+from jobd.worker.supervisor import Stop
+from tests.support.broker import SLEEP, Make, end_of
 from tests.support.jobs import collect, put, shell
-
-Make = Callable[..., AbstractAsyncContextManager[Broker]]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """A broker over one state directory; made again, it is what comes after a restart."""
-
-    @asynccontextmanager
-    async def make(*, workers: int = 1, slots: int = 2, **settings: Any) -> AsyncIterator[Broker]:
-        async with open_store(tmp_path / "jobs") as store:
-            journal, logs = PatientJournal(store), LogStore(tmp_path / "output")
-            pool = open_local_pool(
-                LocalLauncher(Walk()), logs, journal, count=workers, slots=slots, timings=Timings(2.0, 0.3, 5.0)
-            )
-            async with pool as made, open_broker(made, store, journal, logs, **settings) as broker:
-                yield broker
-
-    return make
 
 
 async def test_with_no_free_worker_a_job_waits_and_says_why(make: Make) -> None:
