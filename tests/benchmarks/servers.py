@@ -70,8 +70,10 @@ def _processor_time(pid: int) -> float:
 def jobd(pki: TestPki, stubs: Path, scratch: Path, *more: str) -> Iterator[Serving]:
     """The daemon as it is delivered (with more flags), with a new state directory on disk."""
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
-    command = ["jobd", "--listen", "127.0.0.1:0", "--stop-jobs", "--state", str(scratch / "state"), *flags, *more]
-    with _serving(command, scratch / "jobd.log") as server:
+    config = scratch / "jobd.toml"
+    config.write_text("[quota]\ncalls-per-second = 'unlimited'\n")  # what is measured is how many there can be
+    settings = ["--config", str(config), "--stop-jobs", "--state", str(scratch / "state")]
+    with _serving(["jobd", "--listen", "127.0.0.1:0", *settings, *flags, *more], scratch / "jobd.log") as server:
         yield server
 
 
