@@ -42,7 +42,9 @@ def tests(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, buf, openssl); kill -9."""
     install(session, "test", "interop")
-    session.run("pytest", "-n", MANY, "tests/integration", "tests/interop", "tests/faults", *session.posargs)
+    session.run(
+        "pytest", "-n", MANY, "tests/integration", "tests/interop", "tests/faults", "tests/hostile", *session.posargs
+    )
 
 
 @nox.session

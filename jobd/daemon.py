@@ -341,7 +341,9 @@ async def _serve(
 
     async with trio.open_nursery() as nursery:
         limits = Limits(connections=config.connections)
-        nursery.start_soon(partial(serve, listener, lambda: trust.trust.context, limits, handle, draining=draining))
+        refused = daemon.connections.refuse_handshake
+        accepting = partial(serve, listener, lambda: trust.trust.context, limits, handle, draining=draining)
+        nursery.start_soon(partial(accepting, refused=refused))
         task_status.started(daemon)
         await draining.wait()
         nursery.cancel_scope.deadline = trio.current_time() + config.shutdown

@@ -158,6 +158,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         return [request, RequestEnded(stream_id)]
 
     def _refuse(self, stream_id: int, refusal: headers.Refusal) -> None:
+        self.h2_connection.patience.offend()
         trailers = [
             (":status", str(refusal.http_status)),
             ("content-type", "application/grpc"),
@@ -184,12 +185,22 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     def _trailers_received(self, event: h2.events.TrailersReceived) -> list[Event]:
         if not self.config.client_side:
-            return []  # a request's trailers mean nothing in gRPC; the END_STREAM that they carry is its own event
+            return self._request_trailers(event)
         try:
             values = HeaderDict(headers.checked(event.headers, headers.NO_PSEUDO))
             return [self._response_ended(event.stream_id, values)]
         except (ProtocolError, ValueError, KeyError) as exc:
             return [self._fail(event.stream_id, "the server's trailers are not gRPC", exc)]
+
+    def _request_trailers(self, event: h2.events.TrailersReceived) -> list[Event]:
+        """They mean nothing in gRPC, and the END_STREAM that they carry is its own event; but they may be malformed."""
+        try:
+            headers.checked(event.headers, headers.NO_PSEUDO)
+        except headers.MalformedHeadersError:
+            self._drop_reader(event.stream_id)
+            self._reset_if_open(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            return [StreamReset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)]
+        return []
 
     def _response_ended(self, stream_id: int, values: Any) -> Event:
         reader = self.message_read_buffers.pop(stream_id, None)
@@ -209,6 +220,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         try:
             messages = reader.feed(event.data, event.flow_controlled_length)
         except RpcError as exc:
+            self.h2_connection.patience.offend()
             self._drop_reader(stream_id)
             return [StreamFailed(stream_id, exc)]
         return [MessageReceived(stream_id, message, credit) for message, credit in messages]
@@ -220,6 +232,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         if self.config.client_side:  # END_STREAM without trailers
             return [self._fail(event.stream_id, "the server ended the answer without a status", None)]
         if reader.incomplete:
+            self.h2_connection.patience.offend()
             return [StreamFailed(event.stream_id, UnknownError("the request ended inside a message"))]
         return [RequestEnded(event.stream_id)]
 
@@ -279,6 +292,11 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
     def incomplete_bytes(self) -> int:
         """Bytes of messages that are not whole."""
         return sum(reader.uncredited for reader in self.message_read_buffers.values())
+
+    @property
+    def offences(self) -> int:
+        """Streams that had to be reset or refused for what the peer did."""
+        return int(self.h2_connection.patience.offences)
 
     @property
     def unsent(self) -> int:

@@ -25,7 +25,9 @@ _NAME = re.compile(rb":?[a-z0-9!#$%&'*+.^_`|~-]+\Z")
 _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]*\Z")
 _TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]\Z")
 _CONTENT_TYPE = re.compile(r"application/grpc(\Z|[+;])")
-_ONCE: Final = frozenset({"te", "content-type", "grpc-timeout", "grpc-encoding", "user-agent", "grpc-status"})
+_ONCE: Final = frozenset(
+    {"te", "content-type", "content-length", "grpc-timeout", "grpc-encoding", "user-agent", "grpc-status"}
+)
 REQUEST_PSEUDO: Final = frozenset({":method", ":scheme", ":path", ":authority"})
 RESPONSE_PSEUDO: Final = frozenset({":status"})
 NO_PSEUDO: Final[frozenset[str]] = frozenset()

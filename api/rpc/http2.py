@@ -30,8 +30,9 @@ from h2.connection import AllowedStreamIDs, ConnectionInputs
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from h2.stream import StreamInputs, StreamState
+from hpack import HPACKError
 from hyperframe.exceptions import InvalidFrameError, InvalidPaddingError
-from hyperframe.frame import ContinuationFrame, Frame, GoAwayFrame, HeadersFrame, PushPromiseFrame
+from hyperframe.frame import ContinuationFrame, Frame, GoAwayFrame, HeadersFrame, PushPromiseFrame, RstStreamFrame
 
 from api.rpc import frames
 from api.rpc.codec import Buffer
@@ -50,13 +51,30 @@ _WHOLE_BLOCK: Final = {
     frames.END_HEADERS: frozenset({"END_HEADERS"}),
     frames.END_HEADERS | frames.END_STREAM: frozenset({"END_HEADERS", "END_STREAM"}),
 }
+_NO_FAULT: Final = frozenset({ErrorCodes.NO_ERROR, ErrorCodes.CANCEL})
 _RECEIVING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
+
+
+class CompressionError(h2.exceptions.ProtocolError):  # type: ignore[misc] # h2 3.2 has no types
+    """A header block cannot be decoded, and so none after it (RFC 9113, 4.3)."""
+
+    error_code = ErrorCodes.COMPRESSION_ERROR
 
 
 class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 has no types
     """h2 with GOAWAY as RFC 9113 has it: streams up to its last id go on."""
 
     MAX_CLOSED_STREAMS = CLOSED_STREAMS
+
+    def __init__(self, config: h2.config.H2Configuration) -> None:
+        super().__init__(config)
+        self.patience = Patience()
+
+    def _prepare_for_sending(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            if isinstance(frame, RstStreamFrame) and frame.error_code not in _NO_FAULT:
+                self.patience.offend()
+        super()._prepare_for_sending(frames)
 
     def send_goaway(self, error_code: int) -> None:
         frame = GoAwayFrame(0)
@@ -75,6 +93,15 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         # RFC 9113, 6.5.2: a setting that is unknown is ignored. h2 keeps it, and there are 65,536 of them.
         frame.settings = {code: value for code, value in frame.settings.items() if code in _SETTINGS}
         found: tuple[list[Any], list[Any]] = super()._receive_settings_frame(frame)
+        return found
+
+    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        try:
+            found: tuple[list[Any], list[Any]] = super()._receive_headers_frame(frame)
+        except h2.exceptions.ProtocolError as exc:
+            if type(exc) is h2.exceptions.ProtocolError and isinstance(exc.__context__, HPACKError):
+                raise CompressionError("A header block cannot be decoded.") from exc
+            raise
         return found
 
     def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
@@ -132,7 +159,6 @@ class FastH2(CorrectedH2):
         self.encoder = RememberingEncoder()
         self.decoder = RememberingDecoder()
         self.decoder.max_header_list_size = max_header_list
-        self.patience = Patience()
         self._frame_dispatch_table[HeaderBlock] = self._receive_headers_frame
         self._block: list[Any] = []  # the frames of a header block that goes on
         self._cutter = FrameCutter(

@@ -24,18 +24,23 @@ FOR_BIG: Final = 4
 BIG: Final = 1024
 
 RESET: Final = 4
-"""With the call that it ends it costs a task that is begun and cancelled."""
+"""With the call that it ends it costs a task that is begun and cancelled; no less when we had to send it."""
 NEW_SETTINGS: Final = 25
 """They can change the window of every stream."""
 
 
 class Patience:
-    """The account of one connection."""
+    """The account of one connection.
+
+    Attributes:
+        offences: streams that had to be reset or refused for what the peer did.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._level = CAPACITY
         self._since = clock()
+        self.offences = 0
 
     @property
     def left(self) -> float:
@@ -55,6 +60,12 @@ class Patience:
             self._since = now
             if self._level < 0:
                 raise DenialOfServiceError("the peer sends more that is not part of a call than can be of use")
+
+    def offend(self) -> None:
+        """Take the price of a reset out of the account, since the peer made us send one, or answer what is no call.
+        Whether there was so much in it is looked at when the next frame comes."""
+        self.offences += 1
+        self._level -= RESET
 
     def speak(self, length: int) -> None:
         """Pay in for a frame of a call that is sent, with so many bytes."""

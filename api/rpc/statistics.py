@@ -40,6 +40,8 @@ class Statistics:
         calls_served: so far, the open ones included.
         sent_away: connections that were ended because they asked for too much that is no call.
         broke_protocol: connections that were ended for another violation of HTTP/2.
+        offences: streams that were reset or refused for what their peer did: malformed, no call, no message.
+        handshakes_refused: connections that were closed before they were any.
         held: what the open ones hold together.
     """
 
@@ -48,6 +50,8 @@ class Statistics:
     calls_served: int
     sent_away: int
     broke_protocol: int
+    offences: int
+    handshakes_refused: int
     held: Holdings
 
 
@@ -71,7 +75,8 @@ class Connections:
     def __init__(self) -> None:
         self.share = Share()
         self._open: set[Session] = set()
-        self._served = self._calls = self._sent_away = self._broke_protocol = 0
+        self._served = self._calls = self._sent_away = self._broke_protocol = self._offences = 0
+        self._handshakes_refused = 0
 
     @contextmanager
     def count(self, session: Session) -> Iterator[None]:
@@ -89,6 +94,11 @@ class Connections:
         finally:
             self._open.discard(session)
             self._calls += session.opened
+            self._offences += session.connection.offences
+
+    def refuse_handshake(self) -> None:
+        """One more did not become a connection."""
+        self._handshakes_refused += 1
 
     def statistics(self) -> Statistics:
         """As of now."""
@@ -98,5 +108,7 @@ class Connections:
             calls_served=self._calls + sum(session.opened for session in self._open),
             sent_away=self._sent_away,
             broke_protocol=self._broke_protocol,
+            offences=self._offences + sum(session.connection.offences for session in self._open),
+            handshakes_refused=self._handshakes_refused,
             held=sum(map(holdings, self._open), Holdings()),
         )

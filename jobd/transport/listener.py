@@ -97,11 +97,13 @@ async def serve(
     handle: Callable[[TLSStream], Awaitable[None]],
     *,
     draining: trio.Event,
+    refused: Callable[[], None] = lambda: None,
 ) -> None:
     """Accept connections and run ``handle`` for each, until ``draining`` is set and all have ended.
 
     Args:
         context: asked anew for every connection, so that certificates can be changed while running.
+        refused: told of each that was closed before it was handed on.
     """
     slots = trio.CapacityLimiter(limits.connections)
     handshakes = _Handshakes(limits)
@@ -109,7 +111,11 @@ async def serve(
 
         async def connection(sock: socket.socket) -> None:
             try:
-                await _connection(sock, context(), handshakes, handle)
+                stream = await _shaken(sock, context(), handshakes)
+                if stream is None:
+                    refused()
+                else:
+                    await handle(stream)
             except Exception as exc:  # the border: no bug in one connection may end the others
                 log.error("a connection failed", exc_info=exc)
             finally:
@@ -170,12 +176,8 @@ class _Handshakes:
         self._scopes.pop(scope, None)
 
 
-async def _connection(
-    sock: socket.socket,
-    context: ssl.SSLContext,
-    handshakes: _Handshakes,
-    handle: Callable[[TLSStream], Awaitable[None]],
-) -> None:
+async def _shaken(sock: socket.socket, context: ssl.SSLContext, handshakes: _Handshakes) -> TLSStream | None:
+    """The connection, after its handshake; None, and it is closed, if that came to nothing."""
     stream: TLSStream | None = None
     with handshakes.begin() as scope:
         try:
@@ -184,18 +186,18 @@ async def _connection(
             stream = await TLSStream.handshake(sock, context, server_side=True, receive_size=RECEIVE_SIZE)
         except (ssl.SSLError, OSError) as exc:
             log.info("handshake refused", error=_reason(exc))
-            return
+            return None
         finally:
             handshakes.end(scope)
     if stream is None:
         sock.close()
         log.info("handshake refused", error="not done in time, or by its turn among many")
-        return
+        return None
     if stream.alpn_protocol != "h2":
         log.info("connection refused", peer=stream.peer, error="the client did not offer HTTP/2 (ALPN h2)")
         await stream.aclose()
-        return
-    await handle(stream)
+        return None
+    return stream
 
 
 def _reason(exc: Exception) -> str:

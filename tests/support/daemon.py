@@ -32,10 +32,17 @@ def config_for(pki: TestPki, state: Path, **settings: Any) -> Config:
 @asynccontextmanager
 async def running_daemon(pki: TestPki, state: Path, **settings: Any) -> AsyncIterator[str]:
     """A daemon in this process; gives ``localhost:PORT``. At the end of the block it is shut down, jobs and all."""
+    async with open_daemon(pki, state, **settings) as daemon:
+        yield daemon.address.replace("127.0.0.1", "localhost")
+
+
+@asynccontextmanager
+async def open_daemon(pki: TestPki, state: Path, **settings: Any) -> AsyncIterator[Daemon]:
+    """As :func:`running_daemon`, for those who look inside."""
     async with trio.open_nursery() as nursery:
         daemon: Daemon = await nursery.start(partial(run, config_for(pki, state, **settings)))
         try:
-            yield daemon.address.replace("127.0.0.1", "localhost")
+            yield daemon
         finally:
             nursery.cancel_scope.cancel()
 
