@@ -123,6 +123,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def hostile(session: nox.Session) -> None:
+    """Every attack against a real jobd, beside a neighbour; a table of answers, latencies and memory; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.hostile", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """A thousand starts and stops in each kind of containment leave nothing behind; minutes."""
     install(session, "test")

@@ -294,6 +294,11 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         return sum(reader.uncredited for reader in self.message_read_buffers.values())
 
     @property
+    def data_left(self) -> int:
+        """Bytes that are still to come of the DATA frame at hand, if there is one."""
+        return int(self.h2_connection.data_left)
+
+    @property
     def offences(self) -> int:
         """Streams that had to be reset or refused for what the peer did."""
         return int(self.h2_connection.patience.offences)

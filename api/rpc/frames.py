@@ -80,6 +80,11 @@ class FrameCutter:
         self._fresh = False  # no piece of it was given yet
 
     @property
+    def left(self) -> int:
+        """Bytes that are still to come of a DATA frame that is given in pieces."""
+        return max(self._left, 0)
+
+    @property
     def held(self) -> int:
         """Bytes that wait for the rest of their frame."""
         return len(self._kept)

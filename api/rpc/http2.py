@@ -130,6 +130,11 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         self._data_to_send += b"".join(parts)
 
     @property
+    def data_left(self) -> int:
+        """Nothing here is given in pieces."""
+        return 0
+
+    @property
     def unsent(self) -> int:
         """Bytes that h2 has to send."""
         return len(self._data_to_send)
@@ -172,6 +177,11 @@ class FastH2(CorrectedH2):
         return count if count < limit else int(super()._open_streams(remainder))
 
     # ---- in
+
+    @property
+    def data_left(self) -> int:
+        """Bytes that are still to come of the DATA frame at hand, if there is one."""
+        return self._cutter.left
 
     def receive_data(self, data: bytes | memoryview) -> list[Any]:
         """As h2's, but the data of a DataReceived are a view that is good until the next call."""

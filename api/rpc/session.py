@@ -38,6 +38,9 @@ LEAST: Final = 1024
 """Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
 OVERHEAD: Final = 64
 """Bytes that a message takes beside its payload."""
+TURN: Final = 1024
+"""Bytes of a client's that are looked at before others have their turn, the rest of a DATA frame not counted: so many
+small frames are a few milliseconds' work."""
 SMALL: Final = 64 * 1024
 """Bytes of whole answers that may wait for the next flush, and of the largest one that does not wait for the peer."""
 CONTROL_LIMIT: Final = 1024 * 1024
@@ -128,22 +131,32 @@ class Session:
             CONNECTION_ERRORS: the connection broke, or the peer broke the protocol.
         """
         while len(data := await self.transport.receive()):
-            try:
-                events = self.connection.receive_data(data)
-            finally:
-                self.flush()  # also the GOAWAY that says what the peer did wrong
-            for event in events:
-                if isinstance(event, RequestReceived) and on_request:
-                    on_request(self.open_stream(event.stream_id), event)
-                else:
-                    self._dispatch(event)
-            if self._window_opened:  # once, however many frames said so
-                self._window_opened = False
-                for stream in self.streams.values():
-                    stream.window_opened.set()
-            self.flush()
+            turn = len(data) if self.client_side else max(TURN, self.connection.data_left)
+            rest = bytes(data[turn:])  # a copy: what was received is good until the next await only
+            self._take(data[:turn], on_request)
+            while rest:
+                await trio.lowlevel.checkpoint()  # it is others' turn
+                turn = max(TURN, self.connection.data_left)
+                self._take(rest[:turn], on_request)
+                rest = rest[turn:]
             if self.transport.pending > CONTROL_LIMIT:
                 await self.transport.drain()
+
+    def _take(self, data: bytes | memoryview, on_request: Callable[[CallStream, RequestReceived], None] | None) -> None:
+        try:
+            events = self.connection.receive_data(data)
+        finally:
+            self.flush()  # also the GOAWAY that says what the peer did wrong
+        for event in events:
+            if isinstance(event, RequestReceived) and on_request:
+                on_request(self.open_stream(event.stream_id), event)
+            else:
+                self._dispatch(event)
+        if self._window_opened:  # once, however many frames said so
+            self._window_opened = False
+            for stream in self.streams.values():
+                stream.window_opened.set()
+        self.flush()
 
     def _dispatch(self, event: Event) -> None:
         match event:

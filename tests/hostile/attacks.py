@@ -244,5 +244,6 @@ ON_THE_CONNECTION: Final = (
     Attack("HPACK bomb", hpack_bomb, *SENT_AWAY),
     Attack("CONTINUATION flood", sending(frame(1, 0, 1, b"\x83"), frame(9, 0, 1, b"\x83") * 100), *SENT_AWAY),
 )
-FLOODING: Final = tuple(Attack(name, flooding(flood), *SENT_AWAY) for name, flood in FLOODS.items())
+# Some are a violation as well, when the stream that they are about has been answered meanwhile.
+FLOODING: Final = tuple(Attack(name, flooding(flood), "GOAWAY", *SENT_AWAY[1:]) for name, flood in FLOODS.items())
 ATTACKS: Final = (*ON_A_STREAM, *ON_THE_CONNECTION, *FLOODING)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,6 +95,10 @@ class RawPeer:
         self._read(until=lambda: stream_id in self._answers, seconds=seconds)
         return self._answers.get(stream_id, [self._over or "silence"])[-1]
 
+    def answered(self, stream_id: int) -> str:
+        """How a stream has ended, as far as that was heard."""
+        return self._answers.get(stream_id, [self._over or "open"])[-1]
+
     def listen(self) -> str | None:
         """What there is to be heard, without waiting; how the connection ended, once it has."""
         self._read(until=lambda: True, seconds=0.0)
@@ -157,7 +160,3 @@ class RawPeer:
 
     def _answer(self, stream_id: int, what: str) -> None:
         self._answers.setdefault(stream_id, []).append(what)
-
-
-def joined(parts: Iterable[bytes]) -> bytes:
-    return b"".join(parts)

@@ -49,6 +49,10 @@ async def for_ever(call: ServerCall, request: QueryRequest) -> QueryResponse:
     raise AssertionError
 
 
+async def answer_at_once(call: ServerCall, request: QueryRequest) -> QueryResponse:
+    return QueryResponse()
+
+
 async def test_a_flood_is_sent_away_and_counted() -> None:
     """GOAWAY, the end of the connection, and of the call that was open on it; nothing is left."""
     counted = Connections()
@@ -72,6 +76,22 @@ async def test_a_flood_is_sent_away_and_counted() -> None:
         assert (found.connections, found.connections_served, found.calls_served) == (0, 1, 1)
         assert (found.sent_away, found.broke_protocol) == (1, 0)
         assert found.held == Holdings()
+
+
+async def test_a_flood_lets_others_have_their_turn() -> None:
+    """A neighbour's call that comes at the same time is answered before the flood is through."""
+    handler = router({PATH: unary(answer_at_once)})
+    async with raw_client(handler, Connections()) as (flood, raw), raw_client(handler, Connections()) as (other, calm):
+        await send(flood, raw.begin())
+        await send(other, calm.begin())
+        answered = len(flood._received), len(other._received)
+        flood.write((raw.ping() * 1500,))
+        other.write((calm.call(1),))
+        while len(other._received) == answered[1]:
+            await trio.lowlevel.checkpoint()
+        assert (len(flood._received) - answered[0]) / len(raw.ping()) < 400
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(flood._received) - answered[0] == 1500 * len(raw.ping())
 
 
 async def test_another_violation_is_counted_too() -> None:
