@@ -22,7 +22,7 @@ import trio
 
 from api.address import parse_address
 from api.errors import ConfigError
-from api.rpc.server import Handler, router, serve_connection, stack
+from api.rpc.server import Handler, router, serve_connection, stack, turn_away
 from api.rpc.statistics import Connections
 from api.rpc.stream import TLSStream
 from jobd.broker.admission import Policy
@@ -329,15 +329,19 @@ async def _serve(
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
     async def handle(stream: TLSStream) -> None:
-        with trust.admitted(stream.verified_chain, stream.peer) as access:
-            await serve_connection(
-                stream,
-                handler,
-                draining=draining,
-                keepalive=config.keepalive,
-                connections=daemon.connections,
-                access=access,
-            )
+        with daemon.quotas.connection(stream.peer_certificate) as welcome:
+            if not welcome:
+                await turn_away(stream)
+                return
+            with trust.admitted(stream.verified_chain, stream.peer) as access:
+                await serve_connection(
+                    stream,
+                    handler,
+                    draining=draining,
+                    keepalive=config.keepalive,
+                    connections=daemon.connections,
+                    access=access,
+                )
 
     async with trio.open_nursery() as nursery:
         limits = Limits(connections=config.connections)

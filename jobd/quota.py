@@ -1,4 +1,4 @@
-"""How much of the server one principal may have, over all its connections: calls, streams and jobs."""
+"""How much of the server one principal may have: calls, streams and jobs over all its connections, and those."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ class Quota:
         calls_per_second: that may begin; as many may come at once, after a second without any.
         streams: calls that last, as Stream and Wait, and are open at a time.
         jobs: that run or wait at a time.
+        connections: that are open at a time.
     """
 
     calls_per_second: float = 0
     streams: float = 0
     jobs: float = 0
+    connections: float = 0
 
     def over(self, other: Quota) -> Quota:
         """This quota, and where it says nothing, the other."""
         return Quota(*(getattr(self, each.name) or getattr(other, each.name) for each in fields(Quota)))
 
 
-DEFAULT: Final = Quota(calls_per_second=2000, streams=1000, jobs=5000)
+DEFAULT: Final = Quota(calls_per_second=2000, streams=1000, jobs=5000, connections=512)
 """So generous that whoever means well does not meet it, and less than all that there is."""
 
 

@@ -173,6 +173,7 @@ QUOTAS: Final = {
     "calls-per-second": (0.01, 1e6, False),
     "streams": (1, 1e6, True),
     "jobs": (1, 1e6, True),
+    "connections": (1, 1e6, True),
 }
 """Each with its bounds, and whether it is a whole number."""
 SIZES: Final = ("memory", "output", "core")

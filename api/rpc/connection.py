@@ -326,9 +326,9 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         self._drop_reader(stream_id)
         self._reset_if_open(stream_id, ErrorCodes.CANCEL)
 
-    def send_goaway(self) -> None:
+    def send_goaway(self, code: int = ErrorCodes.NO_ERROR) -> None:
         """Announce that no further stream is accepted; open ones go on."""
-        self.h2_connection.send_goaway(ErrorCodes.NO_ERROR)
+        self.h2_connection.send_goaway(code)
 
     def send_ping(self) -> None:
         """Ask the peer for a sign of life; :class:`Pong` is the answer."""

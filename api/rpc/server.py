@@ -14,6 +14,7 @@ from typing import Any, Final
 import betterproto
 import structlog
 import trio
+from h2.errors import ErrorCodes
 
 from api.errors import DeadlineExceededError, InternalError, RpcError, UnimplementedError
 from api.identity import Principal
@@ -33,6 +34,9 @@ MAX_DEADLINE: Final = 10 * 365 * 86400.0
 
 LINGER: Final = 5.0
 """Seconds that a connection has whose peer is not let in: whoever connects does it to call, and is to be told why."""
+
+LAST_WORDS: Final = 0.25
+"""Seconds that a client has to hear that its connection is not taken."""
 
 
 class ServerCall:
@@ -245,6 +249,23 @@ def _heed(session: Session, connection: trio.CancelScope) -> None:
     session.access.on_refused = refused
     if session.access.refusal:
         refused()
+
+
+async def turn_away(transport: ByteTransport) -> None:
+    """End a connection before it is one: GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, 6.8). No call of it is taken."""
+    session = Session(transport, client_side=False)
+    try:
+        with trio.move_on_after(LAST_WORDS):
+            session.start()
+            session.connection.send_goaway(ErrorCodes.ENHANCE_YOUR_CALM)
+            session.flush()
+            while len(await transport.receive()):  # a socket that is closed over unread bytes takes the words with it
+                pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # whoever was to hear them is gone
+    finally:
+        with trio.CancelScope(shield=True):
+            await transport.aclose()
 
 
 def _first(group: BaseExceptionGroup[Any]) -> str:

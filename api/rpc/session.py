@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import h2.exceptions
 import trio
+from h2.errors import ErrorCodes
 from purerpc.grpclib.exceptions import ProtocolError
 
 from api.errors import CancelledError, RpcError, UnavailableError
@@ -162,8 +163,9 @@ class Session:
         match event:
             case GoAway():
                 self.going_away = True
+                why = "is going away" if event.error_code != ErrorCodes.ENHANCE_YOUR_CALM else "has too much of us"
                 for stream in [s for s in self.streams.values() if s.stream_id > event.last_stream_id]:
-                    stream.fail(UnavailableError("the server is going away and did not take this call"))
+                    stream.fail(UnavailableError(f"the server {why} and did not take this call"))
             case Pong():
                 self._ping_answered.set()
             case WindowUpdated() if event.stream_id == 0:

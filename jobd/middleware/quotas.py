@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+import structlog
+
 from api import methods
-from api.errors import ResourceExhaustedError
-from api.identity import Principal
+from api.errors import IdentityError, ResourceExhaustedError
+from api.identity import Principal, principal_of_der
 from api.rpc.server import Handler, ServerCall
 from jobd.middleware.draining import LASTING
 from jobd.middleware.token_bucket import TokenBucket
 from jobd.quota import Quota, QuotaPolicy
 from jobd.worker.policy import Caller
+
+log = structlog.get_logger(__name__)
 
 STREAMS: Final = LASTING | {methods.WATCH.path}
 """What may stay open."""
@@ -24,6 +29,9 @@ FEW: Final = 64
 """Principals that are remembered without a thought."""
 TOO_MANY_CALLS: Final = "TOO_MANY_CALLS"
 TOO_MANY_STREAMS: Final = "TOO_MANY_STREAMS"
+TOO_MANY_CONNECTIONS: Final = "TOO_MANY_CONNECTIONS"
+NOBODY: Final = Principal("", frozenset(), "")
+"""Whoever has a certificate that names no principal: they can connect, to be told so."""
 
 
 @dataclass(slots=True)
@@ -32,6 +40,19 @@ class _Usage:
 
     bucket: TokenBucket
     streams: int = 0
+    connections: int = 0
+
+    def is_as_new(self, now: float) -> bool:
+        """Nothing is lost with it."""
+        return not (self.streams or self.connections or self.bucket.full_at > now)
+
+
+@lru_cache(FEW)
+def _principal(certificate: bytes) -> Principal:
+    try:
+        return principal_of_der(certificate)
+    except IdentityError:
+        return NOBODY
 
 
 class Quotas:
@@ -40,7 +61,7 @@ class Quotas:
     A principal that has had nothing for as long as a full bucket takes is as one that never came, and is forgotten.
 
     Attributes:
-        refused: calls that were, by the reason that they were given.
+        refused: calls and connections that were, by the reason.
     """
 
     def __init__(self, policy: QuotaPolicy, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,6 +75,26 @@ class Quotas:
     def principals(self) -> int:
         """How many are remembered."""
         return len(self._usages)
+
+    @contextmanager
+    def connection(self, certificate: bytes | None) -> Iterator[bool]:
+        """The block is the life of a connection. False: it is one too many of its principal, and has to go.
+
+        Args:
+            certificate: its client's, in DER form.
+        """
+        principal = NOBODY if certificate is None else _principal(certificate)
+        usage = self._usage(principal.name, self._clock())
+        if usage.connections >= self._quota(principal).connections:
+            self.refused[TOO_MANY_CONNECTIONS] += 1
+            log.info("connection refused", principal=principal.name, error="too many of this principal")
+            yield False
+            return
+        usage.connections += 1
+        try:
+            yield True
+        finally:
+            usage.connections -= 1
 
     async def middleware(self, call: ServerCall, proceed: Handler) -> None:
         """Let the call through, or refuse it as RESOURCE_EXHAUSTED. It has not begun then: it can be made again."""
@@ -99,7 +140,7 @@ class Quotas:
         usage = self._usages.get(name)
         if usage is None:
             if len(self._usages) >= self._forget_at:
-                self._usages = {n: u for n, u in self._usages.items() if u.streams or u.bucket.full_at > now}
+                self._usages = {n: u for n, u in self._usages.items() if not u.is_as_new(now)}
                 self._forget_at = max(FEW, 2 * len(self._usages))
             usage = self._usages[name] = _Usage(TokenBucket(now))
         return usage

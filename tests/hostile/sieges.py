@@ -217,6 +217,17 @@ def streams_that_are_left(site: Site) -> str:
         return told(Counter(peer.answered(each) for peer in peers for each in range(1, 1000, 2)))
 
 
+def connections_that_are_held(site: Site) -> str:
+    """More than one principal may have; somebody else still gets in."""
+    with ExitStack() as stack:
+        peers = [stack.enter_context(site.peer()) for _ in range(600)]
+        site.over.wait()
+        answers = Counter(peer.listen() or "open" for peer in peers)
+        other = stack.enter_context(site.peer(who="alice"))
+        answers[f"somebody else's {other.request()}"] += 1
+        return told(answers)
+
+
 def requests_that_do_not_end(site: Site) -> str:
     """Headers, and a message of 4 MiB of which the last byte does not come: as much as the window takes."""
     with ExitStack() as stack:
@@ -291,6 +302,11 @@ SIEGES: Final = (
     Siege("calls of nothing without end", calls_without_end("/x/y"), "UNIMPLEMENTED"),
     Siege("every spelling of a method", every_spelling, "PERMISSION_DENIED"),
     Siege("streams that are left", streams_that_are_left, "open (1000), RESOURCE_EXHAUSTED (500)"),
+    Siege(
+        "connections that are held",
+        connections_that_are_held,
+        "open (512), GOAWAY ENHANCE_YOUR_CALM (88), somebody else's NOT_FOUND (1)",
+    ),
     Siege("requests that do not end", requests_that_do_not_end, "held"),
     Siege("a window of bytes", byte_by_byte, "served"),
     Siege("streams that nobody reads", never_read, "held up"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from structlog.typing import EventDict
 
 from api.address import parse_address
 from api.client import JobClient
-from api.errors import ResourceExhaustedError
+from api.errors import ResourceExhaustedError, UnavailableError
 from api.messages import JobState, QueryRequest
 from api.methods import LIST_WORKERS, QUERY
 from api.rpc.channel import open_channel
@@ -91,3 +92,27 @@ async def test_jobs_of_a_principal_count_after_a_kill_of_the_server(pki: TestPki
                     await both.workers()
             await client.stop(job.id)
             await client.start(["true"])
+
+
+async def test_a_principal_has_so_many_connections_and_others_have_theirs(
+    pki: TestPki, tmp_path: Path, log_guard: list[EventDict]
+) -> None:
+    """One more is ended at once, and its call was not taken; when another has gone it gets in, by itself."""
+    quota = QuotaPolicy(Quota(connections=2))
+    async with running_daemon(pki, tmp_path / "state", quota=quota) as server:
+        with trio.fail_after(20):
+            async with JobClient.connect(server, **pki.credentials("rita")) as waits, trio.open_nursery() as nursery:
+                host, port = parse_address(server)
+                async with AsyncExitStack() as open_:
+                    for _ in range(2):
+                        channel = await open_.enter_async_context(open_channel(host, port, pki.context("rita")))
+                        await channel.unary(LIST_WORKERS, LIST_WORKERS.request())
+                    async with open_channel(host, port, pki.context("rita")) as channel:
+                        with pytest.raises(UnavailableError, match=r"has too much of us|lost"):
+                            await channel.unary(LIST_WORKERS, LIST_WORKERS.request())
+                    async with open_channel(host, port, pki.context("alice")) as channel:
+                        await channel.unary(LIST_WORKERS, LIST_WORKERS.request())
+                    nursery.start_soon(waits.workers)
+                    while sum(entry["event"] == "connection refused" for entry in log_guard) < 2:
+                        await trio.sleep(0.001)
+    assert {entry["principal"] for entry in log_guard if entry["event"] == "connection refused"} == {"rita"}

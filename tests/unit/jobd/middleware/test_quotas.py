@@ -211,6 +211,12 @@ async def test_principals_that_are_idle_are_forgotten() -> None:
             with pytest.raises(ResourceExhaustedError):
                 await query(channel)
         assert "alice" in server.quotas._usages
+        with server.quotas.connection(None) as welcome:  # whoever has no name counts as one
+            assert welcome
+            for number in range(10 * FEW):
+                server.now += BURST
+                server.quotas._usage(f"r{number}", server.now)
+            assert server.quotas._usages[""].connections == 1
 
 
 def test_a_quota_is_the_principal_s_or_its_role_s_or_everyone_s() -> None:
@@ -220,8 +226,8 @@ def test_a_quota_is_the_principal_s_or_its_role_s_or_everyone_s() -> None:
         {"alice": Quota(jobs=UNLIMITED)},
         {"writer": Quota(calls_per_second=20, jobs=7), "reader": Quota(calls_per_second=5)},
     )
-    assert policy.of(Caller("alice", ["writer"])) == Quota(20, DEFAULT.streams, UNLIMITED)
-    assert policy.of(Caller("bob", ["writer", "reader"])) == Quota(20, DEFAULT.streams, 7)
-    assert policy.of(Caller("rita", ["reader"])) == Quota(5, DEFAULT.streams, DEFAULT.jobs)
-    assert policy.of(Caller("eve", [])) == Quota(10, DEFAULT.streams, DEFAULT.jobs)
+    assert policy.of(Caller("alice", ["writer"])) == Quota(20, DEFAULT.streams, UNLIMITED, DEFAULT.connections)
+    assert policy.of(Caller("bob", ["writer", "reader"])) == Quota(20, DEFAULT.streams, 7, DEFAULT.connections)
+    assert policy.of(Caller("rita", ["reader"])) == Quota(5, DEFAULT.streams, DEFAULT.jobs, DEFAULT.connections)
+    assert policy.of(Caller("eve", [])) == Quota(10, DEFAULT.streams, DEFAULT.jobs, DEFAULT.connections)
     assert QuotaPolicy().of(Caller("eve", [])) == DEFAULT
