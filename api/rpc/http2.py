@@ -69,12 +69,24 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
     def __init__(self, config: h2.config.H2Configuration) -> None:
         super().__init__(config)
         self.patience = Patience()
+        self._reset: dict[int, None] = {}  # streams that we have reset lately
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
-        for frame in frames:
-            if isinstance(frame, RstStreamFrame) and frame.error_code not in _NO_FAULT:
-                self.patience.offend()
-        super()._prepare_for_sending(frames)
+        super()._prepare_for_sending([frame for frame in frames if self._is_to_go(frame)])
+
+    def _is_to_go(self, frame: Frame) -> bool:
+        """What was on its way when we reset a stream is ignored (RFC 9113, 5.1); h2 resets it again for each frame."""
+        if not isinstance(frame, RstStreamFrame):
+            return True
+        if frame.stream_id in self._reset:
+            self.patience.bear()
+            return False
+        self._reset[frame.stream_id] = None
+        if len(self._reset) > CLOSED_STREAMS:
+            del self._reset[next(iter(self._reset))]
+        if frame.error_code not in _NO_FAULT:
+            self.patience.offend()
+        return True
 
     def send_goaway(self, error_code: int) -> None:
         frame = GoAwayFrame(0)

@@ -67,6 +67,10 @@ class Patience:
         self.offences += 1
         self._level -= RESET
 
+    def bear(self) -> None:
+        """Take out a little for a frame of a stream that was reset: it may have been on its way, or not."""
+        self._level -= 1
+
     def speak(self, length: int) -> None:
         """Pay in for a frame of a call that is sent, with so many bytes."""
         self._level = min(self._level + (FOR_BIG if length >= BIG else FOR_SMALL), CAPACITY)

@@ -43,4 +43,5 @@ FLOODS: dict[str, Flood] = {
 
 
 def unknown_settings(number: int) -> bytes:
-    return b"".join(struct.pack(">HI", code, 1) for code in range(100 + number * 300, 400 + number * 300))
+    first = 100 + number % 200 * 300
+    return b"".join(struct.pack(">HI", code, 1) for code in range(first, first + 300))

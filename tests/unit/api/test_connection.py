@@ -11,7 +11,7 @@ import h2.events
 import pytest
 from h2.errors import ErrorCodes
 
-from api.errors import FieldViolation, InvalidArgumentError
+from api.errors import FieldViolation, InvalidArgumentError, ResourceExhaustedError
 from api.rpc.codec import PREFIX
 from api.rpc.connection import Connection
 from api.rpc.events import (
@@ -23,6 +23,7 @@ from api.rpc.events import (
     StreamFailed,
     StreamReset,
 )
+from api.rpc.frames import DATA, header
 
 CALL = [
     (":method", "POST"),
@@ -143,6 +144,22 @@ def test_data_for_a_call_that_ended_here_does_no_harm(peer: Peer) -> None:
     peer.h2.receive_data(peer.connection.data_to_send())
     peer.call(data=PREFIX.pack(False, 0), end=True)
     assert RequestEnded in types(peer.exchange()[0])
+
+
+def test_what_was_on_its_way_when_we_reset_a_stream_is_ignored(peer: Peer) -> None:
+    """A large message that was refused at its prefix: no answer to the rest of it, no offence, and a small price."""
+    stream_id = peer.call(data=PREFIX.pack(False, 2**31))
+    peer.exchange()
+    peer.connection.finish(stream_id, ResourceExhaustedError("too much"), response_started=False)
+    peer.connection.receive_data(peer.h2.data_to_send())
+    offences, left = peer.connection.offences, peer.connection.h2_connection.patience.left
+    peer.connection.data_to_send()
+    for _ in range(100):
+        late = header(1000, DATA, 0, stream_id) + bytes(1000)
+        assert peer.connection.receive_data(late) == []
+    assert peer.connection.data_to_send() == b""
+    assert peer.connection.offences == offences
+    assert left - peer.connection.h2_connection.patience.left == 100
 
 
 def test_a_late_window_update_does_no_harm(peer: Peer) -> None:
