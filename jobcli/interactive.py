@@ -13,7 +13,7 @@ import trio
 from api.attachment import Attachment
 from api.client import JobClient
 from api.errors import InputCutError, JobdError
-from api.messages import Verdict
+from api.messages import JobState, Verdict
 from jobcli import exit_codes, render, tty
 from jobcli.detach import DetachKeys
 from jobcli.stdin import Input, open_input
@@ -152,6 +152,6 @@ def ended(job_id: str, end: Verdict | Detached) -> int:
         return end.code
     if end.dropped_bytes:
         render.note(f"{end.dropped_bytes} bytes of output could not be recorded and are missing")
-    if end.exit_code is None:
+    if end.exit_code is None or end.state not in (JobState.SUCCEEDED, JobState.FAILED):  # somebody ended it
         render.error(f"job {job_id[:8]} {render.state_name(end.state)}: {end.message}")
     return exit_codes.of_end(end)

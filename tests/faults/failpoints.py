@@ -109,6 +109,7 @@ STEPS: Final[tuple[str, ...]] = (
     "writer.LogWriter._go_on",
     "writer.LogWriter._mark",
     "writer.LogWriter._move",
+    "writer.LogWriter._move_more",
     "writer.LogWriter._roll",
     "writer.LogWriter._seal",
 )
@@ -168,6 +169,7 @@ EXEMPT: Final[dict[str, str]] = {
             "files.Segment.read",
             "files.Segment.size",
             "files._index_of",
+            "files.read_file",
             "relay._has_room",
             "files._path",
             "files.starts_of",

@@ -35,6 +35,7 @@ QUEUED = [
 START_FAILED = both("heard failed", "OutputLog.finish", "Journal.commit")
 OUTPUT = [
     *both("OutputLog.take", "writer.LogWriter._add", "writer.LogWriter._move", "writer.LogWriter._mark"),
+    *both("writer.LogWriter._move_more"),
     *both("writer.LogWriter._roll", "files._make_index", "files._make_data"),
 ]
 SEALED = both("writer.LogWriter._seal")

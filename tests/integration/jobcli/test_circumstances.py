@@ -136,9 +136,17 @@ async def test_a_job_of_a_file_that_the_server_refuses_is_named(jobcli: Jobcli, 
 
 async def test_a_job_that_is_stopped_for_its_output_says_so(jobcli: Jobcli) -> None:
     """What was recorded is written out; code and sentence are those of an end by a signal."""
-    ended = await jobcli("run", "--output", "4", "--stop-at-output", "--", "sh", "-c", "yes")
+    ended = await jobcli("run", "--output", "4", "--stop-at-output", "--", "yes")
     assert (ended.code, ended.text) == (128 + 15, "y\ny\n")
     assert "output_limit: ended by SIGTERM; it had written more output than the 4 bytes that it may" in ended.error
+
+
+async def test_a_job_that_was_ended_says_so_though_it_gave_a_code(jobcli: Jobcli) -> None:
+    """Nobody is to take a 0 of a job that was cut short for an end of its own."""
+    script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    ended = await jobcli("run", "--timeout", "0.5", "--", "sh", "-c", script)
+    assert ended.code == 0
+    assert "timed_out: exited with code 0; it had run for the 0.5 s that it may" in ended.error
 
 
 async def test_a_file_can_have_a_job_stopped_for_its_output(jobcli: Jobcli, tmp_path: Path) -> None:
