@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from api.errors import CredentialsError
-from jobd.trust.chain import Identity, Issuer
+from jobd.trust.chain import Issuer
 
 _BEGIN: Final = b"-----BEGIN X509 CRL-----"
 _END: Final = b"-----END X509 CRL-----"
@@ -58,13 +58,20 @@ class Lists:
 
     def __init__(self, lists: Iterable[RevocationList]) -> None:
         self._newest_first = sorted(lists, key=lambda each: each.begins, reverse=True)
-        self._found: dict[Identity, RevocationList | None] = {}
+        self._found: dict[Issuer, RevocationList | None] = {}
 
     def of(self, ca: Issuer) -> RevocationList | None:
         """This CA's newest; None if it has none here."""
-        if ca.identity not in self._found:  # there are few CAs: intermediate ones that a trusted CA signed, and those
-            self._found[ca.identity] = next((each for each in self._newest_first if each.is_of(ca)), None)
-        return self._found[ca.identity]
+        # By the certificate: one CA can have several, of which some may not sign lists. There are few: those of
+        # trusted CAs, and of intermediate ones that they signed.
+        if ca not in self._found:
+            self._found[ca] = next((each for each in self._newest_first if each.is_of(ca)), None)
+        return self._found[ca]
+
+    @property
+    def asked_of(self) -> Sequence[Issuer]:
+        """The CAs whose list was wanted so far."""
+        return list(self._found)
 
     @property
     def all(self) -> Sequence[RevocationList]:
@@ -78,6 +85,8 @@ def parse_lists(content: bytes, path: Path) -> Lists:
     Raises:
         CredentialsError: there is none, or one that cannot be read or is of another kind.
     """
+    if content.count(_BEGIN) != content.count(_END):  # cut within the last line, it would be a file with one list less
+        raise CredentialsError(f"{path} holds a revocation list that is not whole: half written")
     try:
         if b"-----BEGIN " in content:
             crls = [x509.load_pem_x509_crl(block) for block in _blocks(content)]
@@ -99,7 +108,8 @@ def _blocks(content: bytes) -> Iterator[bytes]:
 
 
 def _parse(crl: x509.CertificateRevocationList, path: Path) -> RevocationList:
-    if any(extension.critical for extension in crl.extensions):
+    # A delta has to say critically that it is one (RFC 5280, 5.2.4); taken for whole, it would bring all others back.
+    if any(each.critical or isinstance(each.value, x509.DeltaCRLIndicator) for each in crl.extensions):
         raise CredentialsError(f"{path} holds a revocation list that is not whole (a delta, indirect, or of a part)")
     if crl.next_update_utc is None:
         raise CredentialsError(f"{path} holds a revocation list that does not say until when it is good (nextUpdate)")

@@ -123,7 +123,20 @@ def _lists(
         if before and before.lists:
             raise
         return None, [str(exc)]
+    if before and before.lists:
+        _check_none_older(files.crl, lists, before.lists)
     return lists, list(_gaps(files.crl, files.ca, lists, [Issuer.of(each) for each in cas], now, before))
+
+
+def _check_none_older(path: Path, lists: Lists, before: Lists) -> None:
+    """Also of the intermediate CAs that only clients have brought: they were asked for."""
+    for ca in before.asked_of:
+        new, last = lists.of(ca), before.of(ca)
+        if new and last and None not in (new.number, last.number) and (new.number or 0) < (last.number or 0):
+            raise CredentialsError(
+                f"{path}: the revocation list of the CA {last.name!a} has the number {new.number}, and the one in "
+                f"force {last.number}: an old list would bring back what was revoked since"
+            )
 
 
 def _gaps(
@@ -140,11 +153,6 @@ def _gaps(
                 raise CredentialsError(f"{gap}, and one is in force")
             yield gap
             continue
-        if last and None not in (last.number, crl.number) and (crl.number or 0) < (last.number or 0):
-            raise CredentialsError(
-                f"{path}: the revocation list of the CA {name!a} has the number {crl.number}, and the one in force "
-                f"{last.number}: an old list would bring back what was revoked since"
-            )
         if not crl.begins <= now < crl.ends:
             yield (
                 f"{path}: the revocation list of the CA {name!a} is good from {crl.begins:%Y-%m-%dT%H:%M:%SZ} until "

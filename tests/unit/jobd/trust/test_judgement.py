@@ -144,6 +144,26 @@ def test_each_ca_above_the_client_has_its_list(ours: LivePki, tmp_path: Path) ->
     assert judged(trust(of_root, of_sub), alice) == "CERTIFICATE_REVOKED"
 
 
+@pytest.mark.parametrize("demanding", [True, False])
+def test_an_older_list_of_an_intermediate_ca_is_not_taken(ours: LivePki, tmp_path: Path, demanding: bool) -> None:
+    """Though its certificate is in no file of ours: a client has brought it."""
+    now = datetime.now(UTC)
+    root = Authority.create(tmp_path / "root", now=now, path_length=1)
+    sub = create_intermediate(root, tmp_path / "sub", now=now, name="sub")
+    pki = LivePki(sub.directory, sub)
+    pki.client("alice")
+    of_root, old = make_crl(root, now=now).path.read_bytes(), make_crl(sub, now=now).path.read_bytes()
+    pki.revoke("alice")
+    lists = tmp_path / "lists"
+    lists.write_bytes(of_root + pki.crl.read_bytes())
+    files = Files(ours.certificate("server"), ours.key("server"), root.certificate_path, None, lists)
+    in_force = load_trust(files, files.read(), datetime.now(UTC), demanding=demanding)
+    assert judged(in_force, chain(pki.certificate("alice"), root.certificate_path)) == "CERTIFICATE_REVOKED"
+    lists.write_bytes(of_root + old)
+    with pytest.raises(CredentialsError, match="list of the CA 'CN=sub' has the number"):
+        load_trust(files, files.read(), datetime.now(UTC), demanding=demanding, before=in_force)
+
+
 # ---- lists that cannot be used
 
 
@@ -211,21 +231,31 @@ def test_an_older_list_does_not_take_the_place_of_a_newer(ours: LivePki, demandi
 
 
 @pytest.mark.parametrize(
-    "extension",
+    ("extension", "critical"),
     [
-        x509.DeltaCRLIndicator(1),
-        x509.IssuingDistributionPoint(None, None, True, False, None, False, False),
+        (x509.DeltaCRLIndicator(1), True),
+        (x509.DeltaCRLIndicator(1), False),
+        (x509.IssuingDistributionPoint(None, None, True, False, None, False, False), True),
+        (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\5\0"), True),
     ],
-    ids=["delta", "a part"],
+    ids=["delta", "delta that is not critical", "a part", "who knows"],
 )
-def test_lists_that_are_not_whole_are_refused(ours: LivePki, extension: x509.ExtensionType) -> None:
+def test_lists_that_are_not_whole_are_refused(ours: LivePki, extension: x509.ExtensionType, critical: bool) -> None:
     """What is not on them may be revoked all the same."""
     now = datetime.now(UTC)
     builder = x509.CertificateRevocationListBuilder().issuer_name(ours.authority.certificate.subject)
-    builder = builder.last_update(now).next_update(now + DAY).add_extension(extension, critical=True)
+    builder = builder.last_update(now).next_update(now + DAY).add_extension(extension, critical=critical)
     signed = builder.sign(ours.authority.key, hashes.SHA256())
     ours.crl.write_bytes(signed.public_bytes(Encoding.PEM))
     with pytest.raises(CredentialsError, match="is not whole"):
+        load(ours, crl=ours.crl)
+
+
+def test_a_list_that_lacks_its_end_is_missed(ours: LivePki, tmp_path: Path) -> None:
+    """Cut within its last line it still has as many beginnings as ends."""
+    both = ours.crl.read_bytes() + LivePki.grow(tmp_path / "other", "other").crl.read_bytes()
+    ours.crl.write_bytes(both[:-10])
+    with pytest.raises(CredentialsError, match="is not whole: half written"):
         load(ours, crl=ours.crl)
 
 
@@ -247,9 +277,8 @@ def test_a_ca_that_may_not_sign_lists_has_none(ours: LivePki) -> None:
     lists = parse_lists(ours.crl.read_bytes(), ours.crl)
     other = Issuer.of(builder.sign(ours.authority.key, hashes.SHA256()))
     assert lists.of(other) is None
-    lists = parse_lists(ours.crl.read_bytes(), ours.crl)
     assert other.identity == Issuer.of(ca).identity
-    assert lists.of(Issuer.of(ca)) is not None
+    assert lists.of(Issuer.of(ca)) is not None  # whichever of its certificates a client has brought first
 
 
 @pytest.mark.parametrize("newer_first", [True, False])
