@@ -51,7 +51,7 @@ from jobd.storage.directory import Held, HeldError, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.trust.files import Files
-from jobd.trust.live import LiveTrust
+from jobd.trust.live import MAX_TOLD, LiveTrust
 from jobd.unprivileged import acting_as, give_up, make_state, server_user
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
@@ -111,7 +111,9 @@ async def run(
         ServedElsewhereError: another launcher has the state directory, and serves the front from now on.
     """
     files = Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
-    trust = LiveTrust(files, demanding=config.crl_policy == "hard-fail")
+    # Whoever is refused may not take a place from whoever is not.
+    told = min(MAX_TOLD, max(config.connections // 8, 1))
+    trust = LiveTrust(files, demanding=config.crl_policy == "hard-fail", told=told)
     who = server_user(config)
     containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:

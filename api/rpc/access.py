@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from api.errors import UnauthenticatedError
+
+LINGER: Final = 5.0
+"""Seconds that a connection has whose peer is not let in: whoever connects does it to call, and is to be told why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,15 @@ class Access:
 
     Attributes:
         refusal: why it has none, once that is so.
-        on_refused: called when it is taken back.
+        linger: seconds that the connection has from then on.
+        on_refused: called when it is taken back, and when it is to linger no longer.
     """
 
-    __slots__ = ("on_refused", "refusal")
+    __slots__ = ("linger", "on_refused", "refusal")
 
     def __init__(self, refusal: Refusal | None = None) -> None:
         self.refusal = refusal
+        self.linger = LINGER
         self.on_refused: Callable[[], None] | None = None
 
     def refuse(self, refusal: Refusal) -> None:
@@ -45,3 +51,9 @@ class Access:
             self.refusal = refusal
             if self.on_refused:
                 self.on_refused()
+
+    def dismiss(self) -> None:
+        """The connection of a peer that was refused ends now: others need its place. Never waits."""
+        self.linger = 0.0
+        if self.refusal and self.on_refused:
+            self.on_refused()

@@ -32,9 +32,6 @@ log = structlog.get_logger(__name__)
 MAX_DEADLINE: Final = 10 * 365 * 86400.0
 """Seconds; a longer grpc-timeout is taken as this (the standard allows 10^8 hours)."""
 
-LINGER: Final = 5.0
-"""Seconds that a connection has whose peer is not let in: whoever connects does it to call, and is to be told why."""
-
 LAST_WORDS: Final = 0.25
 """Seconds that a client has to hear that its connection is not taken."""
 
@@ -210,7 +207,7 @@ async def serve_connection(
         draining: when set, GOAWAY is sent, and the connection is closed once its open calls have ended.
         keepalive: seconds between PINGs; a peer that leaves one unanswered as long is taken for dead.
         connections: where it is counted.
-        access: whether the peer is let in. One that is not has LINGER seconds in which its calls are told why.
+        access: whether the peer is let in. One that is not lingers, so that its calls are told why.
     """
     connections = connections or Connections()
     session = Session(transport, client_side=False, share=connections.share, access=access)
@@ -241,7 +238,7 @@ def _heed(session: Session, connection: trio.CancelScope) -> None:
     """See that a peer whose access is taken back, or who never had any, is gone soon, and its open calls at once."""
 
     def refused() -> None:
-        connection.deadline = trio.current_time() + LINGER
+        connection.deadline = trio.current_time() + session.access.linger
         for stream in list(session.streams.values()):
             if stream.on_reset:
                 stream.on_reset()

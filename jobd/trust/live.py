@@ -34,6 +34,9 @@ RETRY: Final = 10.0
 """Seconds after which files that could not be used are tried again: time alone can make them good, or a mount."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+MAX_TOLD: Final = 64
+"""Connections of refused clients that linger to be told so; one more takes the place of the oldest: whoever has a
+revoked certificate can keep nobody else out by coming again and again."""
 STRANGE: Final = Refusal("CERTIFICATE_UNREADABLE", "your certificate cannot be parsed here: get another")
 
 
@@ -70,16 +73,22 @@ class LiveTrust:
         files: Files,
         *,
         demanding: bool,
+        told: int = MAX_TOLD,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         interval: float = INTERVAL,
     ) -> None:
         """Read the files. Blocks.
+
+        Args:
+            demanding: see :class:`Trust`.
+            told: connections that come refused, and linger to be told so.
 
         Raises:
             CredentialsError: they cannot be used.
         """
         self._files = files
         self._demanding = demanding
+        self._most_told = told
         self._now = now
         self._interval = interval
         self._loaded = files.look()  # before they are read: what changes meanwhile is seen as a change
@@ -87,6 +96,7 @@ class LiveTrust:
         self.trust = load_trust(files, self._first, now(), demanding=demanding)
         self._failure: _Failure | None = None
         self._clients: set[_Client] = set()
+        self._told: dict[Access, None] = {}  # the oldest first
         self._tell_at = _LONG_AGO
 
     def pin(self) -> None:
@@ -113,14 +123,31 @@ class LiveTrust:
             client = _Client(chain_of(ders), peer)
         except ValueError:
             log.info("client refused", peer=peer, reason=STRANGE.reason)
-            yield Access(STRANGE)
+            with self._telling(Access(STRANGE)) as access:
+                yield access
             return
         self._judge(client)
+        if client.access.refusal:
+            with self._telling(client.access) as access:
+                yield access
+            return
         self._clients.add(client)
         try:
             yield client.access
         finally:
             self._clients.discard(client)
+
+    @contextmanager
+    def _telling(self, access: Access) -> Iterator[Access]:
+        self._told[access] = None
+        if len(self._told) > self._most_told:
+            oldest = next(iter(self._told))
+            del self._told[oldest]
+            oldest.dismiss()
+        try:
+            yield access
+        finally:
+            self._told.pop(access, None)
 
     def _judge(self, client: _Client) -> None:
         if client.access.refusal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from api.client import JobClient
 from api.errors import ConfigError, RpcError, UnauthenticatedError
 from api.messages import JobState
 from api.output import OutputStream
+from api.rpc.access import LINGER
 from pki.revocation import Reason, by_name, revoke
 from tests.support.daemon import running_daemon
 from tests.support.live_pki import LivePki
@@ -307,6 +308,24 @@ async def test_whoever_comes_with_a_revoked_certificate_is_told(ours: LivePki, t
                 async with connect(ours, server, "alice", retry_for=1000) as client:
                     with pytest.raises(UnauthenticatedError, match="was revoked"):
                         await call(client)
+            async with connect(ours, server, "rita") as client:
+                await client.workers()
+
+
+async def test_whoever_comes_revoked_takes_no_place(ours: LivePki, tmp_path: Path) -> None:
+    """However many connections it makes, and holds: the oldest make room, and others get in at once."""
+    ours.revoke("alice")
+    async with (
+        running_daemon(ours, tmp_path / "state", crl=ours.crl, connections=8) as server,
+        AsyncExitStack() as held,
+    ):
+        host, port = parse_address(server)
+        with trio.fail_after(LINGER):
+            for _ in range(24):
+                tcp = await trio.open_tcp_stream(host, port)
+                stream = trio.SSLStream(tcp, ours.context("alice"), server_hostname=host)
+                held.push_async_callback(trio.aclose_forcefully, stream)
+                await stream.do_handshake()
             async with connect(ours, server, "rita") as client:
                 await client.workers()
 

@@ -18,8 +18,8 @@ from trio.testing import MockClock
 from api import methods
 from api.errors import Code, RpcError, UnauthenticatedError, UnavailableError
 from api.messages import AttachRequest, Output, QueryRequest, QueryResponse, StreamRequest, StreamResponse
-from api.rpc.access import Access, Refusal
-from api.rpc.server import LINGER, Handler, ServerCall, router, serve_connection, server_stream, stack, unary
+from api.rpc.access import LINGER, Access, Refusal
+from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
 from jobd.middleware.audit import audit
 from jobd.service.errors import translate_errors
 from tests.support.transport import MemoryTransport
@@ -129,6 +129,21 @@ async def test_later_calls_are_told_the_same_for_a_while(autojump_clock: MockClo
             assert not r.channel.usable
             assert r.server.closed
             assert isinstance(await failure_of(r), UnavailableError)
+
+
+async def test_who_is_dismissed_is_gone_at_once(autojump_clock: MockClock) -> None:
+    """While the connection lingers, or before it is served."""
+    for begun in (True, False):
+        access = Access(GONE)
+        if not begun:
+            access.dismiss()
+        async with connection(access) as r:
+            if begun:
+                await failure_of(r)
+                access.dismiss()
+            await r.channel.lost()
+            assert r.server.closed
+    assert trio.current_time() == 0
 
 
 async def test_the_first_refusal_stays() -> None:

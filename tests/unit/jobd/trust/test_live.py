@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -486,6 +486,20 @@ async def test_who_cannot_be_judged_has_no_access(
     with live.admitted(ders(ours, "alice"), "peer") as access:
         assert reason(access) == "CERTIFICATE_UNREADABLE"
     assert len(said(log_guard, "a client could not be judged")) == 1
+
+
+async def test_who_comes_refused_keeps_nobody_out(
+    ours: LivePki, files: WatchedFiles, autojump_clock: MockClock
+) -> None:
+    """Only so many such connections are there at a time; the oldest makes room."""
+    ours.revoke("rita")
+    async with running(LiveTrust(files, demanding=True, told=2)) as live:
+        with ExitStack() as stack:
+            come = [stack.enter_context(live.admitted(chain, "peer")) for chain in (ders(ours, "rita"), (), (), ())]
+            assert all(access.refusal for access in come)
+            assert [access.linger > 0 for access in come] == [False, False, True, True]
+        with live.admitted(ders(ours, "rita"), "peer") as access:
+            assert access.linger > 0
 
 
 async def test_who_has_left_is_forgotten(
