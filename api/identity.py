@@ -87,7 +87,7 @@ def principal_of_der(der: bytes) -> Principal:
     try:
         certificate = x509.load_der_x509_certificate(der)
         return principal_of(certificate)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:  # OpenSSL takes versions that there are not
         raise IdentityError("the certificate cannot be parsed") from exc
 
 
