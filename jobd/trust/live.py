@@ -22,7 +22,7 @@ from api.errors import CredentialsError, IdentityError
 from api.identity import principal_of_der
 from api.rpc.access import Access, Refusal
 from jobd.trust.chain import Chain, chain_of
-from jobd.trust.expiry import tell
+from jobd.trust.expiry import AGAIN, tell
 from jobd.trust.files import Files, Look, Snapshot
 from jobd.trust.trust import Trust, load_trust
 
@@ -181,7 +181,7 @@ class LiveTrust:
         # By small steps, not by one sleep until something ends: the clock can be set, and the machine can sleep.
         while True:
             now = self._now()
-            if now >= self._tell_at:
+            if now >= self._tell_at or self._tell_at - now > AGAIN:  # or the clock was wrong, and was put right
                 self._tell_at = tell(self.trust.terms, now)
             for client in [client for client in self._clients if client.judge_at <= now]:
                 self._judge(client)

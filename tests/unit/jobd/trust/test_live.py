@@ -387,6 +387,22 @@ async def test_whoever_expires_loses_access(
         assert (reason(brief), reason(alice)) == ("CERTIFICATE_EXPIRED", "")
 
 
+async def test_a_clock_that_was_wrong_silences_nothing(
+    clock: Clock,
+    live: LiveTrust,
+    log_guard: list[EventDict],
+    errors_expected: list[EventDict],
+    autojump_clock: MockClock,
+) -> None:
+    """What ends is told of daily, also after the clock was years ahead for a moment."""
+    now = clock.now
+    clock.now += 10000 * DAY
+    await until(lambda: said(log_guard, "something has expired; a new one is needed"))
+    clock.now = now + timedelta(hours=23)
+    await trio.sleep(2 * INTERVAL)
+    assert said(log_guard, "something expires soon; a new one is needed")
+
+
 async def test_a_ca_that_is_taken_away_takes_its_clients_along(
     ours: LivePki,
     files: WatchedFiles,
