@@ -158,7 +158,14 @@ def _check_writers(path: Path, what: str, status: os.stat_result) -> None:
     """Who can write these files can let anybody in."""
     if stat.S_ISREG(status.st_mode) and status.st_mode & OTHERS_WRITE:
         raise CredentialsError(f"everybody can write the {what} {path}: chmod o-w it, and see that it is yours still")
-    for directory in {path.parent, path.resolve().parent}:
-        mode = directory.stat().st_mode
-        if mode & OTHERS_WRITE and not mode & stat.S_ISVTX:
-            raise CredentialsError(f"everybody can write in {directory}, where the {what} is: chmod o-w it")
+    for place in {path, path.resolve()}:
+        directory = place.parent.stat()
+        if not directory.st_mode & OTHERS_WRITE:
+            continue
+        if not directory.st_mode & stat.S_ISVTX:
+            raise CredentialsError(f"everybody can write in {place.parent}, where the {what} is: chmod o-w it")
+        owner = place.lstat().st_uid  # the first to come, as in /tmp
+        if owner not in (0, os.geteuid(), directory.st_uid):
+            raise CredentialsError(
+                f"the {what} {place} is user {owner}'s, in a directory where everybody can put one: put it elsewhere"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pki.authority import Authority
 from pki.crl import make_crl
 from pki.intermediate import create_intermediate
 from pki.revocation import Reason, by_name, revoke
+from tests.support.accounts import NOBODY, needs_root
 from tests.support.live_pki import LivePki
 
 DAY = timedelta(days=1)
@@ -353,4 +355,20 @@ def test_what_everybody_can_write_is_not_trusted(ours: LivePki) -> None:
     with pytest.raises(CredentialsError, match=f"everybody can write in {ours.directory}"):
         load(ours, crl=None)
     ours.directory.chmod(0o1707)  # as /tmp: nobody can replace what is another's
+    assert load(ours, crl=None)
+
+
+@needs_root
+@pytest.mark.parametrize("link", [False, True])
+def test_what_somebody_else_put_there_is_not_trusted(ours: LivePki, link: bool) -> None:
+    """Where everybody can put something, whoever comes first has the name: a file, or a link."""
+    ours.directory.chmod(0o1707)
+    if link:
+        kept = ours.ca.rename(ours.directory.parent / "elsewhere.crt")
+        ours.ca.symlink_to(kept)
+        assert load(ours, crl=None)
+    os.chown(ours.ca, NOBODY.pw_uid, -1, follow_symlinks=False)
+    with pytest.raises(CredentialsError, match=rf"the CA certificate {ours.ca} is user {NOBODY.pw_uid}'s"):
+        load(ours, crl=None)
+    ours.directory.chmod(0o700)
     assert load(ours, crl=None)
