@@ -331,19 +331,20 @@ async def _serve(
     task_status: trio.TaskStatus[Daemon],
 ) -> None:
     async def handle(stream: TLSStream) -> None:
-        with daemon.quotas.connection(stream.peer_certificate) as welcome:
-            if not welcome:
+        with trust.admitted(stream.verified_chain, stream.peer) as access, ExitStack() as counted:
+            # Whoever comes refused has nothing of the principal's, who may have another certificate by now.
+            quota = daemon.quotas.connection(stream.peer_certificate)
+            if not access.refusal and not counted.enter_context(quota):
                 await turn_away(stream)
                 return
-            with trust.admitted(stream.verified_chain, stream.peer) as access:
-                await serve_connection(
-                    stream,
-                    handler,
-                    draining=draining,
-                    keepalive=config.keepalive,
-                    connections=daemon.connections,
-                    access=access,
-                )
+            await serve_connection(
+                stream,
+                handler,
+                draining=draining,
+                keepalive=config.keepalive,
+                connections=daemon.connections,
+                access=access,
+            )
 
     async with trio.open_nursery() as nursery:
         limits = Limits(connections=config.connections)

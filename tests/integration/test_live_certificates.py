@@ -19,8 +19,11 @@ from api.address import parse_address
 from api.client import JobClient
 from api.errors import ConfigError, RpcError, UnauthenticatedError
 from api.messages import JobState
+from api.methods import LIST_WORKERS
 from api.output import OutputStream
 from api.rpc.access import LINGER
+from api.rpc.channel import open_channel
+from jobd.quota import Quota, QuotaPolicy
 from pki.revocation import Reason, by_name, revoke
 from tests.support.daemon import running_daemon
 from tests.support.live_pki import LivePki
@@ -328,6 +331,24 @@ async def test_whoever_comes_revoked_takes_no_place(ours: LivePki, tmp_path: Pat
                 await stream.do_handshake()
             async with connect(ours, server, "rita") as client:
                 await client.workers()
+
+
+async def test_whoever_comes_revoked_takes_nothing_of_the_quota(ours: LivePki, tmp_path: Path) -> None:
+    """It is a principal's, who may have another certificate by now, and somebody else the old one."""
+    stolen = ours.context("alice")
+    ours.revoke("alice")
+    ours.client("alice")
+    quota = QuotaPolicy(Quota(connections=1))
+    async with running_daemon(ours, tmp_path / "state", crl=ours.crl, quota=quota) as server:
+        host, port = parse_address(server)
+        with trio.fail_after(LINGER):
+            async with open_channel(host, port, stolen) as held:
+                with pytest.raises(UnauthenticatedError, match="was revoked"):
+                    await held.unary(LIST_WORKERS, LIST_WORKERS.request())
+                async with connect(ours, server, "alice") as client:
+                    await client.workers()
+                    with pytest.raises(UnauthenticatedError, match="was revoked"):
+                        await held.unary(LIST_WORKERS, LIST_WORKERS.request())
 
 
 async def test_without_a_list_nobody_is_asked(ours: LivePki, tmp_path: Path) -> None:
