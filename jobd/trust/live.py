@@ -95,6 +95,7 @@ class LiveTrust:
         self._first: Snapshot | None = files.read()
         self.trust = load_trust(files, self._first, now(), demanding=demanding)
         self._failure: _Failure | None = None
+        self._retry_at = 0.0
         self._clients: set[_Client] = set()
         self._told: dict[Access, None] = {}  # the oldest first
         self._tell_at = _LONG_AGO
@@ -196,9 +197,11 @@ class LiveTrust:
             settled, last = look == last, look
             if settled and self._is_to_be_tried(look):
                 result = await in_thread(self._try, look)
+                anew = look != self._loaded
                 if isinstance(result, Trust):
-                    self._take(result, look)
-                elif result:
+                    if anew or result.lists:
+                        self._take(result, look)
+                elif result and anew:
                     self._keep(result, look)
 
     def _is_to_be_tried(self, look: Look) -> bool:
@@ -206,7 +209,11 @@ class LiveTrust:
             if self._failure:
                 log.info("the files of certificates are as those in force again")
                 self._failure = None
-            return False
+            if not self.trust.gaps or self.trust.lists or trio.current_time() < self._retry_at:
+                return False
+            # There is no list in force, and it may be a directory that is in the way, or a disk.
+            self._retry_at = trio.current_time() + RETRY
+            return True
         failure = self._failure
         return failure is None or failure.look != look or trio.current_time() >= failure.retry_at
 

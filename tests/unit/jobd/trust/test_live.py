@@ -470,6 +470,34 @@ async def test_who_knows_nothing_says_so(
         assert live.trust.gaps == ()
 
 
+async def test_a_list_that_was_out_of_reach_is_tried_again(
+    ours: LivePki,
+    clock: Clock,
+    log_guard: list[EventDict],
+    errors_expected: list[EventDict],
+    tmp_path: Path,
+    autojump_clock: MockClock,
+) -> None:
+    """What was in its way need not be seen at the file; and it is told once."""
+    directory = tmp_path / "lists"
+    directory.mkdir()
+    crl = ours.crl.rename(directory / "ca.crl")
+    directory.chmod(0o707)
+    files = WatchedFiles(ours.certificate("server"), ours.key("server"), ours.ca, None, crl)
+    async with running(LiveTrust(files, demanding=False, now=clock)) as live:
+        await until(lambda: files.reads >= 3 or files.looks >= 300)
+        assert len(said(log_guard, "it is not known who is revoked, and nobody is kept out for that")) == 1
+        assert not live.trust.lists
+        directory.chmod(0o700)
+        seen = files.looks
+        await until(lambda: live.trust.lists or files.looks >= seen + 100)
+        assert live.trust.lists
+        reads, looks = files.reads, files.looks
+        await until(lambda: files.looks >= looks + 50)
+        assert files.reads == reads
+    assert len(said(log_guard, TAKEN)) == 1
+
+
 async def test_a_chain_that_cannot_be_parsed_has_no_access(
     live: LiveTrust,
     autojump_clock: MockClock,
