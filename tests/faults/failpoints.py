@@ -334,8 +334,12 @@ class Points:
     def arm(self, point: Point) -> None:
         """Have the next server that passes it killed, once."""
         (self.directory / "reached" / str(point)).unlink(missing_ok=True)
-        making = self.directory / "armed" / f".{point}"
-        making.write_text(str(point.passing))
+        self._arm(point, point.passing)
+
+    def _arm(self, point: Point, passing: int) -> None:
+        """At one stroke: whoever does this may be killed meanwhile, at another point."""
+        making = self.directory / "armed" / f".{os.getpid()}.{point}"
+        making.write_text(str(passing))
         making.rename(self.directory / "armed" / str(point))
 
     def reached(self, point: Point) -> bool:
@@ -384,7 +388,7 @@ class Points:
         try:
             passing = int(armed.read_text())
             if passing > 1:
-                armed.write_text(str(passing - 1))
+                self._arm(point, passing - 1)
                 return
             armed.rename(self.directory / "reached" / str(point))
         except FileNotFoundError:
