@@ -69,6 +69,7 @@ def job_facts(job: Job) -> dict[str, Any]:
         "exit_code": job.exit_code,
         "signal": job.signal,
         "core_dumped": job.core_dumped,
+        "wait_status": job.wait_status,
         "pid": job.pid or None,
         "worker": job.worker or None,
         "started_by": job.started_by,
@@ -144,6 +145,7 @@ def _usage(job_: Job) -> dict[str, Any] | None:
         "read_bytes": usage.read_bytes,
         "written_bytes": usage.written_bytes,
         "processes": usage.processes,
+        "wall_seconds": usage.wall_time.total_seconds() if usage.wall_time is not None else None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -7,6 +7,7 @@ import binascii
 import signal
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Final
 
 import betterproto
@@ -225,8 +226,9 @@ def job_message(job: Job) -> m.Job:
         ended_at=_time(job.ended_at),
         output_bytes=job.output_bytes,
         dropped_bytes=job.dropped_bytes,
-        usage=_usage_message(job.usage) if job.usage else None,
+        usage=_usage_message(job.usage, job) if job.usage else None,
         stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
+        wait_status=job.wait_status,
     )
 
 
@@ -255,7 +257,9 @@ def _isolation_message(isolation: Isolation) -> m.Isolation | None:
     return m.Isolation(**dict.fromkeys(isolation.asked, True))
 
 
-def _usage_message(usage: Usage) -> m.Usage:
+def _usage_message(usage: Usage, job: Job) -> m.Usage:
+    until = (job.ended_at or time_ns()) // 1000  # as the times of the job are shown: the one is the others' difference
+    ran = None if job.started_at is None else max(0, until - job.started_at // 1000)
     return new(
         m.Usage,
         cpu_time=None if usage.cpu is None else timedelta(microseconds=usage.cpu // 1000),
@@ -263,6 +267,7 @@ def _usage_message(usage: Usage) -> m.Usage:
         read_bytes=usage.read,
         written_bytes=usage.written,
         processes=usage.processes,
+        wall_time=None if ran is None else timedelta(microseconds=ran),
     )
 
 

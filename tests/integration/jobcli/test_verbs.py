@@ -54,6 +54,7 @@ async def test_query_tells_the_facts_a_line_each(jobcli: Jobcli, client: JobClie
         "reason": "EXITED",
         "message": "exited with code 3",
         "exit_code": "3",
+        "wait_status": "768",
         "worker": job.worker,
         "started_by": "alice",
         "output_bytes": "2",
@@ -84,8 +85,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -> None:
     """One line of JSON with every key, whatever the job; times in RFC 3339, unknown facts null."""
-    job = await client.start(["sh", "-c", "echo abc; kill -9 $$"], name="n")
-    await client.wait(job.id)
+    started = await client.start(["sh", "-c", "echo abc; kill -9 $$"], name="n")
+    [job] = await client.wait(started.id)
     printed = await jobcli.ok("query", "--json", job.id)
     assert printed.count("\n") == 1
     facts = json.loads(printed)
@@ -93,9 +94,12 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
     assert all(TIME.fullmatch(time) for time in times)
     assert times == sorted(times)
     usage = facts.pop("usage")
-    assert usage is None or set(usage) <= {
-        *("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes", "processes")
+    assert set(usage) <= {
+        *("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes", "processes", "wall_seconds")
     }
+    assert job.started_at is not None
+    assert job.ended_at is not None
+    assert usage["wall_seconds"] == (job.ended_at - job.started_at).total_seconds()
     assert facts == {
         "id": job.id,
         "name": "n",
@@ -113,6 +117,7 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "exit_code": None,
         "signal": 9,
         "core_dumped": False,
+        "wait_status": 9,
         "pid": job.pid,
         "worker": job.worker,
         "started_by": "alice",
@@ -125,6 +130,15 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "isolation": None,
         "stop_receipt": None,
     }
+
+
+async def test_query_tells_how_long_a_job_has_run(jobcli: Jobcli, client: JobClient) -> None:
+    """While it runs: nobody need subtract."""
+    job = await client.start(["sleep", "1000"])
+    seen = [json.loads(await jobcli.ok("query", "--json", job.id)) for _ in range(2)]
+    assert 0 < seen[0]["usage"]["wall_seconds"] < seen[1]["usage"]["wall_seconds"]
+    assert seen[0]["wait_status"] is None
+    await client.stop(job.id, grace=0)
 
 
 async def test_query_takes_several_jobs(jobcli: Jobcli, client: JobClient) -> None:

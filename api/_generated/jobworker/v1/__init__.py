@@ -362,6 +362,11 @@ class Job(betterproto.Message):
      that hold one job.
     """
 
+    wait_status: Optional[int] = betterproto.int32_field(22, optional=True)
+    """
+    How the process ended, as waitpid(2) gives it: what exit_code, signal and core_dumped are made of.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Usage(betterproto.Message):
@@ -381,6 +386,9 @@ class Usage(betterproto.Message):
     written_bytes: Optional[int] = betterproto.int64_field(4, optional=True)
     processes: Optional[int] = betterproto.int32_field(5, optional=True)
     """Processes that it has now."""
+
+    wall_time: Optional[timedelta] = betterproto.message_field(6, optional=True)
+    """From the start of its process until its end, or now."""
 
 
 @dataclass(eq=False, repr=False)
