@@ -329,7 +329,7 @@ async def come_to_an_end(machine: Machine) -> None:
 
 
 @settings(
-    max_examples=EXAMPLES or 250,
+    max_examples=EXAMPLES or 120,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
