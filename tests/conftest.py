@@ -15,6 +15,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
+from tests.support.live_pki import LivePki
 from tests.support.pki import TestPki
 
 # A shell's & lets what it starts ignore SIGINT, and that is inherited: programs that the tests start are to have it.
@@ -25,6 +26,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pki(tmp_path_factory: pytest.TempPathFactory) -> TestPki:
     """A CA, a server for localhost, and clients of every kind."""
     return TestPki.make(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> LivePki:
+    """A CA of the test's own, with certificates and a list, all of which it may change."""
+    return LivePki.grow(tmp_path / "pki")
 
 
 @pytest.fixture

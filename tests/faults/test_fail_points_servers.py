@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from tests.faults.scenarios import (
     until,
     written,
 )
-from tests.support.accounts import needs_root
+from tests.support.accounts import needs_root, room
 from tests.support.pki import TestPki
 
 # ---- a server that takes up jobs, and one that leaves them
@@ -173,7 +172,6 @@ async def test_a_kill_of_a_server_without_privileges(pki: TestPki) -> None:
         stopped = await run.client.stop(job.id, grace=0.1)
         assert (stopped.state, stopped.stopped_by, stopped.signal) == (JobState.STOPPED, "alice", signal.SIGKILL)
 
-    with tempfile.TemporaryDirectory(prefix="jobd-test-") as name:
-        Path(name).chmod(0o755)
+    with room() as directory:
         flags = ("--user", "daemon", "--job-user", "nobody", "--containment", "none")
-        await through(pki, Path(name), CONFINED, scenario, *flags)
+        await through(pki, directory, CONFINED, scenario, *flags)

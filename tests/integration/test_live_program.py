@@ -7,9 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,21 +18,13 @@ from api.client import JobClient
 from api.errors import UnauthenticatedError
 from api.messages import Job, JobState
 from pki.renewal import renew
-from tests.integration.test_live_certificates import KEPT, TAKEN, serial_in, serial_of
-from tests.support.accounts import DAEMON, needs_root
+from tests.support.accounts import DAEMON, needs_root, room
 from tests.support.daemon import ROOT, JobdProgram, jobd_program
+from tests.support.live_calls import KEPT, TAKEN, serial_in, serial_of
 from tests.support.live_pki import LivePki
 
 SECONDS = 60
 AS = ("--user", "daemon", "--job-user", "nobody")
-
-
-@contextmanager
-def room() -> Iterator[Path]:
-    """A directory that all can enter, and its owner alone can write."""
-    with tempfile.TemporaryDirectory(prefix="jobd-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 def lines_of(jobd: JobdProgram, event: str) -> list[dict[str, Any]]:

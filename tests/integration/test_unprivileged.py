@@ -6,10 +6,9 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,13 @@ from api.client import JobClient
 from api.messages import Job, JobState, Terminal
 from jobd.launcher import protocol
 from tests.faults.soak import groups_of
-from tests.support.accounts import DAEMON, NOBODY, needs_root, said
+from tests.support.accounts import DAEMON, NOBODY, needs_root, room, said
 from tests.support.daemon import ROOT, JobdProgram, jobd_program, until_dead
 from tests.support.pki import TestPki
 
 pytestmark = needs_root
 SECONDS = 60
 AS = ("--user", "daemon", "--job-user", "nobody")
-
-
-@contextmanager
-def room() -> Iterator[Path]:
-    """A directory that all can enter, and root alone can write."""
-    with tempfile.TemporaryDirectory(prefix="jobd-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @asynccontextmanager

@@ -27,6 +27,15 @@ from tests.support.pki import TestPki
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: jobs run as other users")
 needs_not_root = pytest.mark.skipif(os.geteuid() == 0, reason="needs not to be root, who can become anybody")
 
+
+@contextmanager
+def room() -> Iterator[Path]:
+    """A directory that all can enter, and its owner alone can write."""
+    with tempfile.TemporaryDirectory(prefix="jobd-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 NOBODY = pwd.getpwnam("nobody")
 DAEMON = pwd.getpwnam("daemon")
 OWN = pwd.getpwuid(os.geteuid())

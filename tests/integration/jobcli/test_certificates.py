@@ -18,11 +18,6 @@ WHY = "your certificate, or a CA's above it, was revoked: get another"
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> LivePki:
-    return LivePki.grow(tmp_path / "pki")
-
-
-@pytest.fixture
 async def server(ours: LivePki, tmp_path: Path) -> AsyncIterator[str]:
     """The address of a daemon that reads the CA's list."""
     async with running_daemon(ours, tmp_path / "state", crl=ours.crl) as address:

@@ -27,11 +27,6 @@ from tests.support.live_pki import LivePki
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def ours(tmp_path: Path) -> LivePki:
-    return LivePki.grow(tmp_path / "pki")
-
-
 def load(pki: LivePki, *, crl: Path | None, demanding: bool = True, before: Trust | None = None) -> Trust:
     """What is in force by the files of a CA, and a list."""
     files = Files(pki.certificate("server"), pki.key("server"), pki.ca, None, crl)
