@@ -1,6 +1,6 @@
 """A kill at every named step of start, output and exit: nothing is lost, nothing is double.
 
-The steps are those of :mod:`tests.faults.failpoints`. Each scenario goes through some of them, once for each point, on
+The steps are those of :mod:`tests.faults.steps`. Each scenario goes through some of them, once for each point, on
 a few daemons side by side; it fails when a point was not reached.
 """
 
@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from api.messages import Job, JobState
-from tests.faults import failpoints
+from tests.faults import steps
 from tests.faults.failpoints import Point, both
 from tests.faults.scenarios import (
     ADOPTED,
@@ -55,12 +55,12 @@ from tests.support.pki import TestPki
 def test_every_step_of_the_code_has_its_points() -> None:
     """Or a reason for having none. A new method of a port, function of the log or of the store, or message to or from
     the launcher is to be added to one of the two tables."""
-    found = failpoints.steps_of_code()
-    known = {*failpoints.STEPS, *failpoints.EXEMPT}
+    found = steps.steps_of_code()
+    known = {*steps.STEPS, *steps.EXEMPT}
     assert found - known == set(), "steps without a fail point: add them to STEPS (and a scenario) or to EXEMPT"
     assert known - found == set(), "steps that the code no longer has"
-    assert not {*failpoints.STEPS} & {*failpoints.EXEMPT}
-    assert failpoints.ports_of_code() == set(failpoints.PORTS)
+    assert not {*steps.STEPS} & {*steps.EXEMPT}
+    assert steps.ports_of_code() == set(steps.PORTS)
 
 
 def test_every_point_is_in_a_scenario() -> None:
@@ -68,7 +68,7 @@ def test_every_point_is_in_a_scenario() -> None:
     scenarios = [START, QUEUED, START_FAILED, OUTPUT, SEALED, BEYOND_THE_LIMIT, EXIT, ADOPTED, LEAVING, STOP, KILL]
     scenarios += [SIGNAL, STOP_WAITING, DELETE, STDIN, TERMINAL, TAKEN_OVER, FIRST_START, CONFINED, LOST, LOST_RECORDED]
     reached = {(point.step, point.when) for point in itertools.chain(*scenarios)}
-    wanted = {(point.step, point.when) for point in both(*failpoints.STEPS)}
+    wanted = {(point.step, point.when) for point in both(*steps.STEPS)}
     assert wanted - reached == set()
 
 

@@ -17,7 +17,7 @@ import trio
 from api.client import JobClient
 from api.errors import RpcError, UnavailableError
 from api.messages import Job, JobState, OutputSource, Verdict
-from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
+from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program
 from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 from tests.support.records import make_store
@@ -226,33 +226,6 @@ async def test_a_sent_signal_is_remembered_over_a_kill(pki: TestPki, tmp_path: P
     assert (ended.state, ended.stopped_by, ended.signal) == (JobState.STOPPED, "alice", signal.SIGUSR1)
 
 
-async def test_a_job_has_no_descriptor_of_ours(pki: TestPki, tmp_path: Path) -> None:
-    """Only its own three (and ls's): not the port, the lock or a pipe that the launcher keeps; after a restart too."""
-    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
-        async with connect(pki, jobd) as client:
-            for _ in range(2):
-                job = await client.start(["ls", "/proc/self/fd"])
-                async with client.stream(job.id) as output:
-                    assert b"".join([chunk.data async for chunk in output]).split() == [b"0", b"1", b"2", b"3"]
-                await trio.to_thread.run_sync(jobd.kill_server)
-
-
-async def test_a_job_ignores_no_signal_that_it_did_not_choose_to(pki: TestPki, tmp_path: Path) -> None:
-    """Whatever jobd was started with, as by nohup, or with a shell's & behind it."""
-    ignored = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGQUIT)}
-    try:
-        with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
-            async with connect(pki, jobd) as client:
-                job = await client.start(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"])
-                async with client.stream(job.id) as output:
-                    text = b"".join([chunk.data async for chunk in output])
-    finally:
-        for signum, handler in ignored.items():
-            signal.signal(signum, handler)
-    of_the_c_library = 0b11 << 31  # 32 and 33, which no program can change
-    assert [int(word, 16) & ~of_the_c_library for word in text.split()[1::2]] == [0, 0]
-
-
 async def test_what_waited_waits_again_in_order(pki: TestPki, tmp_path: Path) -> None:
     """The running job keeps its slot; the others run after it, first come, first served."""
     with jobd_program(pki, tmp_path / "state", "--slots", "1") as jobd, trio.fail_after(SECONDS):
@@ -277,41 +250,6 @@ async def test_the_port_and_the_lock_stay_ours_meanwhile(pki: TestPki, tmp_path:
                 await trio.to_thread.run_sync(jobd.kill_server)
                 await client.workers()
         assert "the server was ended by signal 9" in jobd.log.read_text()
-
-
-async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> None:
-    """However many signals that takes, and however slow the launcher is just then."""
-    mark = new_mark()
-    with jobd_program(pki, tmp_path / "state", "--slots", "500", "--grace", "0") as jobd, trio.fail_after(SECONDS):
-        async with connect(pki, jobd) as client, trio.open_nursery() as nursery:
-            for _ in range(300):
-                nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": mark}))
-        assert len(processes_with(mark)) == 300
-        server, launcher = jobd.server_pid(), jobd.launcher
-        os.kill(jobd.launcher, signal.SIGSTOP)
-        os.kill(server, signal.SIGTERM)  # what the launcher would do next
-        await trio.sleep(0.5)
-        os.kill(jobd.launcher, signal.SIGCONT)
-        jobd.process.send_signal(signal.SIGTERM)
-        assert await trio.to_thread.run_sync(jobd.process.wait) == 0
-    assert processes_with(mark) == []
-    until_dead(launcher)  # it has heard of every end that it is recorded, and has nothing to remember
-
-
-@pytest.mark.parametrize("pause", [0, 0.1, 0.3])
-async def test_an_orderly_end_while_a_server_starts_still_ends_the_jobs(
-    pki: TestPki, tmp_path: Path, pause: float
-) -> None:
-    """The wish is kept for the server that comes."""
-    mark = new_mark()
-    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
-        async with connect(pki, jobd) as client:
-            await client.start(["sleep", "1000"], env={"MARK": mark})
-        jobd.kill_server()
-        await trio.sleep(pause)
-        jobd.process.send_signal(signal.SIGTERM)
-        assert await trio.to_thread.run_sync(jobd.process.wait) == 0
-    assert processes_with(mark) == []
 
 
 async def test_a_launcher_that_nobody_listens_to_goes_on(pki: TestPki, tmp_path: Path) -> None:

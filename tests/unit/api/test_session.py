@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 
 import h2.config
@@ -25,57 +23,10 @@ from api.errors import (
     UnimplementedError,
 )
 from api.messages import Job, Output, QueryRequest, QueryResponse, StreamRequest, StreamResponse
-from api.rpc.access import Access
-from api.rpc.channel import Channel
-from api.rpc.connection import STREAM_WINDOW
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
-from api.rpc.session import CHUNK, Session
+from tests.support.rig import answer, big_stream, for_ever, query, rig
 from tests.support.transport import MemoryTransport
 from tests.support.wire import CALL
-
-Unary = Callable[[ServerCall, QueryRequest], Awaitable[QueryResponse]]
-KEEPALIVE = 1000.0
-
-
-class Rig:
-    """A server and a client over memory."""
-
-    def __init__(self, server: MemoryTransport, client: MemoryTransport, session: Session) -> None:
-        self.server, self.client, self.session = server, client, session
-        self.channel = Channel(session, "test")
-        self.draining = trio.Event()
-
-
-@asynccontextmanager
-async def rig(handler: Handler, *, keepalive: float = KEEPALIVE, access: Access | None = None) -> AsyncIterator[Rig]:
-    from api.rpc.channel import _read
-
-    server, client = MemoryTransport.pair()
-    made = Rig(server, client, Session(client, client_side=True))
-    async with trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            await serve_connection(server, handler, draining=made.draining, keepalive=keepalive, access=access)
-
-        nursery.start_soon(serve)
-        made.session.start()
-        nursery.start_soon(_read, made.session)
-        nursery.start_soon(made.session.flusher)
-        yield made
-        nursery.cancel_scope.cancel()
-
-
-def query(function: Unary) -> Handler:
-    return router({methods.QUERY.path: unary(function)})
-
-
-async def answer(call: ServerCall, request: QueryRequest) -> QueryResponse:
-    return QueryResponse(Job(id=request.job_id))
-
-
-async def for_ever(call: ServerCall, request: QueryRequest) -> QueryResponse:
-    await trio.sleep_forever()
-    raise AssertionError
 
 
 async def test_a_call_is_answered() -> None:
@@ -311,61 +262,6 @@ async def test_draining_lets_open_calls_end_and_takes_no_new_ones() -> None:
         assert got == ["late"]
         await trio.testing.wait_all_tasks_blocked()
         assert r.server.closed
-
-
-async def big_stream(call: ServerCall, request: StreamRequest) -> None:
-    while True:
-        await call.send(StreamResponse(output=Output(bytes(100_000))))
-
-
-async def test_a_reader_that_stops_costs_one_chunk() -> None:
-    """However large a window the client gave, the server holds no more than a chunk of unsent bytes."""
-    async with (
-        rig(router({methods.STREAM.path: server_stream(big_stream)})) as r,
-        r.channel.call(methods.STREAM, StreamRequest()) as answers,
-    ):
-        assert await answers.receive()
-        r.server.flow(flowing=False)
-        for _ in range(20):  # let the client take, and give back, all that was on its way
-            with trio.move_on_after(0.01):
-                await answers.receive()
-        await trio.testing.wait_all_tasks_blocked()
-        assert 0 < r.server.pending <= CHUNK + 16 * 1024
-        r.server.flow(flowing=True)
-        assert await answers.receive()
-
-
-async def test_a_client_that_does_not_take_messages_closes_its_window() -> None:
-    """The server stops; other calls on the connection go on."""
-    handlers = {methods.STREAM.path: server_stream(big_stream), methods.QUERY.path: unary(answer)}
-    async with rig(router(handlers)) as r, r.channel.call(methods.STREAM, StreamRequest()) as answers:
-        await trio.testing.wait_all_tasks_blocked()
-        [stream] = r.session.streams.values()
-        held = sum(len(event.data) for event in stream._messages)
-        assert STREAM_WINDOW - 200_000 < held <= STREAM_WINDOW
-        assert (await r.channel.unary(methods.QUERY, QueryRequest("x"))).job.id == "x"
-        for _ in range(200):  # 20 MB: several windows
-            assert await answers.receive()
-
-
-async def test_leaving_a_stream_early_tells_the_server() -> None:
-    """Its handler ends, and its part of the connection's window comes back."""
-    ended = trio.Event()
-
-    async def stream(call: ServerCall, request: StreamRequest) -> None:
-        try:
-            await big_stream(call, request)
-        finally:
-            ended.set()
-
-    async with rig(router({methods.STREAM.path: server_stream(stream)})) as r:
-        for _ in range(10):  # each leaves up to a window of unread messages; together far more than the connection's
-            ended = trio.Event()
-            async with r.channel.call(methods.STREAM, StreamRequest()) as answers:
-                assert await answers.receive()
-                await trio.testing.wait_all_tasks_blocked()
-            with trio.fail_after(5):
-                await ended.wait()
 
 
 async def test_a_dead_peer_is_found_by_keepalive(autojump_clock: trio.testing.MockClock) -> None:
