@@ -22,8 +22,8 @@ from api.rpc.access import LINGER, Access, Refusal
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
 from jobd.middleware.audit import audit
 from jobd.service.errors import translate_errors
+from tests.support.rig import Rig, answer, rig
 from tests.support.transport import MemoryTransport
-from tests.unit.api.test_session import Rig, answer, rig
 
 GONE = Refusal("GONE", "you are not known here any more")
 
