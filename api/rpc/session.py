@@ -133,7 +133,8 @@ class Session:
         """
         while len(data := await self.transport.receive()):
             turn = len(data) if self.client_side else max(TURN, self.connection.data_left)
-            rest = bytes(data[turn:])  # a copy: what was received is good until the next await only
+            # One copy, since what was received is good until the next await only; it is cut without further ones.
+            rest = memoryview(bytes(data[turn:]))
             self._take(data[:turn], on_request)
             while rest:
                 await trio.lowlevel.checkpoint()  # it is others' turn

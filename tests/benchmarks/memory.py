@@ -110,6 +110,7 @@ async def _connections(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
                 sockets.callback(sock.close)
                 sock.sendall(_opening() + _call(job, 1))
             held = await _settled(server) - before
+            _check_followers(server, plan.followers)
         return [Row(f"{plan.followers} stalled followers, a connection each, more", held, plan.followers * 0.4)]
 
 
@@ -125,6 +126,7 @@ async def _streams(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
                 sockets.callback(sock.close)
                 sock.sendall(_opening() + b"".join(_call(job, 2 * number + 1) for number in range(each)))
             held = await _settled(server) - before
+            _check_followers(server, plan.followers)
         return [Row(f"{plan.followers} stalled followers, {each} a connection, more", held, plan.followers * 0.04)]
 
 
@@ -194,6 +196,11 @@ def _call(job_id: str, stream_id: int) -> bytes:
     raw = RawClient()
     raw.encoder.header_table_size = 0  # each block says all: one table for the connection is not kept here
     return raw.headers(stream_id, headers) + raw.message(stream_id, encode(StreamRequest(job_id=job_id)))
+
+
+def _check_followers(server: Serving, count: int) -> None:
+    """What was refused, or has ended, would hold nothing."""
+    check(server.descriptors() > 2 * count, f"not {count} followers are there")
 
 
 async def _settled(server: Serving) -> float:

@@ -35,6 +35,10 @@ class Serving:
         """Seconds, user and system, of all its own processes; those of jobs are not counted."""
         return sum(_processor_time(pid) for pid in [self.pid, *_programs_below(self.pid)])
 
+    def descriptors(self) -> int:
+        """How many all of them have; each follower of a job on disk has two."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in [self.pid, *_programs_below(self.pid)])  # noqa: PTH208 # a number is wanted
+
     def memory(self) -> float:
         """MiB, of all its own processes; what they share is counted once."""
         return sum(memory_of(pid)["PSS"] for pid in [self.pid, *_programs_below(self.pid)]) / 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 
 from jobd.output.reader import LogReader
 from jobd.output.writer import TAKE, TAKE_LONGEST, LogWriter
-from jobd.worker.ports import Record, Source
+from jobd.worker.ports import Gap, Record, Source
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 PIECE = bytes(range(256)) * 400
@@ -96,6 +97,34 @@ def test_what_a_fast_job_wrote_is_moved_at_one_go(tmp_path: Path) -> None:
         os.write(writing, bytes(written))
         sizes.append([len(record.data) for record in writer.take(Source.STDOUT, reading, 1).records])
     assert sizes == [[TAKE] * (TAKE_LONGEST // TAKE), [TAKE, 5], [5]]
+    writer.leave()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_cannot_be_read_back_of_one_go_is_missed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces before it are recorded; it and what came after it are counted, and told with what comes next."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, TAKE_LONGEST)
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    os.write(writing, bytes(TAKE_LONGEST))
+    with monkeypatch.context() as patched:
+        pread = os.pread
+
+        def second_fails(fd: int, size: int, position: int) -> bytes:
+            if position >= TAKE:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pread(fd, size, position)
+
+        patched.setattr(os, "pread", second_fails)
+        taken = writer.take(Source.STDOUT, reading, 1)
+    assert [len(record.data) for record in taken.records] == [TAKE]
+    assert (taken.dropped, taken.error) == (TAKE_LONGEST - TAKE, "Input/output error")
+    os.write(writing, b"after")
+    taken = writer.take(Source.STDOUT, reading, 2)
+    assert taken.gap == Gap(TAKE, TAKE_LONGEST - TAKE)
+    assert [(record.offset, record.data) for record in taken.records] == [(TAKE, b"after")]
     writer.leave()
     os.close(reading)
     os.close(writing)
