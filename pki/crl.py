@@ -106,7 +106,10 @@ def _check_last(authority: Authority, index: Index, path: Path) -> int:
     """
     if is_missing(path):
         return 0
-    last = load_crl(path)
+    try:
+        last = load_crl(path)
+    except CredentialsError as exc:
+        raise CredentialsError(f"{exc}; if the CA's index is the newest, move that file away and ask again") from exc
     with parsing("revocation list", str(path)):
         if not last.is_signature_valid(accept_public(authority.certificate.public_key(), str(path))):
             return 0
