@@ -18,7 +18,7 @@ from api.errors import InvalidArgumentError
 from api.messages import Job, JobState, Limits
 from tests.faults.soak import see_that_nothing_is_left
 from tests.faults.trees import KINDS, PROOFS, TREES, can_be, held_by, processes_of, running, start_tree
-from tests.support.jobs import new_mark, processes_with
+from tests.support.jobs import new_mark, processes_with, until_called
 from tests.support.pki import TestPki
 
 BOMB = """
@@ -51,6 +51,7 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
     stopped: dict[str, Job] = {}
     async with running(pki, tmp_path, kind) as (jobd, client):
         jobs = {name: await start_tree(client, name, tmp_path, mark=mark) for name in TREES}
+        await until_called(["sleep", "sleep"], lambda: processes_of(jobs["double fork"]))
 
         async def stop(name: str) -> None:
             stopped[name] = await client.stop(jobs[name].id, grace=0.5)

@@ -16,7 +16,7 @@ import trio
 from api.client import JobClient
 from api.messages import JobState
 from tests.support.daemon import children_of, is_alive, jobd_program
-from tests.support.jobs import processes_called
+from tests.support.jobs import processes_called, until_called
 from tests.support.pki import TestPki
 
 SECONDS = 60
@@ -75,6 +75,8 @@ async def test_a_process_that_shows_nothing_is_found(
             for job in jobs:
                 async with client.stream(job.id) as output:
                     assert (await anext(output)).data == b"ready\n"
+            # What left the session may not have become a sleep yet when the job says that it is ready.
+            await until_called(["sleep"] * 4, lambda: processes_called(ours) + processes_called(other))
             if killed:
                 await trio.to_thread.run_sync(jobd.kill_server)
             stopped = await client.stop(jobs[0].id)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import trio
 
 from jobd.output.log import Log
 from jobd.worker.job import JobSpec
@@ -81,6 +84,19 @@ def processes_called(text: str) -> list[int]:
             if text.encode() in words:
                 found.append(int(entry.name))
     return found
+
+
+async def until_called(names: Sequence[str], pids: Callable[[], Sequence[int]]) -> None:
+    """Wait until these are what the processes are called (proc(5), comm): what is forked becomes another by and by."""
+    while sorted(map(_name_of, pids())) != sorted(names):
+        await trio.sleep(0.005)
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""  # it has ended
 
 
 async def put(log: Log, source: Source, data: bytes) -> None:
