@@ -166,11 +166,10 @@ ON_A_STREAM: Final = (
 
 
 def sending(*parts: bytes) -> Run:
-    """These bytes."""
+    """These bytes, at once: with a pause, what comes later could find a stream that has been answered."""
 
     def run(peer: RawPeer) -> str:
-        for part in parts:
-            peer.send(part)
+        peer.send(b"".join(parts))
         return peer.outcome()
 
     return run
