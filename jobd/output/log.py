@@ -105,15 +105,15 @@ class Log:
             taken = await trio.to_thread.run_sync(self._writer.take, source, pipe, self._clock())
             if taken.error and not self._failing:
                 log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
-            elif taken.records and self._failing:
+            elif taken.record and self._failing:
                 log.info("output is recorded again", job=self.job_id, dropped_bytes=self._writer.dropped)
-            if taken.error or taken.records:
+            if taken.error or taken.record:
                 self._failing = bool(taken.error)
             self._advance()
             if taken.gap:
                 self.broadcast.publish(taken.gap)
-            for record in taken.records:
-                self.broadcast.publish(record)
+            if taken.record:
+                self.broadcast.publish(taken.record)
             return not taken.ended
 
     async def leave(self) -> None:

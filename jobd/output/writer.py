@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from jobd.output.budget import Budget
@@ -21,12 +23,18 @@ RUN_SIZE: Final = 1024 * 1024
 """A run that has grown to this many bytes is ended: what stands in one entry is checked, and searched, as a whole."""
 RUN_TIME: Final = 5_000_000
 """Nanoseconds: pieces of one stream that come closer together share an entry, and its time."""
-TAKE: Final = 256 * 1024
-"""The most bytes that are moved at a time, and in one record."""
-TAKE_MORE: Final = 64 * 1024
-"""So many bytes at a time say that the job writes fast: what it has written meanwhile is moved with them, up to"""
-TAKE_LONGEST: Final = 4 * TAKE
-"""this much. Each :meth:`LogWriter.take` has its price: a turn of the loop, a thread, a note in the index."""
+TAKE: Final = 1024 * 1024
+"""The most bytes that are moved at a time, and in one record: each :meth:`LogWriter.take` has its price (turns of the
+loop, a thread, a note in the index), whatever it moves."""
+FAST: Final = 64 * 1024
+"""So many bytes at a time, and less than there could be, say that the job is writing fast: what it writes in a short"""
+PAUSE: Final = 0.001
+"""time (seconds) is moved with them."""
+FULL: Final = 192 * 1024
+"""So many say that its pipe was full: it is made as large as what is moved at a time. (All pipes of a user share what
+the system lets it have, so not each is made so large: pipe(7).)"""
+COPY: Final = 256 * 1024
+"""The most bytes that are moved by copying, where nothing else can be done: a kill loses them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +42,14 @@ class Taken:
     """What became of the bytes in a pipe.
 
     Attributes:
-        records: what was recorded, if something was.
+        record: what was recorded, if something was.
         gap: what is missing before them, if something is.
         dropped: bytes that were read and could not be recorded.
         error: why not.
         ended: the stream has ended.
     """
 
-    records: tuple[Record, ...] = ()
+    record: Record | None = None
     gap: Gap | None = None
     dropped: int = 0
     error: str = ""
@@ -93,6 +101,7 @@ class LogWriter:
         self._latest = 0  # the time of the last entry
         self._resuming = False  # there is something to go on from, and that has not succeeded yet
         self._place: Place | None = None
+        self._widened: set[int] = set()  # pipes that were found full
         self.end = 0
         self.dropped = 0
         self.found = True
@@ -190,27 +199,19 @@ class LogWriter:
     def _recorded(self, segment: Segment, source: Source, size: int) -> Taken:
         """Bytes were moved into the file: see what they are, and note their end and their sum."""
         assert self._run is not None
-        records: list[Record] = []
-        problem = ""
-        while size and not problem:
-            piece = min(size, TAKE)
-            try:
-                data = os.pread(segment.data, piece, self.end - segment.start)
-            except OSError as exc:
-                problem = exc.strerror or str(exc)
-            else:
-                if len(data) != piece:
-                    problem = "somebody cuts the file"
-                    break
-                records.append(Record(self.end, source, self._run.time, data))
-                self._sum = zlib.crc32(data, self._sum)
-                self.end += piece
-                size -= piece
-        gap = self.take_gap()
+        try:
+            data = os.pread(segment.data, size, self.end - segment.start)
+            problem = "" if len(data) == size else "somebody cuts the file"
+        except OSError as exc:
+            problem = exc.strerror or str(exc)
         if problem:
-            return replace(self._missed(size, problem), records=tuple(records), gap=gap)
+            return replace(self._missed(size, problem), gap=self.take_gap())
+        record = Record(self.end, source, self._run.time, data)
+        self._sum = zlib.crc32(data, self._sum)
+        self.end += size
+        gap = self.take_gap()
         self._mark(segment)
-        return Taken(tuple(records), gap)
+        return Taken(record, gap)
 
     def _prepare(self, source: Source, time: int) -> Segment:
         """See that the last entry of the index is one for bytes of this stream."""
@@ -266,26 +267,29 @@ class LogWriter:
             if exc.errno != errno.EINVAL:
                 raise
         else:
-            return size + self._move_more(pipe, segment, size)
+            return size + self._move_more(pipe, segment, size, room)
         # A file system (or a terminal) that cannot splice: a kill between these two calls loses one piece.
-        data = os.read(pipe, room)
+        data = os.read(pipe, min(room, COPY))
         try:
             _write_all(segment.data, data, where)
         except OSError as exc:
             raise _LostError(len(data), exc.strerror or str(exc)) from exc
         return len(data)
 
-    def _move_more(self, pipe: int, segment: Segment, moved: int) -> int:
-        """What has come after so many bytes, if those were many."""
-        where, last, more = self.end - segment.start + moved, moved, 0
-        room = min(TAKE_LONGEST, self._limit - self.end) - moved
-        while last >= TAKE_MORE and (wanted := min(TAKE, room - more)) > 0:
-            try:
-                last = os.splice(pipe, segment.data, wanted, offset_dst=where + more, flags=os.SPLICE_F_NONBLOCK)
-            except OSError:
-                break  # nothing is there, or what fails will do so again when it is asked for alone
-            more += last
-        return more
+    def _move_more(self, pipe: int, segment: Segment, moved: int, room: int) -> int:
+        """What comes in a moment after so many bytes, if those were many, and not all that there may be."""
+        if not FAST <= moved < room:
+            return 0
+        if moved >= FULL and pipe not in self._widened:
+            self._widened.add(pipe)
+            with contextlib.suppress(OSError):  # the user has its share: the pipe stays as it is
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, TAKE)
+        sleep(PAUSE)
+        where = self.end - segment.start + moved
+        try:
+            return os.splice(pipe, segment.data, room - moved, offset_dst=where, flags=os.SPLICE_F_NONBLOCK)
+        except OSError:
+            return 0  # nothing is there, or what fails will do so again when it is asked for alone
 
     def _drop(self, pipe: int, why: str) -> Taken:
         try:

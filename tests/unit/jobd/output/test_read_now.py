@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobd.output.reader import LogReader
-from jobd.output.writer import TAKE, TAKE_LONGEST, LogWriter
+from jobd.output.writer import FAST, FULL, TAKE, LogWriter
 from jobd.worker.ports import Gap, Record, Source
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
@@ -86,60 +86,84 @@ def test_a_file_system_that_does_not_tell_is_read_in_a_thread() -> None:
         assert position == len(PIECE) * 4
 
 
-def test_what_a_fast_job_wrote_is_moved_at_one_go(tmp_path: Path) -> None:
-    """As records of a handy size, and not without end: others want their turn."""
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """One that takes all that is moved at a time: its reading and its writing end."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(reading, False)
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, TAKE_LONGEST)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, TAKE)
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_what_a_fast_job_writes_meanwhile_is_moved_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one record, and not without end: others want their turn. For what is slow nobody waits."""
     writer = LogWriter(tmp_path, JOB, limit=2**63)
-    sizes = []
-    for written in (TAKE_LONGEST, TAKE + 5, 5):
-        os.write(writing, bytes(written))
-        sizes.append([len(record.data) for record in writer.take(Source.STDOUT, reading, 1).records])
-    assert sizes == [[TAKE] * (TAKE_LONGEST // TAKE), [TAKE, 5], [5]]
+    with pipe() as (reading, writing):
+
+        def take(before: int, meanwhile: int) -> int:
+            os.write(writing, bytes(before))
+            monkeypatch.setattr("jobd.output.writer.sleep", lambda _: os.write(writing, bytes(meanwhile)))
+            record = writer.take(Source.STDOUT, reading, 1).record
+            assert record is not None
+            return len(record.data)
+
+        assert take(FAST, 5) == FAST + 5
+        assert take(FAST, 0) == FAST
+        assert take(FAST, TAKE - FAST) == TAKE
+        assert take(FAST - 1, 5) == FAST - 1
+        assert take(TAKE, 5) == TAKE
     writer.leave()
-    os.close(reading)
-    os.close(writing)
 
 
-def test_what_cannot_be_read_back_of_one_go_is_missed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pieces before it are recorded; it and what came after it are counted, and told with what comes next."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reading, False)
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, TAKE_LONGEST)
+def test_a_pipe_that_is_found_full_is_made_larger(tmp_path: Path) -> None:
+    """Others stay as they are: all pipes of a user share what the system lets it have."""
     writer = LogWriter(tmp_path, JOB, limit=2**63)
-    os.write(writing, bytes(TAKE_LONGEST))
-    with monkeypatch.context() as patched:
-        pread = os.pread
+    with pipe() as (reading, writing):
+        sizes = []
+        for written in (FAST, FULL):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 256 * 1024)
+            os.write(writing, bytes(written))
+            assert writer.take(Source.STDOUT, reading, 1).record
+            sizes.append(fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ))
+        assert sizes == [256 * 1024, TAKE]
+    writer.leave()
 
-        def second_fails(fd: int, size: int, position: int) -> bytes:
-            if position >= TAKE:
+
+def test_what_cannot_be_read_back_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted, and told with what comes next."""
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    with pipe() as (reading, writing):
+        os.write(writing, b"before")
+        assert writer.take(Source.STDOUT, reading, 1).record
+        os.write(writing, bytes(TAKE))
+        with monkeypatch.context() as patched:
+
+            def fails(fd: int, size: int, position: int) -> bytes:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return pread(fd, size, position)
 
-        patched.setattr(os, "pread", second_fails)
-        taken = writer.take(Source.STDOUT, reading, 1)
-    assert [len(record.data) for record in taken.records] == [TAKE]
-    assert (taken.dropped, taken.error) == (TAKE_LONGEST - TAKE, "Input/output error")
-    os.write(writing, b"after")
-    taken = writer.take(Source.STDOUT, reading, 2)
-    assert taken.gap == Gap(TAKE, TAKE_LONGEST - TAKE)
-    assert [(record.offset, record.data) for record in taken.records] == [(TAKE, b"after")]
+            patched.setattr(os, "pread", fails)
+            taken = writer.take(Source.STDOUT, reading, 1)
+        assert (taken.record, taken.dropped, taken.error) == (None, TAKE, "Input/output error")
+        os.write(writing, b"after")
+        taken = writer.take(Source.STDOUT, reading, 2)
+        assert taken.gap == Gap(6, TAKE)
+        assert taken.record is not None
+        assert (taken.record.offset, taken.record.data) == (6, b"after")
     writer.leave()
-    os.close(reading)
-    os.close(writing)
 
 
 def test_a_limit_is_kept_at_one_go(tmp_path: Path) -> None:
     """What is beyond it is not recorded, however fast it comes."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reading, False)
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, TAKE_LONGEST)
-    writer = LogWriter(tmp_path, JOB, limit=2 * TAKE + 1)
-    os.write(writing, bytes(TAKE_LONGEST))
-    assert [len(record.data) for record in writer.take(Source.STDOUT, reading, 1).records] == [TAKE, TAKE, 1]
-    assert writer.take(Source.STDOUT, reading, 1).dropped == TAKE
-    assert writer.end == 2 * TAKE + 1
+    writer = LogWriter(tmp_path, JOB, limit=FAST + 1)
+    with pipe() as (reading, writing):
+        os.write(writing, bytes(TAKE))
+        record = writer.take(Source.STDOUT, reading, 1).record
+        assert record is not None
+        assert len(record.data) == FAST + 1
+        assert writer.take(Source.STDOUT, reading, 1).dropped == TAKE - FAST - 1
+        assert writer.end == FAST + 1
     writer.leave()
-    os.close(reading)
-    os.close(writing)

@@ -39,7 +39,7 @@ def record(root: Path, pieces: list[tuple[Source, bytes]], *, finished: bool) ->
     reading, writing = os.pipe2(os.O_CLOEXEC)
     for time, (source, data) in enumerate(pieces, start=1):
         os.write(writing, data)
-        assert writer.take(source, reading, time * 10**9).records
+        assert writer.take(source, reading, time * 10**9).record
     if finished:
         writer.finish(99 * 10**9)
     writer.leave()
@@ -171,7 +171,8 @@ def test_a_data_file_that_somebody_cuts_meanwhile_loses_what_is_counted(tmp_path
     os.truncate(tmp_path / JOB[:2] / DATA, 0)
     os.write(writing, b"after")
     taken = writer.take(Source.STDERR, reading, 2)
-    assert [record.data for record in taken.records] == [b"after"]
+    assert taken.record is not None
+    assert taken.record.data == b"after"
     with pytest.raises(OutputDamagedError):
         read(tmp_path, writer.end)
     writer.leave()
@@ -257,7 +258,7 @@ async def test_faults_at_random_lose_only_what_is_counted(tmp_path: Path, faults
         os.write(writing, piece)
         written += len(piece)
         taken = writer.take(rng.choice(list(Source)), reading, number * 10**9)
-        recorded = b"".join(record.data for record in taken.records)
+        recorded = taken.record.data if taken.record else b""
         assert len(recorded) + taken.dropped == len(piece)
         assert recorded in (b"", piece)
     faults.failing.clear()
@@ -282,7 +283,7 @@ def test_an_index_that_cannot_be_written_loses_no_earlier_entry(tmp_path: Path, 
             assert writer.take(source, reading, time * 10**9).dropped == 4
         faults.failing.clear()
         os.write(writing, data)
-        assert writer.take(source, reading, time * 10**9).records
+        assert writer.take(source, reading, time * 10**9).record
     writer.finish(99 * 10**9)
     os.close(reading)
     os.close(writing)
@@ -306,7 +307,7 @@ def test_drops_are_known_after_a_kill(tmp_path: Path, faults: Faults) -> None:
         writer.resume()
     assert (writer.end, writer.dropped) == (8, 12)
     os.write(writing, b"again")
-    assert writer.take(Source.STDERR, reading, 3).records
+    assert writer.take(Source.STDERR, reading, 3).record
     assert sum(gap.dropped for gap in read(tmp_path, 13)[1]) == 12
     writer.leave()  # killed again: what an entry tells of is not counted twice
     writer = LogWriter(tmp_path, JOB, limit=2**63)
@@ -370,7 +371,7 @@ def test_a_state_directory_that_was_taken_away_is_not_made_again(tmp_path: Path)
     assert not root.parent.exists()
     root.parent.mkdir(mode=0o700)
     os.write(writing, b"back")
-    assert writer.take(Source.STDOUT, reading, 2).records
+    assert writer.take(Source.STDOUT, reading, 2).record
     assert {path.stat().st_mode & 0o777 for path in (root, root / JOB[:2])} == {0o700}
     writer.leave()
     os.close(reading)

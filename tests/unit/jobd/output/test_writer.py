@@ -87,7 +87,7 @@ def test_the_end_of_a_stream_is_told(feed: Feed) -> None:
     """After the last byte."""
     feed.write(Source.STDOUT, b"last")
     os.close(feed.pipes[Source.STDOUT][1])
-    assert feed.take(Source.STDOUT).records
+    assert feed.take(Source.STDOUT).record
     assert feed.take(Source.STDOUT).ended
     feed.pipes[Source.STDOUT] = (feed.pipes[Source.STDOUT][0], os.open(os.devnull, os.O_WRONLY))
 
@@ -105,10 +105,10 @@ def test_offsets_count_both_streams(feed: Feed) -> None:
 
 def test_pieces_that_come_together_share_an_entry(feed: Feed) -> None:
     """And its time: what is read later has the times that were told live."""
-    live = [*feed.put(Source.STDOUT, b"a").records]
+    live = [feed.put(Source.STDOUT, b"a").record]
     feed.time -= 10**9 - RUN_TIME // 2
-    live += feed.put(Source.STDOUT, b"b").records
-    live += feed.put(Source.STDOUT, b"c").records
+    live.append(feed.put(Source.STDOUT, b"b").record)
+    live.append(feed.put(Source.STDOUT, b"c").record)
     assert [(r.time, r.data) for r in feed.read()] == [(10**9, b"ab"), (live[2] and live[2].time, b"c")]
     assert [r and r.time for r in live[:2]] == [10**9, 10**9]
 
@@ -197,7 +197,7 @@ def test_output_beyond_the_limit_is_dropped_and_counted(tmp_path: Path) -> None:
     """The job goes on; exactly the limit is recorded, and after a kill it is still known how much is missing."""
     feed = Feed(tmp_path, limit=10)
     feed.write(Source.STDOUT, b"0123456789abcdef")
-    assert feed.take(Source.STDOUT).records
+    assert feed.take(Source.STDOUT).record
     assert feed.take(Source.STDOUT).dropped == 6
     feed.write(Source.STDERR, b"more")
     assert "the limit of 10 bytes" in feed.take(Source.STDERR).error
