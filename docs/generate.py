@@ -15,6 +15,7 @@ from api.methods import METHODS
 from jobcli import cli as jobcli
 from jobd import dev, upgrade
 from jobd import server as jobd
+from jobd.backup.cli import backup_parser, restore_parser
 from jobd.rules import IO_CLASSES
 from jobd.worker.containment import CONTAINED
 from jobd.worker.job import LIMITS
@@ -71,7 +72,15 @@ def paragraphs(comment: list[str]) -> list[str]:
 def cli() -> str:
     """The CLI reference."""
     lines = ["# Commands", "", "Made from the parsers of the programs; do not edit.", ""]
-    for parser in (jobd.parser(), dev.parser(), upgrade.parser(), jobcli.parser(), jobpki.build_parser()):
+    for parser in (
+        jobd.parser(),
+        dev.parser(),
+        upgrade.parser(),
+        backup_parser(),
+        restore_parser(),
+        jobcli.parser(),
+        jobpki.build_parser(),
+    ):
         lines += describe(parser, level=2)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 

@@ -21,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobd import upgrade
 
         return upgrade.main(arguments[1:])
+    if arguments[:1] == ["backup"] or arguments[:1] == ["restore"]:
+        from jobd.backup import cli
+
+        return (cli.backup if arguments[0] == "backup" else cli.restore_command)(arguments[1:])
     if LOOKING & set(arguments):
         from jobd import server  # everything that a server needs, for a look at its options
 

@@ -145,6 +145,12 @@ def starts_of(root: Path, job_id: str) -> list[int]:
     return sorted(int(match[0], 16) for match in found if match)
 
 
+def names_of(root: Path, job_id: str) -> list[tuple[str, str]]:
+    """The names below the root of each segment's index and data, first to last."""
+    paths = [_path(root, job_id, start) for start in starts_of(root, job_id)]
+    return [(str(_index_of(path).relative_to(root)), str(path.relative_to(root))) for path in paths]
+
+
 def delete(root: Path, job_id: str) -> None:
     """Delete all files of a job; what is gone already is no error."""
     for path in (root / job_id[:2]).glob(f"{job_id}.*"):

@@ -69,7 +69,7 @@ class SqliteStore:
 
     def note(self, job: Job) -> None:
         """Record a change with the next commit."""
-        self._queue.put(_Operation(lambda db: _update(db, job), writes=True))
+        self._queue.put(_Operation(lambda db: update(db, job), writes=True))
 
     async def settle(self) -> None:
         """Wait until what was noted before is durable, or could not be made so.
@@ -85,7 +85,7 @@ class SqliteStore:
         Raises:
             StoreError: it could not be recorded.
         """
-        await self._ask(lambda db: _update(db, job), writes=True)
+        await self._ask(lambda db: update(db, job), writes=True)
 
     async def get(self, job_id: str) -> Job | None:
         """The job with this id."""
@@ -119,7 +119,7 @@ class SqliteStore:
         Raises:
             StoreError: it could not be.
         """
-        await self._ask(lambda db: _delete(db, job_id), writes=True)
+        await self._ask(lambda db: forget(db, job_id), writes=True)
 
     async def deletions(self) -> list[str]:
         """Jobs that were forgotten, and whose output may still be there."""
@@ -250,12 +250,14 @@ def _requested(db: sqlite3.Connection, request_id: str) -> Job | None:
     return found[0] if found else None
 
 
-def _update(db: sqlite3.Connection, job: Job) -> None:
+def update(db: sqlite3.Connection, job: Job) -> None:
+    """Write the present state of a job over that of before."""
     job_id, state, _, _, *rest = records.row_of(job)
     db.execute(_UPDATE, [state, *rest, job_id])
 
 
-def _delete(db: sqlite3.Connection, job_id: str) -> None:
+def forget(db: sqlite3.Connection, job_id: str) -> None:
+    """Delete a job's record, and remember that its output is to go too."""
     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
     db.execute("INSERT OR IGNORE INTO deletions (id) VALUES (?)", (job_id,))
 

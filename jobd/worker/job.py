@@ -53,6 +53,7 @@ class Reason(enum.StrEnum):
     LAUNCHER_LOST = "LAUNCHER_LOST"
     REBOOTED = "REBOOTED"
     SUPERVISOR_FAILED = "SUPERVISOR_FAILED"
+    RESTORED = "RESTORED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from jobd.rules import QUOTAS
 from tests.interop.stubs import ROOT
 from tests.support.pki import TestPki
 
@@ -75,7 +76,8 @@ def jobd(pki: TestPki, stubs: Path, scratch: Path, *more: str) -> Iterator[Servi
     """The daemon as it is delivered (with more flags), with a new state directory on disk."""
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     config = scratch / "jobd.toml"
-    config.write_text("[quota]\ncalls-per-second = 'unlimited'\n")  # what is measured is how many there can be
+    # What is measured is how much there can be.
+    config.write_text("[quota]\n" + "".join(f"{key} = 'unlimited'\n" for key in QUOTAS))
     settings = ["--config", str(config), "--stop-jobs", "--state", str(scratch / "state")]
     with _serving(["jobd", "--listen", "127.0.0.1:0", *settings, *flags, *more], scratch / "jobd.log") as server:
         yield server
