@@ -16,6 +16,7 @@ from jobcli import cli as jobcli
 from jobd import dev, upgrade
 from jobd import server as jobd
 from jobd.backup.cli import backup_parser, restore_parser
+from jobd.check import cli as check
 from jobd.rules import IO_CLASSES
 from jobd.worker.containment import CONTAINED
 from jobd.worker.job import LIMITS
@@ -76,6 +77,7 @@ def cli() -> str:
         jobd.parser(),
         dev.parser(),
         upgrade.parser(),
+        check.parser(),
         backup_parser(),
         restore_parser(),
         jobcli.parser(),

@@ -25,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobd.backup import cli
 
         return (cli.backup if arguments[0] == "backup" else cli.restore_command)(arguments[1:])
+    if arguments[:1] == ["check"]:
+        from jobd.check import cli as check
+
+        return check.main(arguments[1:])
     if LOOKING & set(arguments):
         from jobd import server  # everything that a server needs, for a look at its options
 

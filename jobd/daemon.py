@@ -110,10 +110,9 @@ async def run(
         ConfigError: something that it was told to use cannot be used; nothing was started.
         ServedElsewhereError: another launcher has the state directory, and serves the front from now on.
     """
-    files = Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
     # Whoever is refused may not take a place from whoever is not.
     told = min(MAX_TOLD, max(config.connections // 8, 1))
-    trust = LiveTrust(files, demanding=config.crl_policy == "hard-fail", told=told)
+    trust = LiveTrust(files_of(config), demanding=config.crl_policy == "hard-fail", told=told)
     who = server_user(config)
     containment, means = await trio.to_thread.run_sync(_what_there_is, config)
     if launcher_fd is None:
@@ -228,10 +227,24 @@ def _what_there_is(config: Config) -> tuple[Containment, Means]:
     Raises:
         ConfigError: what was asked for cannot be had.
     """
-    who = _job_user(config.job_user)
     with ThreadPoolExecutor(1) as meanwhile:  # it waits for other processes, for the most part
-        means = meanwhile.submit(detect_isolation, allow_new_privileges=config.allow_new_privileges, who=who)
+        means = meanwhile.submit(means_of, config)
         return _containment(config), means.result()
+
+
+def means_of(config: Config) -> Means:
+    """What jobs can be isolated with. Blocks.
+
+    Raises:
+        ConfigError: the user that they are to run as is none.
+    """
+    who = _job_user(config.job_user)
+    return detect_isolation(allow_new_privileges=config.allow_new_privileges, who=who)
+
+
+def files_of(config: Config) -> Files:
+    """Where certificates, keys and lists are."""
+    return Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
 
 
 def _containment(config: Config) -> Containment:

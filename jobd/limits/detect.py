@@ -33,11 +33,12 @@ KILLERS: Final = ("freezer", "pids", "memory", "cpu")
 """The controllers of version 1 in whose hierarchy processes can be kept together, the best first."""
 
 
-def detect(name: str, choice: Choice = Choice.AUTO) -> Containment:
+def detect(name: str, choice: Choice = Choice.AUTO, *, only_look: bool = False) -> Containment:
     """The best that there is.
 
     Args:
         name: of the directory for this daemon's jobs in each hierarchy.
+        only_look: change nothing for any process that is there. What is found is not for jobs.
 
     Raises:
         OSError: control groups were asked for, and none can be made.
@@ -46,15 +47,15 @@ def detect(name: str, choice: Choice = Choice.AUTO) -> Containment:
         return Walk()
     found = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     wanted = VERSIONS.get(choice, {1, 2})
-    groups = control_groups(name, [each for each in found if each.version in wanted])
+    groups = control_groups(name, [each for each in found if each.version in wanted], only_look=only_look)
     if groups is None and choice is not Choice.AUTO:
         raise OSError(errno.EACCES, "no control group can be made here; see the documentation on delegation")
     return groups or Walk()
 
 
-def control_groups(name: str, found: Sequence[Hierarchy]) -> ControlGroups | None:
+def control_groups(name: str, found: Sequence[Hierarchy], *, only_look: bool = False) -> ControlGroups | None:
     """Control groups in those of the hierarchies that this process may use; None when there is none."""
-    usable = [usable for each in found if (usable := _usable(each, name)) is not None]
+    usable = [usable for each in found if (usable := _usable(each, name, only_look=only_look)) is not None]
     tree = next((each for each in usable if each.version == 2), None) or _version_1_tree(usable)
     if tree is None:
         return None
@@ -66,7 +67,7 @@ def _version_1_tree(usable: Sequence[Hierarchy]) -> Hierarchy | None:
     return next((each for killer in KILLERS for each in usable if killer in each.controllers), None)
 
 
-def _usable(hierarchy: Hierarchy, name: str) -> Hierarchy | None:
+def _usable(hierarchy: Hierarchy, name: str, *, only_look: bool) -> Hierarchy | None:
     """The hierarchy with the controllers that can be used in it; None when no group can be made there."""
     try:
         # Another jobd may be looking, or have the directory, at this moment: neither is to be in the other's way.
@@ -75,6 +76,9 @@ def _usable(hierarchy: Hierarchy, name: str) -> Hierarchy | None:
         probe.rmdir()
         if hierarchy.version == 1 or not hierarchy.controllers:
             return hierarchy
+        if only_look:
+            may = os.access(hierarchy.base / "cgroup.subtree_control", os.W_OK)
+            return hierarchy if may else Hierarchy(2, frozenset(), hierarchy.base)
         (hierarchy.base / name).mkdir(exist_ok=True)
     except OSError:
         return None

@@ -97,6 +97,21 @@ def open_database(path: Path, *, trusted: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def look_at(path: Path) -> None:
+    """See that a store is sound, and that this version can use it; nothing of it is changed.
+
+    Raises:
+        ConfigError: as :func:`open_database`.
+    """
+    try:
+        # Without a journal nobody uses it, and SQLite need not make one to share.
+        _look(path, "" if path.with_name(path.name + "-wal").exists() else "&immutable=1")
+    except OSError as exc:
+        raise ConfigError(f"the job store {path} cannot be opened: {exc.strerror}") from exc
+    except sqlite3.Error as exc:
+        raise _refusal(path, exc) from exc
+
+
 def _refusal(path: Path, exc: sqlite3.Error) -> ConfigError:
     if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
         return ConfigError(f"the job store {path} cannot be used now ({exc}): is the disk full, read-only or failing?")
@@ -122,10 +137,10 @@ def _make(path: Path, *, trusted: bool) -> None:
         os.close(fd)
 
 
-def _look(path: Path) -> None:
-    """Look at a store that is there, and change nothing."""
+def _look(path: Path, how: str = "") -> None:
+    """Look at a store that is there, and change nothing of it."""
     # Read-only: the last connection to close would otherwise move the journal into the file.
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{how}", uri=True, isolation_level=None)) as db:
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()

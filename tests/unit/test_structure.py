@@ -16,7 +16,19 @@ from api.lean import BETTERPROTO, leave_out_what_is_not_called
 ROOT = Path(__file__).parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"jobd.__main__", "jobd.cli", "jobd.dev", "jobd.server", "jobd.upgrade", "jobd.backup", "jobcli", "pki"}),
+    frozenset(
+        {
+            "jobd.__main__",
+            "jobd.cli",
+            "jobd.dev",
+            "jobd.server",
+            "jobd.upgrade",
+            "jobd.backup",
+            "jobd.check",
+            "jobcli",
+            "pki",
+        }
+    ),
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged"}),
     frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
@@ -31,7 +43,8 @@ NEIGHBOURS = {
     "jobd.rules": {"jobd.quota", "jobd.worker"},  # for the names of limits
     "jobd.quota": {"jobd.worker"},  # for who asks
     "jobd.__main__": {"jobd.cli"},
-    "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade", "jobd.backup"},
+    "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade", "jobd.backup", "jobd.check"},
+    "jobd.check": {"jobd.server"},  # for its options
     "jobd.dev": {"jobd.server", "pki"},
 }
 NARROW = {

@@ -1,0 +1,1 @@
+"""``jobd check``: what a jobd with these settings would find on this machine. Nothing is started, made or changed."""

@@ -1,0 +1,85 @@
+"""The command ``jobd check``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from api.errors import ConfigError
+from jobd import logs, server
+from jobd.check import machine, settings, state
+from jobd.check.finding import Finding, Findings, Verdict
+from jobd.config import Config, load
+
+EXIT_WRONG: Final = 1
+EXIT_USAGE: Final = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; documentation is made from it."""
+    made = argparse.ArgumentParser(
+        prog="jobd check",
+        usage="jobd check [-h] [--json] [OPTIONS OF jobd]",
+        description="Looks at the settings that jobd would have with these options, at the files, users and "
+        "directories that they name, and at the machine; says what is good, what is weaker than it could be and why, "
+        "and what is wrong. Nothing is started or changed, and a jobd that runs is not disturbed. Run it as whoever "
+        "starts jobd, and where: control groups are those that it is in itself. Exits with 0, with 1 when something is "
+        "wrong, with 2 when the settings cannot be used at all.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--json", action="store_true", help="one JSON object a line: verdict, about, says")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``jobd check``; returns the exit code."""
+    args, rest = parser().parse_known_args(argv)
+    flags = vars(server.parser().parse_args(rest))
+    file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
+    logs.configure("error")
+    try:
+        config = load(flags, os.environ, Path(file) if file else None)
+    except ConfigError as exc:
+        print(f"jobd check: {exc}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        return _print(findings(config), as_json=args.json)
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_WRONG
+
+
+def _print(found: Findings, *, as_json: bool) -> int:
+    wrong = False
+    for finding in found:
+        print(json.dumps(asdict(finding)) if as_json else _line(finding), flush=True)
+        wrong |= finding.verdict is Verdict.WRONG
+    return EXIT_WRONG if wrong else 0
+
+
+def findings(config: Config) -> Findings:
+    """All of them, in the order in which one would look."""
+    in_use = state.is_in_use(config)
+    yield from settings.certificates(config)
+    yield from settings.address(config, in_use=in_use)
+    yield from settings.users(config)
+    yield from state.directory(config, in_use=in_use)
+    yield from state.disk(config)
+    yield from settings.containment(config)
+    yield from settings.isolation(config)
+    yield from machine.kernel()
+    yield from machine.proc(config)
+    yield from machine.clock()
+    yield from machine.descriptors(config)
+    yield from machine.pipes(config)
+
+
+def _line(finding: Finding) -> str:
+    text = f"{finding.verdict:<5}  {finding.about}: {finding.says}"
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,0 +1,143 @@
+"""``jobd check``: what it says of settings and of a machine, and that it changes neither."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.accounts import NOBODY, needs_root, room
+from tests.support.daemon import jobd_program
+from tests.support.pki import TestPki
+from tests.support.program import SECONDS, clean_environment
+from tests.support.records import make_store
+
+Said = dict[str, list[tuple[str, str]]]
+
+
+def check(pki: TestPki, state: Path, *flags: str, code: int = 0, home: Path | None = None) -> Said:
+    """What is said about each thing: verdict and words."""
+    settings = {"state": state, "listen": "127.0.0.1:0", **pki.server()}
+    arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "jobd", "check", "--json", *arguments, *flags],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        env=clean_environment(home or state.parent),
+    )
+    assert (done.returncode, done.stderr) == (code, ""), done.stdout
+    said: Said = {}
+    for line in done.stdout.splitlines():
+        finding = json.loads(line)
+        said.setdefault(finding["about"], []).append((finding["verdict"], finding["says"]))
+    return said
+
+
+def everything_in(directory: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of change."""
+    found = sorted(directory.rglob("*"))
+    return [(str(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in found]
+
+
+def test_a_plain_set_up_is_good_and_nothing_is_changed(pki: TestPki, tmp_path: Path) -> None:
+    """Each thing that was looked at is named; what is weaker than it could be is said to be, and is no error."""
+    state = make_store(tmp_path / "state", 3)
+    before = everything_in(tmp_path)
+    said = check(pki, state)
+    assert everything_in(tmp_path) == before
+    assert {"certificates", "revocation", "address", "state", "records", "output", "disk"} < said.keys()
+    assert {"control groups", "isolation", "kernel", "descriptors"} < said.keys()
+    assert said["records"] == [("good", f"{state / 'jobs.sqlite3'} is sound")]
+    assert said["revocation"][0][0] == "weak"
+    assert not [each for found in said.values() for each in found if each[0] == "wrong"]
+
+
+def test_a_state_directory_that_is_not_there_is_not_made(pki: TestPki, tmp_path: Path) -> None:
+    """Nor are those above it."""
+    said = check(pki, tmp_path / "a" / "b")
+    assert said["state"] == [("good", f"{tmp_path / 'a' / 'b'} is not there, and will be made in {tmp_path}")]
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_jobd_that_runs_is_not_disturbed(pki: TestPki, tmp_path: Path) -> None:
+    """Its address and its state directory are in use, by it: that is as it should be."""
+    with jobd_program(pki, tmp_path / "state") as jobd:
+        port = jobd.server.rsplit(":", 1)[1]
+        said = check(pki, tmp_path / "state", "--listen", f"127.0.0.1:{port}")
+        assert said["address"] == [("good", f"127.0.0.1:{port} was not tried: a jobd is running")]
+        assert said["state"] == [("good", f"{tmp_path / 'state'} is used by a jobd now")]
+        assert jobd.process.poll() is None
+        said = check(pki, tmp_path / "other", "--listen", f"127.0.0.1:{port}", code=1)
+        assert said["address"][0][0] == "wrong"
+        assert "Address already in use" in said["address"][0][1]
+        assert "jobd-check" not in jobd.log.read_text()
+
+
+def test_what_is_wrong_is_named(pki: TestPki, tmp_path: Path) -> None:
+    """All of it, in one run; and it exits with 1."""
+    state = make_store(tmp_path / "state", 3)
+    with (state / "jobs.sqlite3").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff" * 2000)
+    state.chmod(0o755)
+    said = check(pki, state, "--key", str(pki.credentials("alice")["key"]), code=1)
+    wrong = {about: words for about, found in said.items() for verdict, words in found if verdict == "wrong"}
+    assert wrong.keys() == {"certificates", "state", "records"}
+    assert "does not belong to the certificate" in wrong["certificates"]
+    assert f"others can enter {state}" in wrong["state"]
+    assert "restore it from a backup" in wrong["records"]
+
+
+def test_what_is_weak_is_told_with_the_reason(pki: TestPki, tmp_path: Path) -> None:
+    """A key that others can read, a directory in memory, more connections than there are descriptors, users that are
+    not there."""
+    key = tmp_path / "server.key"
+    shutil.copy(pki.server()["key"], key)
+    key.chmod(0o644)
+    config = tmp_path / "jobd.toml"
+    config.write_text("[principals.alice]\nusers = ['nobody-of-that-name']\n")
+    said = check(
+        pki,
+        Path("/dev/shm/jobd-check-test"),
+        "--key",
+        str(key),
+        "--connections",
+        "100000000",
+        "--config",
+        str(config),
+        home=tmp_path,
+    )
+    weak = [(about, words) for about, found in said.items() for verdict, words in found if verdict == "weak"]
+    text = "\n".join(f"{about}: {words}" for about, words in weak)
+    assert f"private keys: others than its owner can read the private key {key}" in text
+    assert "disk: /dev/shm is in memory (tmpfs)" in text
+    assert "descriptors: --connections and --slots may take 100000512" in text
+    assert "users: [principals.alice]: there is no user 'nobody-of-that-name'" in text
+
+
+def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    """As by jobd itself, and with its exit code."""
+    command = [sys.executable, "-m", "jobd", "check", "--slots", "0"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, check=False, env=clean_environment(tmp_path)
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jobd check: --slots: '0' is not between 1 and")
+
+
+@needs_root
+def test_a_state_directory_of_the_servers_user_is_looked_at_as_that_user(pki: TestPki, tmp_path: Path) -> None:
+    """As root nothing in it is touched: whoever had taken over an earlier server could have put anything there."""
+    with room() as place:
+        state = make_store(place / "state", 1)
+        (state / "jobs.sqlite3").rename(place / "of-root")
+        (state / "jobs.sqlite3").symlink_to(place / "of-root")
+        os.chown(state, NOBODY.pw_uid, NOBODY.pw_gid)
+        said = check(pki, state, "--user", "nobody", "--job-user", "daemon", code=1, home=tmp_path)
+    assert said["users"][0] == ("good", f"the server becomes nobody (uid {NOBODY.pw_uid}), and has no privileges then")
+    assert [verdict for verdict, _ in said["records"]] == ["wrong"]
