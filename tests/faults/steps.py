@@ -161,6 +161,7 @@ EXEMPT: Final[dict[str, str]] = {
             "relay._has_room",
             "files._path",
             "files.names_of",
+            "schema.look_at",
             "files.starts_of",
             "schema._look",
             "schema._refusal",
