@@ -41,18 +41,21 @@ class ContainedProcess:
         return self._containment.proof
 
     async def members(self) -> list[Member]:
-        return await trio.to_thread.run_sync(self._container.members)
+        async with self._containment.looking():
+            return await trio.to_thread.run_sync(self._container.members)
 
     async def signal(self, signum: int) -> None:
         with contextlib.suppress(OSError):  # no descriptors to look with: the group is known without
-            if await trio.to_thread.run_sync(self._container.members):
-                await trio.to_thread.run_sync(self._container.signal, signum)
+            if await self.members():
+                async with self._containment.looking():
+                    await trio.to_thread.run_sync(self._container.signal, signum)
                 return
         self._signal_group(signum)
 
     async def kill(self) -> None:
         with contextlib.suppress(OSError):
-            await trio.to_thread.run_sync(self._container.kill)
+            async with self._containment.looking():
+                await trio.to_thread.run_sync(self._container.kill)
         self._signal_group(signal.SIGKILL)
 
     async def is_empty(self) -> bool:

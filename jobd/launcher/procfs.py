@@ -18,8 +18,7 @@ def group_has_members(pgid: int) -> bool:
 
     Blocks for as long as it takes to read one small file for each process of the machine.
     """
-    members = set(members_of_group(pgid))
-    return bool(members) and pgid not in members
+    return not is_led(pgid) and any(True for _ in members_of_group(pgid))
 
 
 def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
@@ -29,14 +28,24 @@ def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
     members that are left keep it from being reused; but once there are none, a new process may get the number. So a
     group with a live leader is then somebody else's.
     """
-    if leader_reaped and pgid in members_of_group(pgid):
+    if leader_reaped and is_led(pgid):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pgid, signum)
 
 
+def is_led(pgid: int) -> bool:
+    """The process whose number it has is alive, and a member of it."""
+    return _is_live_member(str(pgid), pgid)
+
+
 def members_of_group(pgid: int) -> Iterator[int]:
-    """Its live members."""
+    """Its live members. Reads one small file for each process of the machine, unless the group is not there at all."""
+    with contextlib.suppress(PermissionError):
+        try:
+            os.killpg(pgid, 0)
+        except ProcessLookupError:
+            return
     for entry in os.listdir("/proc"):  # noqa: PTH208 # the names are enough
         if entry.isdigit() and _is_live_member(entry, pgid):
             yield int(entry)

@@ -7,12 +7,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from jobd.limits.hierarchies import Hierarchy, shared
-from jobd.limits.processes import member_of, send_directly, stat_of
+from jobd.limits.processes import look_together, member_of, send_directly, stat_of
 from jobd.limits.settings import OPTIONAL, holdable, settings, text_of, usage
 from jobd.limits.walk import WalkedJob
 from jobd.worker.containment import Limits, Member, Send, Usage
@@ -96,6 +97,10 @@ class ControlGroups:
     def _send(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
         self.send(targets, signum)
 
+    def looking(self) -> AbstractAsyncContextManager[None]:
+        """As of the protocol."""
+        return look_together()
+
     def close(self) -> None:
         """Remove what is empty: groups of jobs that have ended, and with the last of them the directory for all."""
         self.sweep(frozenset())  # the kernel keeps those that have processes
@@ -159,11 +164,12 @@ class ControlGroup:
         self._signal([member.pid for member in self.members()], signum)
 
     def kill(self) -> None:
-        self._strays.kill()
+        pids = set(self._pids())
         try:
             (self._tree / "cgroup.kill").write_text("1")
         except OSError:
             self._kill_frozen()
+        self._strays.kill(but=pids)
 
     def _kill_frozen(self) -> None:
         """Without ``cgroup.kill``: no process of a frozen group can fork while it is killed."""

@@ -8,9 +8,14 @@ import resource
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
+
+import trio
+from trio.lowlevel import RunVar
 
 from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Member, mark_of
 
@@ -55,9 +60,14 @@ def stat_of(pid: int | str) -> ProcessStat | None:
 
 
 class Snapshot:
-    """Every process that was alive at one moment, to be found by what shows whose it is."""
+    """Every process that was alive at one moment, to be found by what shows whose it is.
+
+    Attributes:
+        begun: when the look at them began (``time.monotonic_ns``).
+    """
 
     def __init__(self) -> None:
+        self.begun = time.monotonic_ns()
         self.by_pid = {stat.pid: stat for entry in os.listdir("/proc") if (stat := _alive(entry))}  # noqa: PTH208 # the names are enough
         self._by_family: defaultdict[int, set[int]] = defaultdict(set)  # session or process group
         self._by_parent: defaultdict[int, list[int]] = defaultdict(list)
@@ -101,20 +111,45 @@ class _Looks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._begun = -1
         self._last: Snapshot | None = None
+        self._asked: ContextVar[int | None] = ContextVar("asked", default=None)
+        self._turns: RunVar[trio.Lock] = RunVar("turns")
 
     def look(self) -> Snapshot:
-        asked = time.monotonic_ns()
+        asked = self._asked.get()
+        self._asked.set(None)  # of a thread's own context: who looks again wants to see what has changed
+        return self._since(time.monotonic_ns() if asked is None else asked)
+
+    def _since(self, asked: int) -> Snapshot:
         with self._lock:
-            if self._last is None or self._begun < asked:
-                self._begun = time.monotonic_ns()
+            if self._last is None or self._last.begun < asked:
                 self._last = Snapshot()
             return self._last
 
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        asked = time.monotonic_ns()
+        try:
+            turns = self._turns.get()
+        except LookupError:
+            turns = trio.Lock()
+            self._turns.set(turns)
+        async with turns:
+            if self._last is None or self._last.begun < asked:
+                await trio.to_thread.run_sync(self._since, asked)
+        token = self._asked.set(asked)
+        try:
+            yield
+        finally:
+            self._asked.reset(token)
 
-look = _Looks().look
+
+_looks: Final = _Looks()
+look = _looks.look
 """All processes as they are now, or were a moment after this was called. Blocks."""
+look_together = _looks.together
+"""A block before which such a look was taken, by one of all tasks that want one: the others wait for it without a
+thread each. In the block, the first look in a thread need not be another one."""
 
 
 def _alive(entry: str) -> ProcessStat | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from jobd.limits.processes import ProcessStat, look, send_directly
+from jobd.limits.processes import ProcessStat, look, look_together, send_directly
 from jobd.worker.containment import Limits, Member, Send, Usage
 
 ROUNDS: Final = 100
@@ -54,6 +56,10 @@ class Walk:
     def _send(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
         self.send(targets, signum)
 
+    def looking(self) -> AbstractAsyncContextManager[None]:
+        """As of the protocol."""
+        return look_together()
+
     def close(self) -> None:
         """Nothing was made."""
 
@@ -75,7 +81,7 @@ class WalkedJob:
         self._id = job_id
         self._send = send
         self._pid = 0
-        self._first_ended = False
+        self._first_ended_at: int | None = None
         self._known: set[tuple[int, int]] = set()
 
     def began_with(self, pid: int) -> None:
@@ -84,7 +90,7 @@ class WalkedJob:
 
     def first_ended(self) -> None:
         """That process was reaped."""
-        self._first_ended = True
+        self._first_ended_at = time.monotonic_ns()
 
     def members(self) -> list[Member]:
         return [
@@ -93,8 +99,9 @@ class WalkedJob:
         ]
 
     def _find(self) -> list[ProcessStat]:
-        ended = self._first_ended  # by the time of the look: whoever has its number in that is somebody else
         now = look()
+        # Whoever has its number in a look that began later is somebody else.
+        ended = self._first_ended_at is not None and now.begun > self._first_ended_at
         known = {pid for pid, started in self._known if pid in now.by_pid and now.by_pid[pid].started == started}
         # Nobody gets the number while a session or group has it; a live process that has it leads others by now.
         ours = self._pid > 0 and not (ended and self._pid in now.by_pid)
@@ -107,13 +114,19 @@ class WalkedJob:
     def signal(self, signum: int) -> None:
         self._send([(stat.pid, stat.started) for stat in self._find()], signum)
 
-    def kill(self) -> None:
+    def kill(self, but: Collection[int] = ()) -> None:
+        """As of the protocol.
+
+        Args:
+            but: the pids of those that are dead already, though the first look may be older than that.
+        """
         before: set[tuple[int, int]] = set()
         for _ in range(ROUNDS):
             self.signal(signal.SIGKILL)
-            if self._known <= before:  # nobody new since the last round
+            found = {(pid, started) for pid, started in self._known if pid not in but}
+            if found <= before:  # nobody new since the last round
                 return
-            before |= self._known
+            before |= found
 
     def is_empty(self) -> bool:
         return not self._find()

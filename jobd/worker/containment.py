@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -186,6 +187,10 @@ class Containment(Protocol):
 
     send: Send
     """How signals are sent."""
+
+    def looking(self) -> AbstractAsyncContextManager[None]:
+        """A block in which members of a container may be asked for, or killed: what many jobs need for that is done for
+        all of them at once, before."""
 
     def give_to(self, uid: int, gid: int) -> Sequence[str]:
         """Let a user make containers, who has no privileges: the directories in which there will be the jobs' own.
