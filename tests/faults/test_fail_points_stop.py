@@ -16,14 +16,16 @@ from tests.support.pki import TestPki
 # ---- stop
 
 
-@pytest.mark.parametrize("script", ["exec sleep 1000", "trap '' TERM; while :; do sleep 0.01; done"])
+@pytest.mark.parametrize("script", ["exec sleep 1000", "trap '' TERM; echo deaf; while :; do sleep 0.01; done"])
 async def test_a_kill_during_a_stop(pki: TestPki, tmp_path: Path, script: str) -> None:
     """It is answered; no process is left; and who asked for it is known."""
 
     async def scenario(run: Run) -> None:
         job = await run.start(script)
+        if "trap" in script:
+            await run.until_recorded(job.id, 1)  # it is deaf by now
         run.arm()
-        stopped = await run.client.stop(job.id, grace=1 if "trap" not in script else 0.1)
+        stopped = await run.client.stop(job.id, grace=10 if "trap" not in script else 0.1)
         by = signal.SIGKILL if "trap" in script else signal.SIGTERM
         assert (stopped.state, stopped.stopped_by, stopped.signal) == (JobState.STOPPED, "alice", by), run.name
         assert await run.client.query(job.id) == stopped
