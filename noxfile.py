@@ -133,7 +133,7 @@ def run_proto(session: nox.Session) -> None:
         session.run("buf", "lint")
     fresh = Path(session.create_tmp()).resolve() / "generated"
     session.run("python", "api/proto/generate.py", str(fresh), silent=True)
-    names = [str(path.relative_to(fresh)) for path in fresh.rglob("*.py")]
+    names = [str(path.relative_to(fresh)) for path in fresh.rglob("*") if path.is_file()]
     _, different, missing = filecmp.cmpfiles(fresh, "api/_generated", names, shallow=False)
     if different or missing:
         session.error(f"api/_generated is not up to date: {different + missing}; run 'sh .ci/nox -s generate'")

@@ -4,6 +4,16 @@ They are generated from ``api/proto`` (see ``api/proto/generate.py``); what each
 """
 
 from api._generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse, HealthCheckResponseServingStatus
+from api._generated.grpc.reflection.v1 import (
+    ErrorResponse,
+    ExtensionNumberResponse,
+    ExtensionRequest,
+    FileDescriptorResponse,
+    ListServiceResponse,
+    ServerReflectionRequest,
+    ServerReflectionResponse,
+    ServiceResponse,
+)
 from api._generated.jobworker.v1 import (
     Attached,
     AttachRequest,
@@ -60,6 +70,10 @@ __all__ = [
     "CloseStdin",
     "DeleteRequest",
     "DeleteResponse",
+    "ErrorResponse",
+    "ExtensionNumberResponse",
+    "ExtensionRequest",
+    "FileDescriptorResponse",
     "Gap",
     "HealthCheckRequest",
     "HealthCheckResponse",
@@ -74,12 +88,16 @@ __all__ = [
     "Limits",
     "ListRequest",
     "ListResponse",
+    "ListServiceResponse",
     "ListWorkersRequest",
     "ListWorkersResponse",
     "Output",
     "OutputSource",
     "QueryRequest",
     "QueryResponse",
+    "ServerReflectionRequest",
+    "ServerReflectionResponse",
+    "ServiceResponse",
     "SignalRequest",
     "SignalResponse",
     "StartRequest",

@@ -54,8 +54,10 @@ class Method(Generic[Request, Response]):
 
 JOB_WORKER: Final = "jobworker.v1.JobWorkerService"
 HEALTH: Final = "grpc.health.v1.Health"
+REFLECTION: Final = "grpc.reflection.v1.ServerReflection"
+REFLECTION_ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
 
-_U, _S = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+_U, _S, _B = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM
 
 START: Final = Method(JOB_WORKER, "Start", m.StartRequest, m.StartResponse, _U, Role.WRITER)
 STOP: Final = Method(JOB_WORKER, "Stop", m.StopRequest, m.StopResponse, _U, Role.WRITER)
@@ -63,12 +65,15 @@ SIGNAL: Final = Method(JOB_WORKER, "Signal", m.SignalRequest, m.SignalResponse, 
 DELETE: Final = Method(JOB_WORKER, "Delete", m.DeleteRequest, m.DeleteResponse, _U, Role.WRITER)
 QUERY: Final = Method(JOB_WORKER, "Query", m.QueryRequest, m.QueryResponse, _U, Role.READER)
 STREAM: Final = Method(JOB_WORKER, "Stream", m.StreamRequest, m.StreamResponse, _S, Role.READER)
-ATTACH: Final = Method(JOB_WORKER, "Attach", m.AttachRequest, m.AttachResponse, Cardinality.STREAM_STREAM, Role.WRITER)
+ATTACH: Final = Method(JOB_WORKER, "Attach", m.AttachRequest, m.AttachResponse, _B, Role.WRITER)
 LIST: Final = Method(JOB_WORKER, "List", m.ListRequest, m.ListResponse, _U, Role.READER)
 WAIT: Final = Method(JOB_WORKER, "Wait", m.WaitRequest, m.WaitResponse, _U, Role.READER)
 LIST_WORKERS: Final = Method(JOB_WORKER, "ListWorkers", m.ListWorkersRequest, m.ListWorkersResponse, _U, Role.READER)
 CHECK: Final = Method(HEALTH, "Check", m.HealthCheckRequest, m.HealthCheckResponse, _U, Role.READER)
 WATCH: Final = Method(HEALTH, "Watch", m.HealthCheckRequest, m.HealthCheckResponse, _S, Role.READER)
+_ASKED, _TOLD = m.ServerReflectionRequest, m.ServerReflectionResponse  # the same in both versions
+REFLECT: Final = Method(REFLECTION, "ServerReflectionInfo", _ASKED, _TOLD, _B, Role.READER)
+REFLECT_ALPHA: Final = Method(REFLECTION_ALPHA, "ServerReflectionInfo", _ASKED, _TOLD, _B, Role.READER)
 
 AnyMethod = Method[betterproto.Message, betterproto.Message]
 
@@ -85,5 +90,7 @@ METHODS: Final[tuple[AnyMethod, ...]] = (
     LIST_WORKERS,
     CHECK,
     WATCH,
+    REFLECT,
+    REFLECT_ALPHA,
 )  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
 BY_PATH: Final[dict[str, AnyMethod]] = {method.path: method for method in METHODS}

@@ -24,7 +24,11 @@ from pki import cli as jobpki
 
 DOCS = Path(__file__).parent
 PROTO = DOCS.parent / "api" / "proto"
-PROTOS = (PROTO / "jobworker" / "v1" / "job_worker.proto", PROTO / "grpc" / "health" / "v1" / "health.proto")
+PROTOS = (
+    PROTO / "jobworker" / "v1" / "job_worker.proto",
+    PROTO / "grpc" / "health" / "v1" / "health.proto",
+    PROTO / "grpc" / "reflection" / "v1" / "reflection.proto",
+)
 
 _BLOCK = re.compile(r"^ *(message|enum|service) (\w+) \{(\})?$")
 _FIELD = re.compile(r"^\s+(?:(optional|repeated) )?([\w.<>, ]+?) (\w+) = (\d+);")

@@ -47,6 +47,7 @@ from jobd.pools.local import open_local_pool
 from jobd.service.errors import translate_errors
 from jobd.service.health import HealthService
 from jobd.service.job_worker import JobWorkerService
+from jobd.service.reflection import ReflectionService
 from jobd.storage.directory import Held, HeldError, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.listener import Limits, bind_or_take, serve
@@ -177,7 +178,7 @@ async def _run(
                 quotas = Quotas(config.quota)
                 handler = stack(
                     [audit, authenticate, quotas.middleware, authorize, lasting.middleware, translate_errors],
-                    router({**service.handlers(), **health.handlers()}),
+                    router({**service.handlers(), **health.handlers(), **ReflectionService().handlers()}),
                 )
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:

@@ -6,6 +6,9 @@ Two things differ from calling protoc with betterproto's plugin:
   the table of methods here;
 - everything is made under one parent package, because betterproto refers from one proto package to another by
   a relative import.
+
+Beside them it writes ``descriptors.binpb``, a google.protobuf.FileDescriptorSet of the same files with all that they
+import: what the reflection service tells.
 """
 
 from __future__ import annotations
@@ -27,12 +30,17 @@ COMMON = Path(next(iter(google.rpc.__path__))).parents[1]
 FILES = [
     "jobworker/v1/job_worker.proto",
     "grpc/health/v1/health.proto",
+    "grpc/reflection/v1/reflection.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
 ]
+TOLD = [*FILES, "grpc/reflection/v1alpha/reflection.proto"]
+"""The last is served with the messages of v1, which are the same."""
+DESCRIPTORS = "descriptors.binpb"
 
 
-def descriptors() -> FileDescriptorSet:
+def descriptors(files: list[str], *flags: str) -> bytes:
+    """A serialized FileDescriptorSet of the files and all that they import."""
     with tempfile.NamedTemporaryFile(suffix=".pb") as out:
         code = protoc.main(
             [
@@ -40,17 +48,17 @@ def descriptors() -> FileDescriptorSet:
                 *(f"-I{path}" for path in (HERE, COMMON, WELL_KNOWN)),
                 f"--descriptor_set_out={out.name}",
                 "--include_imports",
-                "--include_source_info",
-                *FILES,
+                *flags,
+                *files,
             ]
         )
         if code:
             raise SystemExit(code)
-        return FileDescriptorSet().parse(Path(out.name).read_bytes())
+        return Path(out.name).read_bytes()
 
 
 def generate(target: Path) -> None:
-    files = descriptors().file
+    files = FileDescriptorSet().parse(descriptors(FILES, "--include_source_info")).file
     for file in files:
         file.service = []
     request = CodeGeneratorRequest(file_to_generate=FILES, proto_file=files)
@@ -59,6 +67,8 @@ def generate(target: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(generated.content)
         print(path)
+    (target / DESCRIPTORS).write_bytes(descriptors(TOLD))
+    print(target / DESCRIPTORS)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ from api import methods
 from api.errors import UnavailableError
 from api.rpc.server import Handler, ServerCall
 
-LASTING: Final = frozenset({methods.STREAM.path, methods.WAIT.path, methods.ATTACH.path})
-"""What may go on for as long as a job does. Whoever called takes it up again where it was, at the next server."""
+_JOBS: Final = (methods.STREAM, methods.WAIT, methods.ATTACH)
+_TOOLS: Final = (methods.REFLECT, methods.REFLECT_ALPHA)
+LASTING: Final = frozenset(method.path for method in (*_JOBS, *_TOOLS))
+"""What may go on for as long as a job does, or as a tool keeps it. Whoever called takes it up again at the next server,
+where it was."""
 
 
 class Draining:

@@ -13,7 +13,7 @@ from api.errors import NotFoundError, UnavailableError
 from api.protobuf import new
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 
-SERVICES: Final = frozenset({"", methods.JOB_WORKER, methods.HEALTH})
+SERVICES: Final = frozenset({"", *(method.service for method in methods.METHODS)})
 
 
 class HealthService:

@@ -11,7 +11,7 @@ import trio
 from api.address import parse_address
 from api.errors import NotFoundError, UnavailableError
 from api.messages import HealthCheckRequest, HealthCheckResponse
-from api.methods import CHECK, HEALTH, JOB_WORKER, WATCH
+from api.methods import CHECK, HEALTH, JOB_WORKER, REFLECTION, WATCH
 from api.rpc.channel import Channel, open_channel
 from tests.support.daemon import jobd_program
 from tests.support.pki import TestPki
@@ -21,7 +21,7 @@ def statuses(messages: list[HealthCheckResponse]) -> list[str | None]:
     return [message.status.name for message in messages]
 
 
-@pytest.mark.parametrize("service", ["", JOB_WORKER, HEALTH])
+@pytest.mark.parametrize("service", ["", JOB_WORKER, HEALTH, REFLECTION])
 async def test_what_is_there_serves(pki: TestPki, server: str, service: str) -> None:
     """The server as a whole, and each of its services."""
     with trio.fail_after(20):

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 import trio
 
+from api.methods import METHODS
 from tests.interop.stubs import PROTO
 from tests.support.pki import TestPki
 
@@ -24,36 +25,39 @@ class Curl(Protocol):
     async def __call__(self, method: str, request: dict[str, Any]) -> list[dict[str, Any]]: ...
 
 
+class Buf(Protocol):
+    async def __call__(self, *arguments: str, who: str = "alice") -> tuple[int, str]: ...
+
+
 @pytest.fixture
-def curl(pki: TestPki, server: str, tmp_path: Path) -> Curl:
-    """Make a call with buf; gives the answers."""
-    files = ["--cacert", str(pki.ca), "--cert", str(pki.certificate("alice")), "--key", str(pki.key("alice"))]
+def buf(pki: TestPki, tmp_path: Path) -> Buf:
+    """Run ``buf curl`` as one of the test clients; gives its exit code, and what it wrote."""
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
 
-    async def curl(method: str, request: dict[str, Any]) -> list[dict[str, Any]]:
-        url = f"https://{server}/jobworker.v1.JobWorkerService/{method}"
-        command = [
-            str(BUF),
-            "curl",
-            "--protocol",
-            "grpc",
-            "--schema",
-            str(PROTO),
-            *files,
-            "-d",
-            json.dumps(request),
-            url,
-        ]
+    async def buf(*arguments: str, who: str = "alice") -> tuple[int, str]:
+        me = pki.credentials(who)
+        files = ["--cacert", str(me["ca"]), "--cert", str(me["cert"]), "--key", str(me["key"])]
         with trio.fail_after(60):
             done = await trio.run_process(
-                command,
+                [str(BUF), "curl", "--protocol", "grpc", *files, *arguments],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
                 env=environment,
                 stdin=subprocess.DEVNULL,
             )
-        return _objects((done.stdout if done.returncode == 0 else done.stderr).decode())
+        return done.returncode, (done.stdout if done.returncode == 0 else done.stderr).decode()
+
+    return buf
+
+
+@pytest.fixture
+def curl(buf: Buf, server: str) -> Curl:
+    """Make a call with buf; gives the answers."""
+
+    async def curl(method: str, request: dict[str, Any]) -> list[dict[str, Any]]:
+        url = f"https://{server}/jobworker.v1.JobWorkerService/{method}"
+        return _objects((await buf("--schema", str(PROTO), "-d", json.dumps(request), url))[1])
 
     return curl
 
@@ -90,3 +94,22 @@ async def test_buf_shows_an_error_with_its_details(curl: Curl) -> None:
     (error,) = await curl("Query", {"jobId": "00000000-0000-4000-8000-000000000000"})
     assert error["code"] == "not_found"
     assert [detail["type"] for detail in error["details"]] == ["google.rpc.ErrorInfo"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_buf_learns_the_methods_from_the_server(buf: Buf, server: str, version: str) -> None:
+    """A reader can list them all by either version of reflection, and no .proto file is needed to call one."""
+    by_reflection = ("--reflect-protocol", f"grpc-{version}")
+    code, listed = await buf(*by_reflection, "--list-methods", f"https://{server}", who="rita")
+    assert (code, set(listed.split())) == (0, {method.path.removeprefix("/") for method in METHODS})
+    url = f"https://{server}/jobworker.v1.JobWorkerService/ListWorkers"
+    code, answer = await buf(*by_reflection, "-d", "{}", url, who="rita")
+    assert code == 0, answer
+    assert [worker["slots"] for worker in json.loads(answer)["workers"]] == [64]
+
+
+async def test_who_has_no_role_learns_nothing(buf: Buf, server: str) -> None:
+    """Reflection is refused like any other call."""
+    code, error = await buf("--list-methods", f"https://{server}", who="nobody")
+    assert code != 0
+    assert "nobody has no role here" in error

@@ -13,7 +13,6 @@ from api import methods
 from api.errors import ResourceExhaustedError, UnimplementedError
 from api.identity import Principal, Role
 from api.messages import (
-    AttachRequest,
     HealthCheckRequest,
     HealthCheckResponse,
     QueryRequest,
@@ -53,7 +52,7 @@ async def watch(call: ServerCall, request: HealthCheckRequest) -> None:
     await trio.sleep_forever()
 
 
-async def attach(call: ServerCall) -> None:
+async def converse(call: ServerCall) -> None:
     await call.receive_next()
     await trio.sleep_forever()
 
@@ -64,7 +63,9 @@ ROUTES = router(
         methods.WAIT.path: unary(wait),
         methods.STREAM.path: server_stream(stream),
         methods.WATCH.path: server_stream(watch),
-        methods.ATTACH.path: attach,
+        methods.ATTACH.path: converse,
+        methods.REFLECT.path: converse,
+        methods.REFLECT_ALPHA.path: converse,
     }
 )
 
@@ -157,16 +158,16 @@ async def begin(channel: Channel, method: AnyMethod, open_: AsyncExitStack, nurs
                 await channel.unary(methods.WAIT, WaitRequest())
 
         nursery.start_soon(waiting)
-    elif method.path == methods.ATTACH.path:
-        conversation = await open_.enter_async_context(channel.converse(methods.ATTACH))
-        await conversation.send(AttachRequest())
+    elif method.cardinality is methods.Cardinality.STREAM_STREAM:
+        conversation = await open_.enter_async_context(channel.converse(method))
+        await conversation.send(method.request())
     else:
         answers = await open_.enter_async_context(channel.call(method, method.request()))
         await answers.receive()
     await trio.testing.wait_all_tasks_blocked()
 
 
-@pytest.mark.parametrize("method", [m for m in methods.METHODS if m.path in STREAMS], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [m for m in methods.METHODS if m.path in STREAMS], ids=lambda m: m.path)
 async def test_open_streams_are_counted_over_all_connections_and_given_back(method: AnyMethod) -> None:
     """Stream, Attach, Wait and Watch alike; a refusal says so at once, and what ends makes room."""
     server = Server(everyone(streams=2))
