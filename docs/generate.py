@@ -1,5 +1,5 @@
-"""Writes docs/api.md from the .proto file, docs/cli.md from the parsers and docs/limits.md from the table of limits; a
-test fails when they differ.
+"""Writes docs/api.md from the .proto files, docs/cli.md from the parsers, docs/limits.md from the table of limits and
+docs/metrics.md from the catalogue of metrics; a test fails when they differ.
 
 python docs/generate.py
 """
@@ -17,6 +17,7 @@ from jobd import dev, upgrade
 from jobd import server as jobd
 from jobd.backup.cli import backup_parser, restore_parser
 from jobd.check import cli as check
+from jobd.metrics.catalogue import METRICS
 from jobd.rules import IO_CLASSES
 from jobd.worker.containment import CONTAINED
 from jobd.worker.job import LIMITS
@@ -116,6 +117,27 @@ def limits() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics() -> str:
+    """The table of metrics."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made from the catalogue of metrics; do not edit. How to have them: [operations](operations.md#metrics).",
+        "",
+        "| metric | type | labels | what it is |",
+        "|---|---|---|---|",
+    ]
+    for each in METRICS:
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        lines.append(f"| `{each.name}` | {each.kind} | {labels} | {each.help} |")
+    lines += [
+        "",
+        "Counters begin at 0 with each server. Beside these there are those that every program has:",
+        "`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_start_time_seconds`, …, of the server.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _bound(value: float) -> str:
     exponent = value.bit_length() - 1 if isinstance(value, int) and value > 0 else 0
     return f"2^{exponent}" if exponent > 20 and value == 2**exponent else f"{value:,}"
@@ -171,6 +193,7 @@ def main() -> None:
     (DOCS / "api.md").write_text(api())
     (DOCS / "cli.md").write_text(cli())
     (DOCS / "limits.md").write_text(limits())
+    (DOCS / "metrics.md").write_text(metrics())
 
 
 if __name__ == "__main__":

@@ -84,6 +84,16 @@ class Config:
         "",
     )
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
+    metrics: str = _setting(
+        "tell Prometheus how the server is, at http://HOST:PORT/metrics (default: nobody is told)", "HOST:PORT", ""
+    )
+    metrics_anywhere: bool = _setting(
+        "let --metrics be an address that other machines can reach; it has neither TLS nor certificates", "", False
+    )
+    metrics_file: Path | None = _setting(
+        "write the same into FILE, for node_exporter's textfile collector", "FILE", None
+    )
+    metrics_interval: float = _setting("between two writings of that file", "SECONDS", 15.0, 1)
     # Only in the file: [limits], [quota], [roles.ROLE] and [principals.NAME].
     limits: LimitPolicy = field(default_factory=LimitPolicy)
     run_as: RunAsPolicy = field(default_factory=RunAsPolicy)

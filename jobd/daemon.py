@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
-import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 import trio
@@ -34,12 +32,12 @@ from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.launcher.visitors import peer_of
-from jobd.limits.detect import Choice, detect
-from jobd.limits.isolation import detect_isolation
+from jobd.machine import what_there_is
 from jobd.middleware.audit import audit
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
 from jobd.middleware.draining import Draining
+from jobd.middleware.outcomes import observed
 from jobd.middleware.quotas import Quotas
 from jobd.output.budget import Budget
 from jobd.output.log import LogStore
@@ -54,12 +52,13 @@ from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.trust.files import Files
 from jobd.trust.live import MAX_TOLD, LiveTrust
 from jobd.unprivileged import acting_as, give_up, make_state, server_user
-from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError
-from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
-from jobd.worker.isolation import Means
+from jobd.worker.identity import Identity
 from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
+
+if TYPE_CHECKING:
+    from jobd.metrics.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -72,19 +71,28 @@ class Daemon:
         address: what it is bound to, as clients write it.
         connections: those of its clients.
         quotas: what its principals ask for.
+        metrics: where they are told, or to be told.
     """
 
     address: str
     connections: Connections
     quotas: Quotas
+    metrics: Metrics | None
     _draining: trio.Event
     _announced: Callable[[], None]
 
     @classmethod
-    def of(cls, listener: socket.socket, quotas: Quotas, draining: trio.Event, announced: Callable[[], None]) -> Self:
+    def of(
+        cls,
+        listener: socket.socket,
+        quotas: Quotas,
+        metrics: Metrics | None,
+        draining: trio.Event,
+        announced: Callable[[], None],
+    ) -> Self:
         host, port = listener.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(address, Connections(), quotas, draining, announced)
+        return cls(address, Connections(), quotas, metrics, draining, announced)
 
     def announced(self) -> None:
         """Whoever waits for this daemon was told that it is there: a server that comes after it need not say so."""
@@ -115,7 +123,7 @@ async def run(
     told = min(MAX_TOLD, max(config.connections // 8, 1))
     trust = LiveTrust(files_of(config), demanding=config.crl_policy == "hard-fail", told=told)
     who = server_user(config)
-    containment, means = await trio.to_thread.run_sync(_what_there_is, config)
+    containment, means = await trio.to_thread.run_sync(what_there_is, config)
     if launcher_fd is None:
         if who:
             raise ConfigError("--user: a jobd whose jobs end with it cannot become another user")
@@ -146,6 +154,7 @@ async def _run(
         _hold(config.state, kept.get("lock"), link, who) as held,
         closing(launcher.containment),
         bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
+        _metrics(config, restarted="lock" in kept) as metrics,
     ):
         if link:
             link.keep("lock", held.lock)
@@ -176,8 +185,9 @@ async def _run(
                 health = HealthService([draining, link.gone] if link else [draining])
                 lasting = Draining(draining)
                 quotas = Quotas(config.quota)
+                watch = observed([audit, metrics.calls.observe] if metrics else [audit])
                 handler = stack(
-                    [audit, authenticate, quotas.middleware, authorize, lasting.middleware, translate_errors],
+                    [watch, authenticate, quotas.middleware, authorize, lasting.middleware, translate_errors],
                     router({**service.handlers(), **health.handlers(), **ReflectionService().handlers()}),
                 )
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
@@ -195,8 +205,21 @@ async def _run(
                     log.info("jobs can be isolated", by=means.available, weaknesses=list(means.weaknesses))
                     live = frozenset(job.id for view in broker.workers() for job in view.jobs)
                     await trio.to_thread.run_sync(held_by.sweep, live)
+                    announced = link.ready if link else lambda: None
+                    daemon = Daemon.of(listener, quotas, metrics, draining, announced)
+                    if metrics:
+                        telling = metrics.of(
+                            connections=daemon.connections,
+                            quotas=quotas,
+                            broker=broker,
+                            store=store,
+                            budget=logs.budget,
+                            trust=trust,
+                            draining=draining,
+                            launcher_gone=link.gone if link else None,
+                        )
+                        nursery.start_soon(telling)
                     try:
-                        daemon = Daemon.of(listener, quotas, draining, link.ready if link else lambda: None)
                         await _serve(config, listener, trust, handler, daemon, draining, task_status)
                     finally:
                         journal.hurry()
@@ -205,65 +228,27 @@ async def _run(
             raise LauncherGoneError
 
 
-def _job_user(name: str) -> Identity | None:
-    """The user that jobs are to run as; None for our own.
-
-    Raises:
-        ConfigError: there is none, or this process cannot become it.
-    """
-    if name in ("", own().name):
-        return None
-    try:
-        who = look_up(name)
-    except UnknownAccountError as exc:
-        raise ConfigError(f"--job-user: {exc}") from exc
-    if os.geteuid() != 0:
-        raise ConfigError(f"--job-user {name}: jobd has to run as root for jobs to run as other users")
-    return who
-
-
-def _what_there_is(config: Config) -> tuple[Containment, Means]:
-    """What is to hold the jobs together, and what they can be isolated with.
-
-    Raises:
-        ConfigError: what was asked for cannot be had.
-    """
-    with ThreadPoolExecutor(1) as meanwhile:  # it waits for other processes, for the most part
-        means = meanwhile.submit(means_of, config)
-        return _containment(config), means.result()
-
-
-def means_of(config: Config) -> Means:
-    """What jobs can be isolated with. Blocks.
-
-    Raises:
-        ConfigError: the user that they are to run as is none.
-    """
-    who = _job_user(config.job_user)
-    return detect_isolation(allow_new_privileges=config.allow_new_privileges, who=who)
-
-
 def files_of(config: Config) -> Files:
     """Where certificates, keys and lists are."""
     return Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
 
 
-def _containment(config: Config) -> Containment:
-    """What is to hold the jobs together.
+@contextmanager
+def _metrics(config: Config, *, restarted: bool) -> Iterator[Metrics | None]:
+    """The metrics, if they are wanted: what it takes to tell them is not loaded else.
 
     Raises:
-        ConfigError: what was asked for cannot be had.
+        ConfigError: they cannot be had.
     """
-    # Two daemons on one machine have different state directories, and one has the same after a restart.
-    name = f"jobd-{zlib.crc32(os.fsencode(config.state.absolute())):08x}"
-    try:
-        found = detect(name, Choice(config.containment))
-    except OSError as exc:
-        raise ConfigError(f"--containment {config.containment}: {exc.strerror}") from exc
-    missing = sorted(config.limits.contained - found.limits)
-    if missing:
-        raise ConfigError(f"the limits of {', '.join(missing)} in the configuration cannot be held here ({found.name})")
-    return found
+    if not config.metrics and not config.metrics_file:
+        if config.metrics_anywhere:
+            raise ConfigError("--metrics-anywhere: there is no --metrics")
+        yield None
+        return
+    from jobd.metrics.metrics import Metrics
+
+    with closing(Metrics(config, restarted=restarted)) as metrics:
+        yield metrics
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class Session:
         peer_certificate: the verified certificate of the other end (DER), if there is one.
         access: whether the peer is let in; of a server's.
         opened: calls so far.
+        received, sent: bytes of HTTP/2 so far.
         going_away: the peer has announced that it takes no further streams (GOAWAY), or the connection is lost.
         over: set when no call is open and none can be made any more.
         lost: once the connection is gone, the kind of error and the message that its calls end with.
@@ -92,6 +93,7 @@ class Session:
         self.connection = Connection(client_side=client_side)
         self.streams: dict[int, CallStream] = {}
         self.opened = 0
+        self.received = self.sent = 0
         self.going_away = False
         self.lost: tuple[type[RpcError], str] | None = None
         self.over = trio.Event()
@@ -132,6 +134,7 @@ class Session:
             CONNECTION_ERRORS: the connection broke, or the peer broke the protocol.
         """
         while len(data := await self.transport.receive()):
+            self.received += len(data)
             turn = len(data) if self.client_side else max(TURN, self.connection.data_left)
             # One copy, since what was received is good until the next await only; it is cut without further ones.
             rest = memoryview(bytes(data[turn:]))
@@ -185,6 +188,7 @@ class Session:
         if not self.lost:
             data = self.connection.data_to_send()
             if data:
+                self.sent += len(data)
                 self._write((data,))
 
     def _write(self, wire: Sequence[Buffer]) -> None:
@@ -280,6 +284,7 @@ class Session:
             self._check(stream)
             raise CancelledError("the peer gave up the call") from exc
         self._write(wire)
+        self.sent += size
         return size
 
     def _check(self, stream: CallStream) -> None:

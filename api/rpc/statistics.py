@@ -42,6 +42,7 @@ class Statistics:
         broke_protocol: connections that were ended for another violation of HTTP/2.
         offences: streams that were reset or refused for what their peer did: malformed, no call, no message.
         handshakes_refused: connections that were closed before they were any.
+        received, sent: bytes so far, of HTTP/2 (of the largest frames, what is in them).
         held: what the open ones hold together.
     """
 
@@ -52,6 +53,8 @@ class Statistics:
     broke_protocol: int
     offences: int
     handshakes_refused: int
+    received: int
+    sent: int
     held: Holdings
 
 
@@ -76,7 +79,7 @@ class Connections:
         self.share = Share()
         self._open: set[Session] = set()
         self._served = self._calls = self._sent_away = self._broke_protocol = self._offences = 0
-        self._handshakes_refused = 0
+        self._handshakes_refused = self._received = self._sent = 0
 
     @contextmanager
     def count(self, session: Session) -> Iterator[None]:
@@ -95,6 +98,8 @@ class Connections:
             self._open.discard(session)
             self._calls += session.opened
             self._offences += session.connection.offences
+            self._received += session.received
+            self._sent += session.sent
 
     def refuse_handshake(self) -> None:
         """One more did not become a connection."""
@@ -110,5 +115,7 @@ class Connections:
             broke_protocol=self._broke_protocol,
             offences=self._offences + sum(session.connection.offences for session in self._open),
             handshakes_refused=self._handshakes_refused,
+            received=self._received + sum(session.received for session in self._open),
+            sent=self._sent + sum(session.sent for session in self._open),
             held=sum(map(holdings, self._open), Holdings()),
         )

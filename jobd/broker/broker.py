@@ -39,7 +39,7 @@ WAITING: Final = "every slot of every worker is taken"
 
 
 class Broker:
-    """Made by :func:`open_broker`."""
+    """Made by :func:`open_broker`. ``registry`` has the jobs that it knows."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Broker:
         self._max_pending = max_pending
         self._policy = policy
         self._clock = clock
-        self._registry = Registry(store)
+        self.registry = Registry(store)
         self._queue: deque[Entry] = deque()
         self._refusal: WorkerError | None = None
         self._taken: dict[str, set[str]] = {worker.name: set() for worker in workers}
@@ -88,7 +88,7 @@ class Broker:
 
     async def _accept(self, spec: JobSpec, caller: Caller, request_id: str) -> Entry:
         job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=caller.name, request_id=request_id)
-        if too_many := beyond_quota(caller, self._registry.count_of(caller.name), self._policy):
+        if too_many := beyond_quota(caller, self.registry.count_of(caller.name), self._policy):
             return await self._resent(job, too_many)
         worker = None if self._refusal or self._queue else self._reserve(job.id)
         if worker:
@@ -97,7 +97,7 @@ class Broker:
             return await self._resent(job, refusal)
         else:
             job = replace(job, reason=Reason.NO_FREE_WORKER, message=WAITING)
-        entry = self._registry.add(Entry(JobCell(job), worker))
+        entry = self.registry.add(Entry(JobCell(job), worker))
         if not worker:
             self._queue.append(entry)  # now, in the order of coming; it is handed out when it is recorded
         try:
@@ -109,6 +109,7 @@ class Broker:
             self._drop(entry)
             return await self._again(recorded, job)
         entry.recorded = True
+        self.registry.accepted += 1
         if worker:
             self._nursery.start_soon(self._run, entry, worker)
         else:
@@ -132,7 +133,7 @@ class Broker:
         """A request that came before: the same job, if it is the same request."""
         if differs := await differences(recorded, job):
             raise RequestIdReusedError(job.request_id, recorded.id, ", ".join(differs))
-        return self._registry.entry_of(recorded)
+        return self.registry.entry_of(recorded)
 
     def _reserve(self, job_id: str) -> Worker | None:
         name = choose([Load(w.name, w.slots, len(self._taken[w.name])) for w in self._workers.values()])
@@ -144,8 +145,8 @@ class Broker:
     def _drop(self, entry: Entry) -> None:
         job_id = entry.cell.job.id
         if entry.cell.recorded:
-            self._registry.remove(job_id)
-        self._registry.release(entry)
+            self.registry.remove(job_id)
+        self.registry.release(entry)
         if entry.worker:
             self._taken[entry.worker.name].discard(job_id)
             entry.worker = None
@@ -161,11 +162,8 @@ class Broker:
                 return
             entry = self._queue.popleft()
             entry.worker = worker
-            entry.cell.set(
-                entry.cell.job.moved(
-                    Event.ASSIGNED, worker=worker.name, launcher=worker.launcher, reason="", message=""
-                )
-            )
+            given = {"worker": worker.name, "launcher": worker.launcher, "reason": "", "message": ""}
+            entry.cell.set(entry.cell.job.moved(Event.ASSIGNED, **given))
             self._nursery.start_soon(self._run_queued, entry, worker)
 
     async def _run_queued(self, entry: Entry, worker: Worker) -> None:
@@ -210,7 +208,7 @@ class Broker:
         Raises:
             InvalidIdError, JobNotFoundError, AmbiguousIdError: the reference names no job, or more than one.
         """
-        entry = await self._registry.find(reference)
+        entry = await self.registry.find(reference)
         job = entry.present()
         if entry.worker and entry.begun.is_set() and not job.state.terminal:
             return replace(job, usage=await entry.worker.usage(job.id))
@@ -218,11 +216,11 @@ class Broker:
 
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """A page of all jobs, newest first; each with the number that the next page starts below."""
-        return await self._registry.page(before=before, states=states, size=size)
+        return await self.registry.page(before=before, states=states, size=size)
 
     def workers(self) -> list[WorkerView]:
         """The workers with the jobs they have."""
-        live = sorted(self._registry.live, key=lambda entry: entry.cell.job.created_at)
+        live = sorted(self.registry.live, key=lambda entry: entry.cell.job.created_at)
         return [WorkerView.of(worker, live) for worker in self._workers.values()]
 
     @property
@@ -234,7 +232,7 @@ class Broker:
 
     async def wait(self, references: Sequence[str], *, any_of_them: bool) -> list[Job]:
         """Wait until all of the jobs (or any) have ended; returns all of them as they are then."""
-        entries = [await self._registry.find(reference) for reference in references]
+        entries = [await self.registry.find(reference) for reference in references]
         await ended(entries, any_of_them=any_of_them)
         return [entry.present() for entry in entries]
 
@@ -247,7 +245,7 @@ class Broker:
         Raises:
             OffsetBeyondEndError: so much was not recorded.
         """
-        entry = await self._registry.find(reference)
+        entry = await self.registry.find(reference)
         await entry.cell.wait_until(lambda job: job.state is not State.PENDING)
         worker = await entry.active_worker()
         job = entry.present()
@@ -260,7 +258,7 @@ class Broker:
         Raises:
             ForbiddenUserError: it runs as somebody whom the caller may run no jobs as.
         """
-        entry = await self._registry.find(reference)
+        entry = await self.registry.find(reference)
         await see_to_writing(entry.cell.job, Caller(by, roles), self._policy)
         return entry
 
@@ -271,7 +269,7 @@ class Broker:
             StopFailedError: processes are still there after SIGKILL.
             StoreError: it waits, and that it is to end could not be recorded: it waits on.
         """
-        entry = await self._registry.find(reference)
+        entry = await self.registry.find(reference)
         if entry in self._queue:
             self._queue.remove(entry)  # meanwhile it must not be handed out
             with trio.CancelScope(shield=True):
@@ -286,7 +284,7 @@ class Broker:
         Raises:
             JobNotRunningError: there is no process to send it to.
         """
-        entry = await self._registry.find(reference)
+        entry = await self.registry.find(reference)
         if (worker := await entry.active_worker()) is not None:
             return await worker.signal(entry.cell.job.id, signum, by=by)
         job = entry.present()
@@ -298,12 +296,12 @@ class Broker:
         Raises:
             JobNotEndedError: it has not ended.
         """
-        job = (await self._registry.find(reference)).present()
+        job = (await self.registry.find(reference)).present()
         if not job.state.terminal:
             raise JobNotEndedError(job.id, job.state)
         with trio.CancelScope(shield=True):  # both; after a crash the store knows which output is still to go
             await self._store.delete(job.id)
-            self._registry.remove(job.id)
+            self.registry.remove(job.id)
             await self._archive.delete(job.id)
         self._store.deleted(job.id)
 
@@ -321,7 +319,7 @@ class Broker:
             self._wait_again(entry)
             raise
         entry.cell.set(ended)
-        self._registry.remove(ended.id)
+        self.registry.remove(ended.id)
 
     # ---- before an end
 
@@ -331,7 +329,7 @@ class Broker:
 
     async def wait_until_idle(self) -> None:
         """Wait until every job that was started has ended."""
-        for entry in self._registry.live:
+        for entry in self.registry.live:
             if entry.worker:
                 await entry.cell.ended()
 
@@ -347,16 +345,16 @@ class Broker:
             entry = Entry(JobCell(job), recorded=True)
             worker = self._workers.get(job.worker) or next(iter(self._workers.values()))
             if job.state is State.PENDING:
-                self._registry.add(entry)
+                self.registry.add(entry)
                 self._queue.append(entry)
             elif (adopted := worker.adopt(entry.cell)) is not None:
-                self._registry.add(entry)
+                self.registry.add(entry)
                 entry.worker = worker
                 self._taken[worker.name].add(job.id)
                 self._nursery.start_soon(self._see_out, entry, worker, adopted)
             elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
                 entry.cell.set(self._unassigned(job))
-                self._registry.add(entry)
+                self.registry.add(entry)
                 self._queue.append(entry)
             else:
                 await self._lose(job, worker)
@@ -366,7 +364,7 @@ class Broker:
         recorded, dropped = await self._archive.recover(job.id)
         lost = lost_job(job, worker.launcher, output=recorded, dropped=dropped, now=self._clock())
         log.warning("a job was lost", job=job.id, pid=job.pid, reason=lost.reason)
-        entry = self._registry.add(Entry(JobCell(lost), recorded=True))
+        entry = self.registry.add(Entry(JobCell(lost), recorded=True))
         self._nursery.start_soon(self._record_lost, entry)  # a full disk must not keep us from serving
 
     async def _record_lost(self, entry: Entry) -> None:
@@ -376,7 +374,7 @@ class Broker:
         except StoreError as exc:
             log.error("the end of a job could not be recorded", job=job.id, state=job.state, error=str(exc))
         else:
-            self._registry.remove(job.id)
+            self.registry.remove(job.id)
 
 
 @asynccontextmanager

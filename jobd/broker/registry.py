@@ -90,12 +90,19 @@ class WorkerView:
 
 
 class Registry:
-    """Finds jobs by id."""
+    """Finds jobs by id, and counts them.
+
+    Attributes:
+        accepted: jobs that were new and are on record, of this process.
+        ended: those that have ended meanwhile, by state and reason.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._live: dict[str, Entry] = {}
         self._counts: Counter[str] = Counter()
+        self.accepted = 0
+        self.ended: Counter[tuple[State, str]] = Counter()
 
     @property
     def live(self) -> list[Entry]:
@@ -108,6 +115,8 @@ class Registry:
         if not entry.cell.job.state.terminal:
             entry.counts = True
             self._counts[entry.cell.job.started_by] += 1
+        else:  # it was lost, and we have only just found out
+            self.ended[entry.cell.job.state, entry.cell.job.reason] += 1
         return entry
 
     def remove(self, job_id: str) -> None:
@@ -120,7 +129,10 @@ class Registry:
         """The job runs and waits no more, whether or not that could be recorded."""
         if entry.counts:
             entry.counts = False
-            by = entry.cell.job.started_by
+            job = entry.cell.job
+            if job.state.terminal:
+                self.ended[job.state, job.reason] += 1
+            by = job.started_by
             self._counts[by] -= 1
             if not self._counts[by]:
                 del self._counts[by]

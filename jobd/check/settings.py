@@ -13,8 +13,9 @@ from api.address import parse_address
 from api.errors import JobdError
 from jobd.check.finding import Findings, good, weak, wrong
 from jobd.config import Config
-from jobd.daemon import files_of, means_of
+from jobd.daemon import files_of
 from jobd.limits.detect import Choice, detect
+from jobd.machine import means_of
 from jobd.transport.listener import bind
 from jobd.trust.trust import load_trust
 from jobd.unprivileged import server_user

@@ -30,6 +30,8 @@ FEW: Final = 64
 TOO_MANY_CALLS: Final = "TOO_MANY_CALLS"
 TOO_MANY_STREAMS: Final = "TOO_MANY_STREAMS"
 TOO_MANY_CONNECTIONS: Final = "TOO_MANY_CONNECTIONS"
+REASONS: Final = (TOO_MANY_CALLS, TOO_MANY_STREAMS, TOO_MANY_CONNECTIONS)
+"""Why something is refused."""
 NOBODY: Final = Principal("", frozenset(), "")
 """Whoever has a certificate that names no principal: they can connect, to be told so."""
 
@@ -75,6 +77,11 @@ class Quotas:
     def principals(self) -> int:
         """How many are remembered."""
         return len(self._usages)
+
+    @property
+    def streams(self) -> int:
+        """How many calls that last are open."""
+        return sum(usage.streams for usage in self._usages.values())
 
     @contextmanager
     def connection(self, certificate: bytes | None) -> Iterator[bool]:

@@ -17,12 +17,14 @@ class Budget:
         limit: bytes.
         live: bytes that jobs have recorded that have not ended.
         ended: bytes that those have recorded that have, as far as is known.
+        taken, dropped: bytes that this process has recorded, and that it could not record.
     """
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.limit = limit
         self.live = 0
         self.ended = 0
+        self.taken = self.dropped = 0
         self._pressed = trio.Event()
 
     @property

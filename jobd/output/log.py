@@ -110,6 +110,9 @@ class Log:
             if taken.error or taken.record:
                 self._failing = bool(taken.error)
             self._advance()
+            if taken.record:
+                self._budget.taken += len(taken.record.data)
+            self._budget.dropped += taken.dropped
             if taken.gap:
                 self.broadcast.publish(taken.gap)
             if taken.record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,13 +48,19 @@ class _Operation(Generic[T]):
 
 
 class SqliteStore:
-    """Made by :func:`open_store`."""
+    """Made by :func:`open_store`.
+
+    Attributes:
+        failing: the last attempt to write failed.
+        on_commit: told of the seconds that each commit took; called in the store's own thread.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
         self._file = path.stat()
-        self._failing = False
+        self.failing = False
+        self.on_commit: Callable[[float], None] | None = None
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
 
@@ -190,22 +197,25 @@ class SqliteStore:
                 for operation in group:
                     self._commit([operation])
                 return
-            if not self._failing:
+            if not self.failing:
                 log.error("the job store cannot be written", error=str(exc))
-            self._failing = True
+            self.failing = True
             group[0].result = outcome.Error(exc)
 
     def _transact(self, group: list[_Operation[Any]]) -> None:
         writes = any(operation.writes for operation in group)
+        begun = time.perf_counter()
         if writes:
             self._see_that_it_is_there()
         self._connection.execute("BEGIN IMMEDIATE")
         for operation in group:
             operation.result = _in_savepoint(self._connection, operation.run)
         self._connection.execute("COMMIT")
-        if writes and self._failing:
+        if writes and self.on_commit:
+            self.on_commit(time.perf_counter() - begun)
+        if writes and self.failing:
             log.info("the job store can be written again")
-            self._failing = False
+            self.failing = False
 
     def _see_that_it_is_there(self) -> None:
         """One whose file was deleted or replaced can still be written, and nobody would ever read that."""

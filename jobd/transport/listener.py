@@ -45,8 +45,8 @@ class Limits:
     handshakes: int = 128
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket on exactly this address (port 0: any free port).
+def bind(host: str, port: int, flag: str = "--listen") -> socket.socket:
+    """A listening socket on exactly this address (port 0: any free port), which stands in this flag.
 
     Raises:
         ConfigError: the address is not this machine's, is in use, or is not allowed.
@@ -66,7 +66,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
-        hint = "is another jobd running?" if exc.errno == errno.EADDRINUSE else "choose another address with --listen"
+        hint = "is another jobd running?" if exc.errno == errno.EADDRINUSE else f"choose another address with {flag}"
         raise ConfigError(f"cannot listen on {host}:{port}: {exc.strerror}; {hint}") from exc
     return sock
 

@@ -23,9 +23,11 @@ class Term:
     """The time for which one thing in a file is good.
 
     Attributes:
+        kind: certificate, ca or crl.
         what: the thing, with its name.
     """
 
+    kind: str
     what: str
     path: Path
     begins: datetime

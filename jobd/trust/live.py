@@ -100,6 +100,11 @@ class LiveTrust:
         self._told: dict[Access, None] = {}  # the oldest first
         self._tell_at = _LONG_AGO
 
+    @property
+    def failing(self) -> bool:
+        """There are new files, and they cannot be used."""
+        return self._failure is not None
+
     def pin(self) -> None:
         """From now on this process may read less: what it cannot read again stays as it is until the next server."""
         assert self._first is not None

@@ -163,13 +163,13 @@ def _gaps(
 def _terms(
     files: Files, ours: Sequence[x509.Certificate], cas: Sequence[x509.Certificate], lists: Lists | None
 ) -> Iterator[Term]:
-    for what, path, certificates in (
-        ("certificate", files.certificate, ours),
-        ("CA certificate", files.ca, cas),
+    for kind, what, path, certificates in (
+        ("certificate", "certificate", files.certificate, ours),
+        ("ca", "CA certificate", files.ca, cas),
     ):
         for each in certificates:
             name = ascii(each.subject.rfc4514_string())
-            yield Term(f"{what} {name}", path, each.not_valid_before_utc, each.not_valid_after_utc)
+            yield Term(kind, f"{what} {name}", path, each.not_valid_before_utc, each.not_valid_after_utc)
     if lists and files.crl:
         for crl in lists.all:
-            yield Term(f"revocation list of {crl.name!a}", files.crl, crl.begins, crl.ends)
+            yield Term("crl", f"revocation list of {crl.name!a}", files.crl, crl.begins, crl.ends)

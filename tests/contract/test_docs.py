@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["api", "cli", "limits"])
+@pytest.mark.parametrize("name", ["api", "cli", "limits", "metrics"])
 def test_a_reference_says_what_the_code_says(name: str) -> None:
     """After a change: python docs/generate.py"""
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")

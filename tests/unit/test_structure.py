@@ -30,7 +30,8 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"jobd.daemon"}),
-    frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged"}),
+    frozenset({"jobd.metrics"}),
+    frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged", "jobd.machine"}),
     frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
     | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
     frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.quota", "jobd.logs"}),
@@ -131,6 +132,7 @@ def test_a_server_does_not_load_the_client() -> None:
     code = "import sys, jobd.server; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not {"api.client", "api.rpc.channel", "jobd.launcher.launcher"} & set(loaded.stdout.split())
+    assert not {"jobd.metrics", "prometheus_client"} & set(loaded.stdout.split()), "only where metrics are wanted"
 
 
 def test_jobcli_loads_what_a_client_needs() -> None:

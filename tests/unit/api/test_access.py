@@ -21,6 +21,7 @@ from api.messages import AttachRequest, Output, QueryRequest, QueryResponse, Str
 from api.rpc.access import LINGER, Access, Refusal
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
 from jobd.middleware.audit import audit
+from jobd.middleware.outcomes import observed
 from jobd.service.errors import translate_errors
 from tests.support.rig import Rig, answer, rig
 from tests.support.transport import MemoryTransport
@@ -51,7 +52,7 @@ async def attach(call: ServerCall) -> None:
 
 
 HANDLER = stack(
-    [audit, let_in, translate_errors],
+    [observed([audit]), let_in, translate_errors],
     router(
         {
             methods.QUERY.path: unary(answer),

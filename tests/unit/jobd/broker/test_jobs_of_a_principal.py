@@ -46,7 +46,7 @@ async def test_a_principal_has_so_many_jobs_that_run_or_wait(make: Make) -> None
         fourth = await broker.start(SLEEP, by="alice")
         for job in (others, third, fourth):
             await broker.stop(job.id, NOW)
-        assert not broker._registry._counts
+        assert not broker.registry._counts
 
 
 async def test_a_principal_and_a_role_can_have_another_number(make: Make) -> None:
@@ -98,7 +98,7 @@ async def test_jobs_count_after_a_restart(make: Make) -> None:
         waits = await broker.start(SLEEP, by="alice")
         broker.refuse_new(StoreError("the end"))
     async with make(slots=1, policy=TWO) as broker:
-        assert broker._registry.count_of("alice") == 1
+        assert broker.registry.count_of("alice") == 1
         await broker.start(SLEEP, by="alice")
         with pytest.raises(TooManyJobsError):
             await broker.start(SLEEP, by="alice")
@@ -140,7 +140,7 @@ async def test_what_could_not_be_recorded_does_not_count(tmp_path: Path, errors_
             for _ in range(5):
                 with pytest.raises(StoreError):
                     await broker.start(SLEEP, by="alice")
-            assert broker._registry.count_of("alice") == 0
+            assert broker.registry.count_of("alice") == 0
             store.fails = False
             job = await broker.start(SLEEP, by="alice")
             store.fails = True
@@ -148,7 +148,7 @@ async def test_what_could_not_be_recorded_does_not_count(tmp_path: Path, errors_
                 nursery.start_soon(partial(broker.stop, job.id, NOW))
                 await trio.testing.wait_all_tasks_blocked(0.1)
                 journal.hurry()
-            assert broker._registry.count_of("alice") == 0
+            assert broker.registry.count_of("alice") == 0
             store.fails = False
     assert {entry["event"] for entry in errors_expected} <= {"the end of a job could not be recorded"}
 

@@ -15,7 +15,7 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def term(days: int) -> Term:
-    return Term("a thing", Path("file"), START, START + days * DAY)
+    return Term("ca", "a thing", Path("file"), START, START + days * DAY)
 
 
 @pytest.mark.parametrize(("days", "silent"), [(90, 76), (42, 28), (9, 6)])

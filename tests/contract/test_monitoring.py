@@ -1,0 +1,93 @@
+"""The rules and the dashboard that are kept with the code name what there is, and the documents name the alerts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobd.metrics.catalogue import METRICS
+
+DOCS = Path(__file__).parents[2] / "docs"
+ALERTS, DASHBOARD = DOCS / "monitoring" / "alerts.yml", DOCS / "monitoring" / "dashboard.json"
+PROMTOOL = shutil.which("promtool")
+OF_A_PROCESS = {"process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+
+
+def samples() -> set[str]:
+    """What there is to ask for."""
+    return OF_A_PROCESS | {
+        name
+        for metric in METRICS
+        for name in (
+            [f"{metric.name}_{end}" for end in ("bucket", "sum", "count")]
+            if metric.kind == "histogram"
+            else [metric.name]
+        )
+    }
+
+
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:jobd|process)_[a-z_]+\b", text))
+
+
+def expressions() -> list[str]:
+    """Those of the dashboard."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+def test_names_are_as_prometheus_has_them() -> None:
+    """A prefix, base units, and _total for what only grows."""
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert re.fullmatch(r"jobd_[a-z]+(_[a-z]+)*", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
+        assert metric.help.endswith(".")
+        assert metric.kind != "histogram" or metric.name.endswith("_seconds")
+        assert not {"le", "job", "instance"} & set(metric.labels), "Prometheus' own"
+
+
+def test_alerts_look_at_metrics_that_there_are() -> None:
+    """A rule about nothing never fires."""
+    named = named_in(ALERTS.read_text())
+    assert named
+    assert named <= samples()
+
+
+def test_the_dashboard_shows_metrics_that_there_are_and_all_of_them() -> None:
+    """A panel of nothing is empty; a metric that nobody sees need not be there."""
+    named = named_in(" ".join(expressions()))
+    assert named <= samples()
+    shown = {re.sub(r"_bucket$", "", name) for name in named}
+    assert {metric.name for metric in METRICS} <= shown
+
+
+def test_the_dashboard_fits() -> None:
+    """No two panels have the same number, or overlap."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        fields = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not fields & taken, panel["title"]
+        taken |= fields
+
+
+def test_the_documents_say_what_to_do_about_each_alert() -> None:
+    """And about no other."""
+    alerts = re.findall(r"- alert: (\w+)", ALERTS.read_text())
+    table = (DOCS / "operations.md").read_text().split("### When an alert fires")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == alerts
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="the program promtool is not installed")
+def test_promtool_takes_the_rules() -> None:
+    """Prometheus' own checker: syntax, expressions and templates."""
+    done = subprocess.run([str(PROMTOOL), "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
