@@ -56,6 +56,7 @@ from api.output import OutputStream
 from api.retry import Retry, may_retry
 from api.rpc.channel import Channel, open_channel
 from api.tls import client_context
+from api.trace import TraceContext
 
 RETRY_FOR: Final = 30.0
 
@@ -63,8 +64,17 @@ RETRY_FOR: Final = 30.0
 class JobClient:
     """A client of one server. Many tasks may use it at once; they share one connection. Made by :meth:`connect`."""
 
-    def __init__(self, nursery: trio.Nursery, host: str, port: int, context: ssl.SSLContext, retry_for: float) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        retry_for: float,
+        trace: TraceContext | None = None,
+    ) -> None:
         self._nursery = nursery
+        self._trace = trace
         self._host, self._port, self._context = host, port, context
         self.retry_for = retry_for
         self._channel: Channel | None = None
@@ -81,6 +91,7 @@ class JobClient:
         ca: str | os.PathLike[str],
         key_passphrase_file: str | os.PathLike[str] | None = None,
         retry_for: float = RETRY_FOR,
+        trace: TraceContext | None = None,
     ) -> AsyncIterator[Self]:
         """Read the credentials; the connection is made by the first call, and made anew when it was lost.
 
@@ -91,6 +102,7 @@ class JobClient:
             key_passphrase_file: a file whose first line opens the private key, if that is encrypted.
             retry_for: seconds for which a call, or an interrupted stream, tries to reach the server again;
                 0 for one try only.
+            trace: the trace that the calls are made in; jobs that are started are told of it.
 
         Raises:
             ConfigError: the address or a file cannot be used.
@@ -99,7 +111,7 @@ class JobClient:
         passphrase = None if key_passphrase_file is None else Path(key_passphrase_file)
         context = client_context(certificate=Path(cert), key=Path(key), ca=Path(ca), passphrase=passphrase)
         async with background_nursery() as nursery:
-            yield cls(nursery, host, port, context, retry_for)
+            yield cls(nursery, host, port, context, retry_for, trace)
 
     # ---- calls
 
@@ -289,7 +301,7 @@ class JobClient:
             return self._channel
 
     async def _hold_channel(self, task_status: trio.TaskStatus[Channel]) -> None:
-        async with open_channel(self._host, self._port, self._context) as channel:
+        async with open_channel(self._host, self._port, self._context, trace=self._trace) as channel:
             task_status.started(channel)
             await channel.lost()
 

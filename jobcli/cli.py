@@ -13,6 +13,7 @@ import trio
 
 from api.client import JobClient
 from api.errors import ConfigError, JobdError
+from api.trace import trace_in
 from api.version import VERSION
 from jobcli import exit_codes, profile, render
 from jobcli.commands import attach, delete, query, run, signal, start, stop, stream, wait, workers
@@ -161,6 +162,6 @@ def _many(group: BaseExceptionGroup[BaseException]) -> int:
 async def _run(args: argparse.Namespace, chosen: profile.Profile) -> int:
     retry = {"retry_for": args.retry_for} if hasattr(args, "retry_for") else {}
     who: dict[str, Any] = {"cert": chosen.cert, "key": chosen.key, "key_passphrase_file": chosen.key_passphrase_file}
-    async with JobClient.connect(chosen.server, **who, ca=chosen.ca, **retry) as client:
+    async with JobClient.connect(chosen.server, **who, ca=chosen.ca, **retry, trace=trace_in(os.environ)) as client:
         code: int = await VERBS[args.verb].run(args, client)
         return code

@@ -73,6 +73,7 @@ def job_facts(job: Job) -> dict[str, Any]:
         "pid": job.pid or None,
         "worker": job.worker or None,
         "started_by": job.started_by,
+        "traceparent": job.traceparent or None,
         "stopped_by": job.stopped_by or None,
         "created_at": _time(job.created_at),
         "started_at": _time(job.started_at),

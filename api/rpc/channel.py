@@ -21,6 +21,7 @@ from api.rpc.call_stream import CallStream
 from api.rpc.codec import decode, encode
 from api.rpc.session import CONNECTION_ERRORS, Session
 from api.rpc.stream import RECEIVE, ByteTransport, TLSStream
+from api.trace import TraceContext, metadata_of
 
 RECEIVE_SIZE: Final = RECEIVE
 CONNECT_TIMEOUT: Final = 10.0
@@ -32,8 +33,9 @@ KEEPALIVE: Final = 20.0
 class Channel:
     """An open connection to a server. Made by :func:`open_channel`."""
 
-    def __init__(self, session: Session, authority: str) -> None:
+    def __init__(self, session: Session, authority: str, trace: TraceContext | None = None) -> None:
         self._session = session
+        self._metadata = metadata_of(trace) if trace else ()
         self._authority = authority
 
     @property
@@ -113,6 +115,7 @@ class Channel:
                 authority=self._authority,
                 timeout=None if timeout is None else _wire_timeout(timeout),
                 content_type_suffix="+proto",
+                custom_metadata=self._metadata,
             )
         except h2.exceptions.ProtocolError as exc:
             raise UnavailableError("the connection takes no further call; too many are open") from exc
@@ -170,9 +173,17 @@ class Conversation(Answers[Response], Generic[Request, Response]):
 
 @asynccontextmanager
 async def open_channel(
-    host: str, port: int, context: ssl.SSLContext, *, timeout: float = CONNECT_TIMEOUT
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    timeout: float = CONNECT_TIMEOUT,
+    trace: TraceContext | None = None,
 ) -> AsyncIterator[Channel]:
     """Connect to a server over TLS; the block is the life of the connection.
+
+    Args:
+        trace: the trace that its calls are made in.
 
     Raises:
         UnavailableError: nobody answers there in time, or it is not a server of this kind.
@@ -186,7 +197,7 @@ async def open_channel(
             nursery.start_soon(_read, session)
             nursery.start_soon(session.flusher)
             nursery.start_soon(_keepalive, session)
-            yield Channel(session, f"{host}:{port}")
+            yield Channel(session, f"{host}:{port}", trace)
     finally:
         session.lose("the connection was closed here")
         with trio.CancelScope(shield=True):

@@ -26,6 +26,7 @@ from api.rpc.events import RequestReceived
 from api.rpc.session import CONNECTION_ERRORS, Session
 from api.rpc.statistics import Connections
 from api.rpc.stream import ByteTransport
+from api.trace import trace_of
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class ServerCall:
         peer_certificate: the caller's verified certificate (DER), if there is one.
         principal: who calls, once authentication has found out.
         job_id: the job that the call is about, once the handler knows.
+        trace: the trace that the caller makes it in, if that was said.
         standing: how far the call came, for whoever has to take it up again: told if the server ends it.
     """
 
@@ -58,6 +60,7 @@ class ServerCall:
         self.peer_certificate = session.peer_certificate
         self.principal: Principal | None = None
         self.job_id = ""
+        self.trace = trace_of(request.custom_metadata) if request.custom_metadata else None
         self.standing: dict[str, str] = {}
         self.response_started = False
         self.answered = False  # whole, to its status

@@ -41,7 +41,11 @@ def environment_of(job_id: str, spec: JobSpec, who: Identity) -> dict[str, str]:
     base = {"PATH": PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, "LANG": "C.UTF-8"}
     if spec.terminal:
         base["TERM"] = spec.terminal.term or DEFAULT_TERM
-    return {**base, MARK_VARIABLE: job_id, **spec.env, **spec.secret_env}
+    given = {**spec.env, **spec.secret_env}
+    trace = {"TRACEPARENT": spec.traceparent, "TRACESTATE": spec.tracestate}
+    if not trace.keys() & given.keys():  # a state belongs to its parent: both are of the call, or neither
+        base.update({name: value for name, value in trace.items() if value})
+    return {**base, MARK_VARIABLE: job_id, **given}
 
 
 async def make_container(containment: Containment, job_id: str, spec: JobSpec) -> Container:

@@ -16,7 +16,7 @@ audit_log = structlog.get_logger("audit")
 
 
 def audit(call: ServerCall, status: Code, reason: str, seconds: float) -> None:
-    """Log principal, certificate, roles, method, job, peer, status and its reason, and duration."""
+    """Log principal, certificate, roles, method, job, peer, status and its reason, duration, and trace."""
     audit_log.info(
         "call",
         principal=call.principal.name if call.principal else None,
@@ -28,4 +28,5 @@ def audit(call: ServerCall, status: Code, reason: str, seconds: float) -> None:
         status=status.name,
         reason=reason or None,
         seconds=round(seconds, 6),
+        trace_id=call.trace.trace_id if call.trace else None,
     )

@@ -49,7 +49,7 @@ class JobWorkerService:
     async def start(self, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
         assert call.principal is not None  # authorization lets nobody else through
         job = await self._broker.start(
-            t.spec_of(request),
+            t.spec_of(request, call.trace),
             by=call.principal.name,
             roles=call.principal.roles,
             request_id=t.request_id_of(request),

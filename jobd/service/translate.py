@@ -15,6 +15,7 @@ import betterproto
 from api import messages as m
 from api.protobuf import encode, new, varint
 from api.rpc.codec import WireMessage
+from api.trace import TraceContext
 from jobd.broker.registry import WorkerView
 from jobd.service.refusal import refuse as refuse
 from jobd.service.translate_stdin import stdin_fields, stdin_of
@@ -41,8 +42,8 @@ FROM_STATE: Final = {number: state for state, number in TO_STATE.items()}
 # ---- in
 
 
-def spec_of(request: m.StartRequest) -> JobSpec:
-    """The spec asked for; what it says is judged by the worker library."""
+def spec_of(request: m.StartRequest, trace: TraceContext | None = None) -> JobSpec:
+    """The spec asked for, in this trace; what it says is judged by the worker library."""
     spec = request.spec
     stdin, data, terminal = stdin_of(spec)
     return JobSpec(
@@ -59,6 +60,8 @@ def spec_of(request: m.StartRequest) -> JobSpec:
         stdin=stdin,
         stdin_data=data,
         terminal=terminal,
+        traceparent=trace.parent if trace else "",
+        tracestate=trace.state if trace else "",
     )
 
 
@@ -229,6 +232,7 @@ def job_message(job: Job) -> m.Job:
         usage=_usage_message(job.usage, job) if job.usage else None,
         stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
         wait_status=job.wait_status,
+        traceparent=job.spec.traceparent,
     )
 
 

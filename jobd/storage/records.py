@@ -60,6 +60,7 @@ def dump(job: Job) -> str:
     fields["spec"]["isolation"] = spec.isolation.asked
     fields["spec"]["stdin"] = spec.stdin
     fields["spec"]["stdin_data"] = base64.b64encode(spec.stdin_data).decode()
+    fields["spec"].update({"traceparent": spec.traceparent, "tracestate": spec.tracestate} if spec.traceparent else {})
     fields["spec"]["terminal"] = dataclasses.astuple(spec.terminal) if spec.terminal else None
     fields["usage"] = _facts(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
@@ -106,6 +107,8 @@ def _spec(facts: dict[str, Any]) -> JobSpec:
         stdin=StdinMode(facts.get("stdin", StdinMode.NONE)),
         stdin_data=base64.b64decode(facts.get("stdin_data", ""), validate=True),
         terminal=Terminal(*terminal) if terminal else None,
+        traceparent=facts.get("traceparent", ""),
+        tracestate=facts.get("tracestate", ""),
     )
 
 

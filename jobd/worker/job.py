@@ -56,6 +56,9 @@ class Reason(enum.StrEnum):
     RESTORED = "RESTORED"
 
 
+_NOT_COMPARED: Final = frozenset({"secret_env", "secret_digest", "traceparent", "tracestate"})
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run: as in ``jobworker.v1.JobSpec``.
@@ -65,6 +68,7 @@ class JobSpec:
         secret_env: as ``env``; once it is :attr:`withheld`, the names, with nothing.
         secret_digest: of it (:mod:`jobd.worker.secret`).
         stdin_data: what it reads from stdin, when that is no pipe and no terminal.
+        traceparent, tracestate: the trace that it was started in (W3C Trace Context), or "".
     """
 
     argv: tuple[str, ...]
@@ -81,6 +85,8 @@ class JobSpec:
     stdin: StdinMode = StdinMode.NONE
     stdin_data: bytes = b""
     terminal: Terminal | None = None
+    traceparent: str = ""
+    tracestate: str = ""
 
     @property
     def withheld(self) -> JobSpec:
@@ -100,8 +106,9 @@ class JobSpec:
         return self.stdin is StdinMode.PIPE or self.terminal is not None
 
     def differences(self, other: JobSpec) -> list[str]:
-        """The names of the fields in which they differ. Of secrets, which may be withheld, the names are compared."""
-        plain = [each.name for each in fields(self) if each.name not in ("secret_env", "secret_digest")]
+        """The names of the fields in which they differ. Of secrets, which may be withheld, the names are compared; the
+        trace says who asks, and not for what."""
+        plain = [each.name for each in fields(self) if each.name not in _NOT_COMPARED]
         differs = [name for name in plain if getattr(self, name) != getattr(other, name)]
         return differs if self.secret_env.keys() == other.secret_env.keys() else [*differs, "secret_env"]
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 import trio
 
 from jobd.worker.containment import Containment, Usage
@@ -126,6 +127,10 @@ class Worker:
         launched = trio.Event()
 
         async def run() -> None:
+            # Whoever made a slot free may have been in another trace.
+            structlog.contextvars.unbind_contextvars("trace_id")
+            if cell.job.spec.traceparent:
+                structlog.contextvars.bind_contextvars(trace_id=cell.job.spec.traceparent.split("-")[1])
             await supervisor.run(launched=launched.set, adopted=adopted)
 
         self._nursery.start_soon(run)

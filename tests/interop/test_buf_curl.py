@@ -113,3 +113,12 @@ async def test_who_has_no_role_learns_nothing(buf: Buf, server: str) -> None:
     code, error = await buf("--list-methods", f"https://{server}", who="nobody")
     assert code != 0
     assert "nobody has no role here" in error
+
+
+async def test_buf_says_in_which_trace_it_calls(buf: Buf, server: str) -> None:
+    """As any client of gRPC does, in metadata."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    url = f"https://{server}/jobworker.v1.JobWorkerService/Start"
+    request = json.dumps({"spec": {"argv": ["true"]}})
+    code, answer = await buf("-H", f"traceparent: {parent}", "-d", request, url)
+    assert (code, json.loads(answer)["job"]["traceparent"]) == (0, parent)

@@ -121,6 +121,7 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "pid": job.pid,
         "worker": job.worker,
         "started_by": "alice",
+        "traceparent": None,
         "stopped_by": None,
         "output_bytes": 4,
         "dropped_bytes": 0,

@@ -367,6 +367,12 @@ class Job(betterproto.Message):
     How the process ended, as waitpid(2) gives it: what exit_code, signal and core_dumped are made of.
     """
 
+    traceparent: str = betterproto.string_field(23)
+    """
+    The trace that it was started in: the W3C traceparent of the Start's metadata, if there was one. The job has it as
+     TRACEPARENT (and tracestate as TRACESTATE), unless its environment was given one of them.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Usage(betterproto.Message):
