@@ -15,6 +15,7 @@ from api.methods import METHODS
 from jobcli import cli as jobcli
 from jobd import dev, upgrade
 from jobd import server as jobd
+from jobd.audit import cli as audit
 from jobd.backup.cli import backup_parser, restore_parser
 from jobd.check import cli as check
 from jobd.metrics.catalogue import METRICS
@@ -85,6 +86,7 @@ def cli() -> str:
         check.parser(),
         backup_parser(),
         restore_parser(),
+        audit.parser(),
         jobcli.parser(),
         jobpki.build_parser(),
     ):

@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobd.check import cli as check
 
         return check.main(arguments[1:])
+    if arguments[:1] == ["audit"]:
+        from jobd.audit import cli as audit
+
+        return audit.main(arguments[1:])
     if LOOKING & set(arguments):
         from jobd import server  # everything that a server needs, for a look at its options
 

@@ -84,6 +84,11 @@ class Config:
         "",
     )
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
+    audit_log: Path | None = _setting(
+        "write a line for each call into FILE, each with the sum of the one before (default: into the log)",
+        "FILE",
+        None,
+    )
     metrics: str = _setting(
         "tell Prometheus how the server is, at http://HOST:PORT/metrics (default: nobody is told)", "HOST:PORT", ""
     )

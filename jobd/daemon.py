@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.launcher.visitors import peer_of
 from jobd.machine import what_there_is
-from jobd.middleware.audit import audit
+from jobd.middleware.audit import audit, audit_into
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
 from jobd.middleware.draining import Draining
@@ -58,6 +58,7 @@ from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
 
 if TYPE_CHECKING:
+    from jobd.audit.log import AuditLog
     from jobd.metrics.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -165,7 +166,10 @@ async def _run(
         trust.pin()
         policy = Policy(config.limits, config.run_as, config.quota)
         # A server that comes after another one goes on with what that one had looked at.
-        async with open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store:
+        async with (
+            _audit_log(config, held.path) as audit_log,
+            open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store,
+        ):
             journal = PatientJournal(store)
             logs = LogStore(held.path / "output", config.max_output, Budget(config.keep_output))
             timings = Timings(grace=config.grace, drain=config.drain)
@@ -185,7 +189,8 @@ async def _run(
                 health = HealthService([draining, link.gone] if link else [draining])
                 lasting = Draining(draining)
                 quotas = Quotas(config.quota)
-                watch = observed([audit, metrics.calls.observe] if metrics else [audit])
+                say = audit_into(audit_log.put) if audit_log else audit
+                watch = observed([say, metrics.calls.observe] if metrics else [say])
                 handler = stack(
                     [watch, authenticate, quotas.middleware, authorize, lasting.middleware, translate_errors],
                     router({**service.handlers(), **health.handlers(), **ReflectionService().handlers()}),
@@ -217,6 +222,7 @@ async def _run(
                             trust=trust,
                             draining=draining,
                             launcher_gone=link.gone if link else None,
+                            audit_log=audit_log,
                         )
                         nursery.start_soon(telling)
                     try:
@@ -231,6 +237,22 @@ async def _run(
 def files_of(config: Config) -> Files:
     """Where certificates, keys and lists are."""
     return Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
+
+
+@asynccontextmanager
+async def _audit_log(config: Config, state: Path) -> AsyncIterator[AuditLog | None]:
+    """The audit log, if it is to be in a file of its own.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    if config.audit_log is None:
+        yield None
+        return
+    from jobd.audit.log import open_audit_log
+
+    async with open_audit_log(config.audit_log, state / "audit") as opened:
+        yield opened
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import trio
 
 from api.rpc.statistics import Connections
 from api.version import VERSION
+from jobd.audit.log import AuditLog
 from jobd.broker.broker import Broker
 from jobd.metrics.calls import Calls
 from jobd.metrics.durations import Histogram
@@ -38,6 +39,7 @@ class Sources:
         slots: how many jobs can run at a time.
         max_pending: how many may wait.
         launcher_gone: None without a launcher.
+        audit_log: None when it is a part of the log.
     """
 
     calls: Calls
@@ -50,6 +52,7 @@ class Sources:
     trust: LiveTrust
     draining: trio.Event
     launcher_gone: trio.Event | None
+    audit_log: AuditLog | None
     slots: int
     max_pending: int
 
@@ -117,6 +120,11 @@ def _expiries(sources: Sources) -> Values:
         key = (term.kind, term.what)
         found[key] = min(found.get(key, term.ends.timestamp()), term.ends.timestamp())
     return found.items()
+
+
+def _audit(sources: Sources) -> Mapping[str, float]:
+    audit_log = sources.audit_log
+    return {"written": audit_log.written, "lost": audit_log.lost} if audit_log else {}
 
 
 def _launcher(sources: Sources) -> Values:
@@ -249,6 +257,13 @@ METRICS: Final = (
         "gauge",
         "Bytes of it that may be (--keep-output).",
         _one(lambda s: s.budget.limit),
+    ),
+    Metric(
+        "jobd_audit_lines_total",
+        "counter",
+        "Lines of the audit log (--audit-log): written, and lost since the disk took none.",
+        _by(_audit),
+        ("what",),
     ),
     Metric(
         "jobd_certificate_expiry_timestamp_seconds",

@@ -14,6 +14,7 @@ import trio
 from api.address import parse_address
 from api.errors import ConfigError
 from api.rpc.statistics import Connections
+from jobd.audit.log import AuditLog
 from jobd.broker.broker import Broker
 from jobd.config import Config
 from jobd.metrics.calls import Calls
@@ -84,11 +85,13 @@ class Metrics:
         trust: LiveTrust,
         draining: trio.Event,
         launcher_gone: trio.Event | None,
+        audit_log: AuditLog | None,
     ) -> Callable[[], Awaitable[None]]:
         """The task that tells what these are like, until cancelled. Whatever goes wrong in it, the server goes on.
 
         Args:
             launcher_gone: None without a launcher.
+            audit_log: None when it is a part of the log.
         """
         store.on_commit = self.commits.observe
         sources = Sources(
@@ -102,6 +105,7 @@ class Metrics:
             trust=trust,
             draining=draining,
             launcher_gone=launcher_gone,
+            audit_log=audit_log,
             slots=self._slots,
             max_pending=self._max_pending,
         )

@@ -55,7 +55,8 @@ def where(daemon: Daemon) -> str:
 
 async def test_every_metric_of_the_catalogue_is_told(pki: TestPki, tmp_path: Path) -> None:
     """With its meaning and its type; beside them those of the process, which every program has."""
-    async with watched(pki, tmp_path) as daemon, connect(pki, daemon) as client:
+    audited = watched(pki, tmp_path, audit_log=tmp_path / "audit.jsonl")
+    async with audited as daemon, connect(pki, daemon) as client:
         job = await client.start(["true"])
         await client.wait(job.id)
         head, body = await ask(where(daemon), GET)

@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.metrics"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged", "jobd.machine"}),
     frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
-    | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits"}),
+    | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits", "jobd.audit"}),
     frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.quota", "jobd.logs"}),
     frozenset({"api"}),
 )
@@ -44,7 +44,7 @@ NEIGHBOURS = {
     "jobd.rules": {"jobd.quota", "jobd.worker"},  # for the names of limits
     "jobd.quota": {"jobd.worker"},  # for who asks
     "jobd.__main__": {"jobd.cli"},
-    "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade", "jobd.backup", "jobd.check"},
+    "jobd.cli": {"jobd.dev", "jobd.server", "jobd.upgrade", "jobd.backup", "jobd.check", "jobd.audit"},
     "jobd.check": {"jobd.server"},  # for its options
     "jobd.dev": {"jobd.server", "pki"},
 }
