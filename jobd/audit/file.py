@@ -35,7 +35,19 @@ def open_file(path: Path) -> int:
         OSError: it cannot be opened.
         ConfigError: it is no file, or one that everybody can write.
     """
-    fd = os.open(path, _FLAGS, 0o600)
+    return _see_that_it_is_one(os.open(path, _FLAGS, 0o600), path)
+
+
+def open_there(path: Path) -> int:
+    """Open it for reading, if it is there.
+
+    Raises:
+        OSError, ConfigError: as :func:`open_file`.
+    """
+    return _see_that_it_is_one(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), path)
+
+
+def _see_that_it_is_one(fd: int, path: Path) -> int:
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode) or mode & stat.S_IWOTH:
         os.close(fd)

@@ -13,7 +13,7 @@ from typing import Final
 
 from api.errors import ConfigError
 from jobd import logs, server
-from jobd.check import machine, settings, state
+from jobd.check import machine, settings, state, watching
 from jobd.check.finding import Finding, Findings, Verdict
 from jobd.config import Config, load
 
@@ -73,6 +73,8 @@ def findings(config: Config) -> Findings:
     yield from state.disk(config)
     yield from settings.containment(config)
     yield from settings.isolation(config)
+    yield from watching.metrics(config, in_use=in_use)
+    yield from watching.audit(config)
     yield from machine.kernel()
     yield from machine.proc(config)
     yield from machine.clock()

@@ -60,7 +60,7 @@ class Metrics:
         self._slots, self._max_pending = config.workers * config.slots, config.max_pending
         self._listener: socket.socket | None = None
         if self._file:
-            _check(self._file)
+            check_file(self._file)
         try:
             self._bind()
         except ConfigError as exc:
@@ -138,7 +138,12 @@ class Metrics:
             self._listener.close()
 
 
-def _check(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """See that it can be one.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     if not path.parent.is_dir():
         raise ConfigError(f"--metrics-file {path}: there is no directory {path.parent}")
     if path.is_dir():

@@ -141,3 +141,25 @@ def test_a_state_directory_of_the_servers_user_is_looked_at_as_that_user(pki: Te
         said = check(pki, state, "--user", "nobody", "--job-user", "daemon", code=1, home=tmp_path)
     assert said["users"][0] == ("good", f"the server becomes nobody (uid {NOBODY.pw_uid}), and has no privileges then")
     assert [verdict for verdict, _ in said["records"]] == ["wrong"]
+
+
+def test_what_an_operator_is_told_by_is_looked_at(pki: TestPki, tmp_path: Path) -> None:
+    """Addresses and files of metrics and audit: those that will be made are not made."""
+    settings = {"metrics": "127.0.0.1:0", "metrics-file": tmp_path / "jobd.prom", "audit-log": tmp_path / "audit.jsonl"}
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    before = everything_in(tmp_path)
+    said = check(pki, tmp_path / "state", *flags)
+    assert everything_in(tmp_path) == before
+    assert said["metrics"] == [
+        ("good", "127.0.0.1:0 is free"),
+        ("good", f"{tmp_path / 'jobd.prom'} is written every 15 s"),
+    ]
+    assert said["audit log"] == [("good", f"{tmp_path / 'audit.jsonl'} will be made")]
+    said = check(pki, tmp_path / "state")
+    assert (said["metrics"][0][0], said["audit log"][0][0]) == ("weak", "weak")
+    (tmp_path / "audit.jsonl").write_text("something else\n")
+    wrong = ("--metrics", "0.0.0.0:0", "--metrics-file", str(tmp_path / "x" / "y"))
+    said = check(pki, tmp_path / "state", *wrong, "--audit-log", str(tmp_path / "audit.jsonl"), code=1)
+    assert [verdict for verdict, _ in said["metrics"]] == ["wrong", "wrong"]
+    assert said["audit log"][0][0] == "wrong"
+    assert "is not an audit log of jobd" in said["audit log"][0][1]
