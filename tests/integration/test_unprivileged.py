@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import trio
 
 from api.client import JobClient
 from api.messages import Job, JobState, Terminal
+from jobd.audit.verify import verify
 from jobd.launcher import protocol
 from tests.faults.soak import groups_of
 from tests.support.accounts import DAEMON, NOBODY, needs_root, room, said
@@ -72,6 +75,32 @@ async def test_its_state_is_its_own(pki: TestPki) -> None:
         await said(client, "echo text")
         owners = {path.lstat().st_uid for path in (jobd.state, *jobd.state.rglob("*"))}
         assert owners == {DAEMON.pw_uid}
+
+
+async def test_what_operators_are_told_by_is_written_with_its_rights_alone(pki: TestPki) -> None:
+    """The audit log and the file of metrics, also those that a next server goes on with. In a place that is root's, the
+    one is refused, and the other said to be impossible."""
+    with room() as directory:
+        logs = directory / "logs"
+        logs.mkdir()
+        os.chown(logs, DAEMON.pw_uid, DAEMON.pw_gid)
+        files = ("--audit-log", str(logs / "audit"), "--metrics-file", str(logs / "jobd.prom"))
+        async with running(pki, *files, "--metrics", "127.0.0.1:0", "--metrics-interval", "1") as (jobd, client):
+            await said(client, "true")
+            jobd.kill_server()
+            await said(client, "true")
+            while not (logs / "jobd.prom").exists():
+                await trio.sleep(0.01)
+        assert {path.lstat().st_uid for path in logs.iterdir()} == {DAEMON.pw_uid}
+        assert verify([logs / "audit"]).problems == []
+        config = [*files[:1], str(directory / "audit")]
+        arguments = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
+        command = [sys.executable, "-m", "jobd", "--listen", "127.0.0.1:0", "--state", str(directory / "state"), *AS]
+        run = partial(subprocess.run, [*command, *arguments, *config], cwd=ROOT, capture_output=True, text=True)
+        done = await trio.to_thread.run_sync(partial(run, timeout=SECONDS, check=False))
+        assert done.returncode == 2
+        assert f"the audit log {directory / 'audit'} cannot be used: Permission denied" in done.stderr
+        assert not (directory / "audit").exists()
 
 
 async def test_jobs_run_as_the_job_user(pki: TestPki) -> None:
