@@ -45,5 +45,5 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as exc:
         raise ConfigError(f"cannot read {what} {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, a number of 5,000 digits, nested too deep
         raise ConfigError(f"{what} {path} is not TOML: {exc}") from exc

@@ -52,7 +52,7 @@ def read(line: bytes) -> dict[str, Any] | None:
     """What a line says; None if it is none (or a piece of one)."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or type(found.get("seq")) is not int or not isinstance(found.get("prev"), str):
         return None
