@@ -65,6 +65,8 @@ def run(*, quick: bool, rounds: int | None) -> None:
         pki = TestPki.make(scratch / "pki")
         with jobd(pki, scratch, scratch, "--slots", "5000", "--grace", "0") as server:
             found = trio.run(_measure, pki, server, plan)
+            begin = time.perf_counter()
+        ended = time.perf_counter() - begin
     print("| beside so many running jobs | jobs/s, 16 at once | line p50, ms | line p99, ms |\n|---|---|---|---|")
     for count, rate in found.rates.items():
         p50, p99 = found.ages[count]
@@ -72,6 +74,7 @@ def run(*, quick: bool, rounds: int | None) -> None:
     print("\n| so many followers of one job | line p50, ms | line p99, ms |\n|---|---|---|")
     for count, (p50, p99) in found.shared.items():
         print(f"| {count} | {p50:.2f} | {p99:.2f} |")
+    print(f"\nSIGTERM, beside {max(plan.running)} running jobs, until all have ended and are recorded: {ended:.1f} s")
     if not quick:
         _draw(found)
 
