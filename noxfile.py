@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import secrets
+import shutil
 import sys
 from pathlib import Path
 
@@ -68,15 +69,26 @@ def run_tests(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, buf, openssl); kill -9."""
+    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, grpc-js, buf, openssl); kill -9."""
     install(session, "test", "interop")
     run_integration(session)
 
 
 def run_integration(session: nox.Session) -> None:
+    install_node_peers(session)
     session.run(
         "pytest", "-n", MANY, "tests/integration", "tests/interop", "tests/faults", "tests/hostile", *session.posargs
     )
+
+
+def install_node_peers(session: nox.Session) -> None:
+    """grpc-js, where Node.js is; without it its tests are skipped by name."""
+    if shutil.which("npm") is None:
+        return
+    try:
+        session.run("npm", "ci", "--silent", "--ignore-scripts", "--prefix", "tests/interop/node", external=True)
+    except CommandFailed:
+        session.warn("grpc-js could not be installed: its tests are skipped")
 
 
 @nox.session
