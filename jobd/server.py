@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trio
@@ -28,9 +29,10 @@ from api.errors import ConfigError, JobdError
 from api.version import VERSION
 from jobd import logs
 from jobd.config import FIELDS, Config, key_of, load
-from jobd.daemon import Daemon, run
+from jobd.daemon import Daemon, files_of, run
 from jobd.launcher.control import ServedElsewhereError
 from jobd.launcher.protocol import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
+from jobd.trust.trust import load_trust
 from jobd.unprivileged import forgo_early
 
 EXIT_USAGE = 2
@@ -68,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     launcher_fd = os.environ.pop(SOCKET_ENVIRONMENT, None)
     restarted = os.environ.pop(RESTART_ENVIRONMENT, None) is not None
     try:
-        flags = vars(parser().parse_args(argv))
-        config_file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
-        config = load(flags, os.environ, Path(config_file) if config_file else None)
+        config = _settings(argv)
         logs.configure(config.log_level)
         forgo_early(config)
         ready = (lambda _: None) if restarted else _say_ready
@@ -80,6 +80,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JobdError as exc:
         print(f"jobd: {exc}", file=sys.stderr)
         return EXIT_USAGE
+
+
+def _settings(argv: Sequence[str] | None) -> Config:
+    flags = vars(parser().parse_args(argv))
+    config_file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
+    return load(flags, os.environ, Path(config_file) if config_file else None)
+
+
+def try_out(argv: Sequence[str]) -> None:
+    """For a launcher that is to leave a server for one of this code: exit as that would, when settings, certificates or
+    lists cannot be used. Nothing is started."""
+    logs.configure("error")
+    try:
+        config = _settings(argv)
+        files = files_of(config)
+        if all(path.is_file() for path in files.all):  # else one is there to be read, and only once
+            load_trust(files, files.read(), datetime.now(UTC), demanding=config.crl_policy == "hard-fail")
+    except JobdError as exc:
+        print(f"jobd: {exc}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
 
 
 def exit_code(

@@ -275,9 +275,9 @@ class Launcher:
     def _replace(self, wanted: protocol.Message) -> None:
         """Ask the server to leave; when it has, execute what is installed now."""
         _go_to(wanted["cwd"])
-        problem = upgrade.problem(wanted["launcher"], wanted["env"])
+        problem = upgrade.problem(wanted["launcher"], wanted["command"], wanted["env"])
         if problem:
-            why = f"what is installed does not start, and everything stays as it is: {problem}"
+            why = f"a new server would not start, and everything stays as it is: {problem}"
             self._say(f"no upgrade: {why}")
             self._visitors.answer_asked(why)
             if not self._server:

@@ -14,14 +14,26 @@ SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Those that a launcher acts on."""
 
 
-def problem(launcher: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What is wrong with the code that is installed now; "" when it can be started."""
+TRIAL: Final = (
+    "import sys, jobd.launcher.launcher, jobd.server; getattr(jobd.server, 'try_out', lambda _: None)(sys.argv[1:])"
+)
+"""What is to succeed before a server is left for the next one. (An older one has no trial of its settings.)"""
+SERVER: Final = "jobd.server"
+
+
+def problem(launcher: Sequence[str], command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What is wrong with the code that is installed now, or with what it would be told to use; "" if it would start.
+
+    Args:
+        command: what the server would be started with.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
     python = launcher[: launcher.index("-m")]  # with its options: what it would find is what counts
-    command = [*python, "-c", "import jobd.launcher.launcher, jobd.server"]
+    told = command[command.index(SERVER) + 1 :] if SERVER in command else ()
+    trial = [*python, "-c", TRIAL, *told]
     try:
-        pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
+        pid = os.posix_spawn(trial[0], trial, environment, file_actions=actions)
     except OSError as exc:
         os.close(reading)
         return exc.strerror or str(exc)

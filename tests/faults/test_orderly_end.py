@@ -294,9 +294,39 @@ async def test_code_that_does_not_start_changes_nothing(pki: TestPki, tmp_path: 
             (broken / "__init__.py").write_text("raise ImportError('half installed')")
             done = await trio.to_thread.run_sync(upgrade, tmp_path / "state")
             assert done.returncode == 1
-            assert "what is installed does not start" in done.stderr
+            assert "a new server would not start" in done.stderr
             assert "ImportError: half installed" in done.stderr
             assert jobd.server_pid() == server
+            await client.workers()
+
+
+@pytest.mark.parametrize("what", ["certificate", "configuration"])
+async def test_files_that_cannot_be_used_change_nothing(pki: TestPki, tmp_path: Path, what: str) -> None:
+    """The upgrade is refused with the reason, the old server and what it had read stay, and SIGHUP is as safe; when
+    they are put right, there is an upgrade."""
+    certificate, config = tmp_path / "server.crt", tmp_path / "jobd.toml"
+    certificate.write_bytes(pki.server()["cert"].read_bytes())
+    config.write_text("slots = 5\n")
+    flags = ("--cert", str(certificate), "--config", str(config))
+    with jobd_program(pki, tmp_path / "state", *flags) as jobd, trio.fail_after(SECONDS):
+        async with connect(pki, jobd) as client:
+            await client.workers()
+            server = jobd.server_pid()
+            file, bad = (certificate, pki.ca.read_text()) if what == "certificate" else (config, "slots = 0\n")
+            good = file.read_text()
+            file.write_text(bad)
+            done = await trio.to_thread.run_sync(upgrade, tmp_path / "state")
+            assert done.returncode == 1
+            assert "a new server would not start, and everything stays as it is: jobd: " in done.stderr
+            assert ("does not belong to the certificate" if what == "certificate" else "slots") in done.stderr
+            jobd.process.send_signal(signal.SIGHUP)
+            while jobd.log.read_text().count("no upgrade: a new server would not start") < 2:
+                await trio.sleep(0.01)
+            assert jobd.server_pid() == server
+            await client.workers()
+            file.write_text(good)
+            assert (await trio.to_thread.run_sync(upgrade, tmp_path / "state")).returncode == 0
+            assert jobd.server_pid() != server
             await client.workers()
 
 
