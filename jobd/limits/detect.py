@@ -84,8 +84,8 @@ def _usable(hierarchy: Hierarchy, name: str, *, only_look: bool) -> Hierarchy | 
         return None
     try:
         share_out(hierarchy, name)
-    except OSError:
-        return Hierarchy(2, frozenset(), hierarchy.base)
+    except OSError as exc:
+        return Hierarchy(2, frozenset(), hierarchy.base, exc.strerror or str(exc))
     return hierarchy
 
 

@@ -297,5 +297,6 @@ def _weaknesses(tree: Hierarchy, limits: frozenset[str]) -> tuple[str, ...]:
         found.append("emptiness is read from cgroup.procs, and killing takes several rounds")
     missing = {"memory", "cpus", "cpu_weight", "processes"} - limits
     if missing:
-        found.append(f"these limits cannot be held here: {', '.join(sorted(missing))}")
+        why = f" ({tree.problem})" if tree.problem else ""
+        found.append(f"these limits cannot be held here: {', '.join(sorted(missing))}{why}")
     return tuple(found)

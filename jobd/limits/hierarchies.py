@@ -21,11 +21,13 @@ class Hierarchy:
         version: 1 or 2.
         controllers: that it has, of those that we want.
         base: the directory below which groups may be made.
+        problem: why controllers that there are cannot be had; "" if they can.
     """
 
     version: int
     controllers: frozenset[str]
     base: Path
+    problem: str = ""
 
 
 def shared(hierarchy: Hierarchy) -> str:

@@ -325,3 +325,14 @@ def test_looking_for_groups_leaves_those_of_another_jobd_alone(tmp_path: Path) -
     (tmp_path / "jobd").mkdir()
     assert control_groups("jobd", [Hierarchy(1, frozenset({"pids"}), tmp_path)]) is not None
     assert [path.name for path in tmp_path.iterdir()] == ["jobd"]
+
+
+def test_why_controllers_cannot_be_had_is_said(tmp_path: Path) -> None:
+    """Jobs are held together all the same; who wonders why there are no limits learns the kernel's reason."""
+    (tmp_path / "cgroup.subtree_control").mkdir()  # it cannot be written
+    found = control_groups("jobd", [Hierarchy(2, frozenset({"pids"}), tmp_path)])
+    assert found is not None
+    assert found.limits == frozenset()
+    assert found.weaknesses == (
+        "these limits cannot be held here: cpu_weight, cpus, memory, processes (Is a directory)",
+    )
