@@ -201,6 +201,13 @@ def matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def machine(session: nox.Session) -> None:
+    """jobd where control groups of version 2 have controllers, and under systemd: in a machine of its own; minutes."""
+    install(session, "test")
+    session.run("python", "-m", "tests.machine", *session.posargs)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """A longer run of the model of the broker's records, with a seed printed; minutes. Argument: how many sequences."""
     install(session, "test")
