@@ -16,6 +16,7 @@ from api.client import JobClient
 from api.messages import Isolation, Job, JobState, OutputSource, Verdict
 from jobd.limits.isolation import detect_isolation
 from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 SECONDS = 60
@@ -33,7 +34,7 @@ async def running(
 ) -> AsyncIterator[tuple[JobdProgram, JobClient]]:
     """A jobd, and a writer."""
     with jobd_program(pki, directory / "state", "--containment", kind, *flags) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
             yield jobd, client
 
 

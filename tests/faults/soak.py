@@ -21,11 +21,12 @@ from api.client import JobClient
 from tests.faults.trees import KINDS, can_be
 from tests.support.daemon import JobdProgram, children_of, jobd_program
 from tests.support.jobs import processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 AT_ONCE: Final = 10
 SCRIPTS: Final = ("exec sleep 1000", "sleep 1000 & sleep 1000 & wait", "setsid sleep 1000 & exec sleep 1000")
-PATIENCE: Final = 20.0
+PATIENCE: Final = patient(20)
 """Seconds, at most, until what is let go of after the answer has gone: a descriptor of the launcher, a deleted file."""
 
 

@@ -16,9 +16,10 @@ from api.messages import Job, Limits
 from jobd.limits.detect import Choice, detect
 from jobd.limits.processes import look
 from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 VFORK: Final = (
     'import os; fifo = os.environ["ROOM"] + f"/fifo-{os.getpid()}"; os.mkfifo(fifo); print("ready", flush=True); '
     'os.posix_spawn("/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 5, fifo, os.O_RDONLY, 0)])'
@@ -58,7 +59,7 @@ async def running(
     """A jobd with this kind of containment, and a writer."""
     arguments = ("--containment", kind, "--slots", "200", *flags)
     with jobd_program(pki, directory / "state", *arguments) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
             yield jobd, client
 
 

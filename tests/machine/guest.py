@@ -30,6 +30,9 @@ CONTAINED: Final = (
 """What depends on control groups."""
 NOT_HERE: Final = ("control groups of version 1", "--containment cgroup-v1", "freezer of cgroup v1")
 """Why a test may be skipped in a machine without control groups of version 1."""
+PATIENCE: Final = 8
+"""Without virtualization a machine is so much slower than ours, or more."""
+ENVIRONMENT: Final = f"TMPDIR=/tmp LANG=C.UTF-8 JOBD_TEST_PATIENCE={PATIENCE}"
 REPORTS: Final = Path("/var/tmp")
 
 
@@ -64,22 +67,15 @@ GROUPS: Final = (
 
 def run(group: Group, options: Sequence[str]) -> list[str]:
     """Run a group, with more options for pytest; gives what was wrong."""
+    # The project's folder is root's, and the group's user need not be.
+    environment = f"{ENVIRONMENT} HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis-{group.name}"
     command = ["systemd-run", f"--unit=tests-{group.name}", "--wait", "--pipe", "--collect", "--quiet"]
-    for each in ("KillMode=mixed", f"WorkingDirectory={TESTED}", "Environment=TMPDIR=/tmp LANG=C.UTF-8"):
-        command += ["-p", each]
-    for each in group.properties:
-        command += ["-p", each]
+    properties = ("KillMode=mixed", f"WorkingDirectory={TESTED}", f"Environment={environment}", *group.properties)
+    command += [f"--property={each}" for each in properties]
     command += [sys.executable, "-m", *group.command]
     if group.report:
-        command += [
-            "--color=no",
-            "-p",
-            "no:cacheprovider",
-            f"--junitxml={group.report}",
-            "-vv",
-            "--durations=10",
-            *options,
-        ]
+        command += ["-p", "tests.machine.told", "-p", "no:cacheprovider", f"--junitxml={group.report}"]
+        command += ["--color=no", "-vv", "--durations=10", *options]
     began = time.monotonic()
     print(f"machine: {group.name}: {' '.join(group.command)} ({', '.join(group.properties)})", flush=True)
     with subprocess.Popen(

@@ -18,6 +18,7 @@ import trio
 
 from jobd.config import Config
 from jobd.daemon import Daemon, run
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ class JobdProgram:
 
     def server_pid(self) -> int:
         """The pid of the server that runs now. Asserts that there is one within a while."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + patient(20)
         while time.monotonic() < until:
             found = [pid for pid in children_of(self.launcher) if b"jobd.server" in command_of(pid)]
             if found:
@@ -85,7 +86,7 @@ class JobdProgram:
         pids = [self.launcher, self.server_pid()]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=patient(20))
         until_dead(*pids)
 
 
@@ -107,7 +108,7 @@ def holder_of(state: Path) -> int:
 
 def until_dead(*pids: int) -> None:
     """Wait until processes have ended that may be nobody's children."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + patient(20)
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < until, f"still alive: {pids}"
         time.sleep(0.001)
@@ -194,7 +195,7 @@ def jobd_program(
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.communicate(timeout=20)
+                process.communicate(timeout=patient(20))
             except subprocess.TimeoutExpired:  # a test that fails is not to hang besides
                 end_by_force(process, state)
                 raise

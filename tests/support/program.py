@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.daemon import ROOT
+from tests.support.patience import patient
 
-SECONDS = 20
+SECONDS = patient(20)
 """No program here may take longer to start or to end."""
 
 

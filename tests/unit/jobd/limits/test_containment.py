@@ -25,8 +25,9 @@ from jobd.limits.processes import stat_of
 from jobd.limits.walk import Walk
 from jobd.worker.containment import Containment, Limits
 from tests.support.jobs import processes_with
+from tests.support.patience import patient
 
-SECONDS = 20
+SECONDS = patient(20)
 DAEMON = f"jobd-test-{os.getpid()}"
 
 
