@@ -29,6 +29,7 @@ from jobd.launcher import console, protocol, served, upgrade
 from jobd.launcher.jobs import Jobs
 from jobd.launcher.orders import Orders
 from jobd.launcher.orphans import adopt_orphans
+from jobd.launcher.upgrade import Trial
 from jobd.launcher.visitors import Visitors
 
 FIRST_PAUSE: Final = 0.05
@@ -70,6 +71,7 @@ class Launcher:
         self._pause = 0.0
         self._next_start: float | None = None
         self._stops = 0  # wishes to end that were not fulfilled yet
+        self._trial: Trial | None = None  # of an upgrade that is wanted
         self._upgrading = False
         self._kill_at: float | None = None
         self._exit_code: int | None = None
@@ -103,6 +105,8 @@ class Launcher:
                 self._protected(key.data)
             self._protected(self._do_what_is_due)
         signal.set_wakeup_fd(-1)
+        if self._trial:
+            self._trial.abandon()
         for room in self._rooms:
             with contextlib.suppress(OSError):  # it is not empty, or another jobd's by now
                 os.rmdir(room)  # noqa: PTH106 # pathlib is large, and this is all it would do
@@ -115,7 +119,8 @@ class Launcher:
             self._say(f"the launcher failed, and goes on: {exc!r}")
 
     def _wait(self) -> float | None:
-        times = [at for at in (self._next_start, self._kill_at) if at is not None]
+        due = self._trial.due if self._trial else None
+        times = [at for at in (self._next_start, self._kill_at, due) if at is not None]
         if self._server and self._server.channel.stalled:
             times.append(time.monotonic() + STALLED_PAUSE)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -126,6 +131,8 @@ class Launcher:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None
             self._signal_server(signal.SIGKILL)
+        if self._trial and self._trial.due is not None and time.monotonic() >= self._trial.due:
+            self._trial.kill()
         if self._server and self._server.channel.stalled:
             self._server.channel.flush()
 
@@ -183,7 +190,7 @@ class Launcher:
 
     def left_alone(self) -> None:
         """End, if there is nothing to do any more and nothing to remember."""
-        if not self._jobs and not self._server and self._next_start is None:
+        if not self._jobs and not self._server and self._next_start is None and not self._trial:
             self._exit_code = 0
 
     # ---- the server
@@ -199,7 +206,7 @@ class Launcher:
         self._next_start = None
         wanted = self._visitors.wanted
         assert wanted
-        _go_to(wanted["cwd"])
+        served.go_to(wanted["cwd"])
         restarted = self._served or not self._visitors.front
         self._server = served.start(wanted, self._selector, self._hear, restarted=restarted)
         names = list(self._kept)
@@ -265,7 +272,7 @@ class Launcher:
 
     def upgrade(self) -> None:
         """Replace both halves by what is installed now, if a server is to run at all."""
-        if self._upgrading or self._stops:
+        if self._upgrading or self._trial or self._stops:
             self._visitors.answer_asked("it is being upgraded, or ended, already")
         elif not self._server and self._next_start is None:
             self._visitors.answer_asked("no server runs: start jobd, with the same --state")
@@ -273,9 +280,22 @@ class Launcher:
             self._replace(self._visitors.wanted)
 
     def _replace(self, wanted: protocol.Message) -> None:
+        """See whether what is installed now would start with what is wanted; if it would, it is to take over."""
+        served.go_to(wanted["cwd"])
+        if self._trial:  # of what somebody else wanted
+            self._trial.abandon()
+            self._trial = None
+        try:
+            self._trial = Trial(wanted["launcher"], wanted["command"], wanted["env"])
+        except OSError as exc:
+            self._tried(partial(str, exc.strerror))
+
+    def _tried(self, find: Callable[[], str]) -> None:
         """Ask the server to leave; when it has, execute what is installed now."""
-        _go_to(wanted["cwd"])
-        problem = upgrade.problem(wanted["launcher"], wanted["command"], wanted["env"])
+        self._trial, problem = None, find()
+        if self._stops:
+            self._visitors.answer_asked("it is being ended")
+            return
         if problem:
             why = f"a new server would not start, and everything stays as it is: {problem}"
             self._say(f"no upgrade: {why}")
@@ -373,10 +393,7 @@ class Launcher:
                     return
                 if self._server and pid == self._server.pid:
                     self._protected(partial(self._server_ended, status))
+                elif self._trial and pid == self._trial.pid:
+                    self._protected(partial(self._tried, partial(self._trial.problem, status)))
                 else:
                     self._protected(partial(self._jobs.reaped, pid, status))
-
-
-def _go_to(directory: str) -> None:
-    with contextlib.suppress(OSError):  # removed since: what is started does as well without
-        os.chdir(directory)

@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
@@ -79,3 +80,9 @@ def start(
             ours.close()
             raise
     return Server(pid, Channel(ours, selector, hear), time.monotonic())
+
+
+def go_to(directory: str) -> None:
+    """Make it the present directory, if it can be."""
+    with contextlib.suppress(OSError):  # removed since: what is started does as well without
+        os.chdir(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,30 +20,63 @@ TRIAL: Final = (
 )
 """What is to succeed before a server is left for the next one. (An older one has no trial of its settings.)"""
 SERVER: Final = "jobd.server"
+MAX_SAID: Final = 64 * 1024
 
 
-def problem(launcher: Sequence[str], command: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What is wrong with the code that is installed now, or with what it would be told to use; "" if it would start.
+PATIENCE: Final = 45.0
+"""Seconds that it may take."""
 
-    Args:
-        command: what the server would be started with.
+
+class Trial:
+    """Whether a server of what is installed now would start. A child of its own: to load all of it takes a while, in
+    which the launcher has other things to hear.
+
+    Attributes:
+        pid: whoever reaps it asks for the :meth:`problem`.
+        due: when it has taken too long (``time.monotonic``), and is to be killed.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    actions = [(os.POSIX_SPAWN_DUP2, writing, 2)]
-    python = launcher[: launcher.index("-m")]  # with its options: what it would find is what counts
-    told = command[command.index(SERVER) + 1 :] if SERVER in command else ()
-    trial = [*python, "-c", TRIAL, *told]
-    try:
-        pid = os.posix_spawn(trial[0], trial, environment, file_actions=actions)
-    except OSError as exc:
-        os.close(reading)
-        return exc.strerror or str(exc)
-    finally:
-        os.close(writing)
-    with os.fdopen(reading, "r", errors="replace") as said:
-        lines = said.read().strip().splitlines()
-    _, status = os.waitpid(pid, 0)
-    return "" if status == 0 else (lines or ["it ends at once"])[-1]
+
+    def __init__(self, launcher: Sequence[str], command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """
+        Args:
+            command: what the server would be started with.
+
+        Raises:
+            OSError: the interpreter cannot be executed.
+        """
+        python = launcher[: launcher.index("-m")]  # with its options: what it would find is what counts
+        told = command[command.index(SERVER) + 1 :] if SERVER in command else ()
+        self._said = os.memfd_create("jobd-trial", os.MFD_CLOEXEC)
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, self._said, 2)]
+            self.pid = os.posix_spawn(python[0], [*python, "-c", TRIAL, *told], environment, file_actions=actions)
+        except OSError:
+            os.close(self._said)
+            raise
+        self.due: float | None = time.monotonic() + PATIENCE
+
+    def kill(self) -> None:
+        """It has taken too long. Only as long as it was not reaped."""
+        self.due = None
+        os.kill(self.pid, signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Nobody will ask for the problem. Only as long as it was not reaped."""
+        self.kill()
+        os.close(self._said)
+
+    def problem(self, status: int) -> str:
+        """What is wrong with the code, or with what it would be told to use; "" when a server would start. Asked once.
+
+        Args:
+            status: the child's wait status.
+        """
+        with os.fdopen(self._said, "rb") as said:
+            said.seek(0)
+            lines = said.read(MAX_SAID).decode(errors="replace").strip().splitlines()
+        if self.due is None:
+            return f"that was not known after {PATIENCE:g} s"
+        return "" if status == 0 else (lines or ["it ends at once"])[-1]
 
 
 def execute_anew(

@@ -300,6 +300,34 @@ async def test_code_that_does_not_start_changes_nothing(pki: TestPki, tmp_path: 
             await client.workers()
 
 
+async def test_jobs_begin_and_end_while_new_code_is_tried(pki: TestPki, tmp_path: Path) -> None:
+    """However long it takes to load: the launcher hears everybody meanwhile."""
+    code, gate = tmp_path / "code", tmp_path / "gate"
+    code.mkdir()
+    with jobd_program(pki, tmp_path / "state", path=[code, ROOT]) as jobd, trio.fail_after(SECONDS):
+        (code / "sitecustomize.py").write_text(
+            f"""import os, sys, time
+if any("try_out" in word for word in sys.orig_argv):
+    open({str(gate)!r} + ".seen", "w").close()
+    while not os.path.exists({str(gate)!r}):
+        time.sleep(0.01)
+"""
+        )
+        async with connect(pki, jobd) as client, trio.open_nursery() as nursery:
+            ended = []
+
+            async def upgraded() -> None:
+                ended.append((await trio.to_thread.run_sync(upgrade, tmp_path / "state")).returncode)
+
+            nursery.start_soon(upgraded)
+            while not gate.with_name("gate.seen").exists():
+                await trio.sleep(0.01)
+            [job] = await client.wait((await client.start(["true"])).id)
+            assert (job.exit_code, ended) == (0, [])
+            gate.touch()
+        assert ended == [0]
+
+
 @pytest.mark.parametrize("what", ["certificate", "configuration"])
 async def test_files_that_cannot_be_used_change_nothing(pki: TestPki, tmp_path: Path, what: str) -> None:
     """The upgrade is refused with the reason, the old server and what it had read stay, and SIGHUP is as safe; when

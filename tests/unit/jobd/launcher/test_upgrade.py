@@ -24,5 +24,7 @@ def test_new_code_is_looked_for_where_the_launcher_would_find_it(
     environment.pop("PYTHONSAFEPATH", None)
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     command = [sys.executable, "-P", "-m", "jobd.server", "--state", str(tmp_path / "state"), *flags]
-    assert upgrade.problem([sys.executable, "-P", "-m", "jobd.launcher"], command, environment) == ""
+    trial = upgrade.Trial([sys.executable, "-P", "-m", "jobd.launcher"], command, environment)
+    _, status = os.waitpid(trial.pid, 0)
+    assert trial.problem(status) == ""
     assert not (tmp_path / "state").exists()
