@@ -23,6 +23,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Processes that run tests. Those with daemons wait most of the time: for graces, restarts and ends.
 FEW, MANY = "3", "6"
 PROJECT = nox.project.load_toml("pyproject.toml")
+LOCKS = {".ci/locks/run.txt": [], ".ci/locks/dev.txt": ["dev", "proto", "package", "plot"]}
+"""What is pinned, with hashes, and for which dependency groups beside the programs' own dependencies."""
 CODE = ["api", "jobd", "jobcli", "pki", "tests", "noxfile.py"]
 
 
@@ -156,6 +158,62 @@ def generate(session: nox.Session) -> None:
     """Write api/_generated anew from the .proto files."""
     install(session, "proto")
     session.run("python", "api/proto/generate.py")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write .ci/locks anew from pyproject.toml. What is pinned stays if it may; with --upgrade, nothing does."""
+    session.install("--quiet", *nox.project.dependency_groups(PROJECT, "package"))
+    for name, groups in LOCKS.items():
+        run_lock(session, name, groups, *session.posargs)
+
+
+def run_lock(session: nox.Session, name: str, groups: list[str], *arguments: str) -> None:
+    wanted = [f"--group={group}" for group in groups]
+    fixed = ["--universal", "--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
+    session.run(
+        "uv", "pip", "compile", "--quiet", "pyproject.toml", *wanted, *fixed, "--output-file", name, *arguments,
+        silent=True,
+    )  # fmt: skip
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """sdist and wheel in dist/, with man pages, completions and an SBOM; each is installed and tried; minutes."""
+    install(session, "package", "test")
+    when = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True, success_codes=[0, 128]) or ""
+    dated = {"SOURCE_DATE_EPOCH": when.strip()} if when.strip().isdecimal() else {}
+    for made in ("build/share", "dist"):
+        shutil.rmtree(made, ignore_errors=True)
+    session.run("python", "docs/manual.py", "build/share", env=dated)
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", env=dated, silent=True)
+    run_sbom(session)
+    session.run("pytest", "tests/packages", *session.posargs, env={**dated, "JOBD_DIST": "dist"})
+    run_locks_are_up_to_date(session)
+
+
+def run_sbom(session: nox.Session) -> None:
+    [wheel] = Path("dist").glob("*.whl")
+    place = Path(session.create_tmp()).resolve() / "environment"
+    python = str(place / "bin" / "python")
+    session.run("uv", "venv", "--quiet", "--clear", str(place))
+    session.run("uv", "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", next(iter(LOCKS)))
+    session.run("uv", "pip", "install", "--quiet", "--python", python, "--no-deps", str(wheel))
+    output = [
+        "--output-reproducible",
+        "--output-format=JSON",
+        f"--output-file=dist/{wheel.stem.split('-py3')[0]}.cdx.json",
+    ]
+    session.run("cyclonedx-py", "environment", "--pyproject=pyproject.toml", *output, python)
+
+
+def run_locks_are_up_to_date(session: nox.Session) -> None:
+    for name, groups in LOCKS.items():
+        fresh = Path(session.create_tmp()).resolve() / Path(name).name
+        shutil.copy(name, fresh)
+        run_lock(session, str(fresh), groups)
+        if fresh.read_text() != Path(name).read_text():
+            session.error(f"{name} is not up to date: run 'sh .ci/nox -s lock'")
 
 
 @nox.session

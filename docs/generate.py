@@ -76,20 +76,21 @@ def paragraphs(comment: list[str]) -> list[str]:
     return comment or []
 
 
+def jobd_parsers() -> list[argparse.ArgumentParser]:
+    """That of jobd, then those of its commands."""
+    commands = (dev.parser(), upgrade.parser(), check.parser(), backup_parser(), restore_parser(), audit.parser())
+    return [jobd.parser(), *commands]
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    """Those of all programs, new with each call."""
+    return [*jobd_parsers(), jobcli.parser(), jobpki.build_parser()]
+
+
 def cli() -> str:
     """The CLI reference."""
     lines = ["# Commands", "", "Made from the parsers of the programs; do not edit.", ""]
-    for parser in (
-        jobd.parser(),
-        dev.parser(),
-        upgrade.parser(),
-        check.parser(),
-        backup_parser(),
-        restore_parser(),
-        audit.parser(),
-        jobcli.parser(),
-        jobpki.build_parser(),
-    ):
+    for parser in parsers():
         lines += describe(parser, level=2)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Commands = _SubParsersAction[argparse.ArgumentParser]
 
 DESCRIPTION: Final = """\
-``jobpki``: makes, renews, revokes and shows the certificates that jobd's servers and clients need.
+Makes, renews, revokes and shows the certificates that jobd's servers and clients need.
 
 Exit status: 0 when it is done; 1 when it could not be done, with one line on stderr that says why; 2 when the command
 line is wrong; 3 when --expires-within found something; 130 after Ctrl-C. With --json each command prints one JSON

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+
+from tests.support.documents import DOCUMENTS, generator
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,15 +15,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", ["api", "cli", "limits", "metrics"])
 def test_a_reference_says_what_the_code_says(name: str) -> None:
     """After a change: python docs/generate.py"""
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    assert spec
-    assert spec.loader
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    assert (ROOT / "docs" / f"{name}.md").read_text() == getattr(generate, name)()
+    assert (ROOT / "docs" / f"{name}.md").read_text() == getattr(generator(), name)()
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_links_lead_somewhere(document: Path) -> None:
     """Files, and places in them."""
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):

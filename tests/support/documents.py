@@ -1,0 +1,39 @@
+"""The documents, and the parsers that they are made from."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from types import ModuleType
+
+from tests.support.daemon import ROOT
+
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md")))
+"""All that people read."""
+
+
+def generator() -> ModuleType:
+    """docs/generate.py, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    return generate
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    """Those of all programs: jobd, each of its commands, jobcli, jobpki."""
+    made: list[argparse.ArgumentParser] = generator().parsers()
+    return made
+
+
+def subparsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Those of a program's commands."""
+    commands = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    return [below for each in commands for below in each.choices.values()]
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """All names of all options."""
+    return {name for action in parser._actions for name in action.option_strings}
