@@ -178,6 +178,14 @@ def run_lock(session: nox.Session, name: str, groups: list[str], *arguments: str
 
 
 @nox.session
+def news(session: nox.Session) -> None:
+    """Show what docs/news will be in the change log; with --version 1.2.3, write it there and take the news away."""
+    session.install("--quiet", *nox.project.dependency_groups(PROJECT, "news"))
+    draft = ["--draft", "--version", "next"] if not session.posargs else ["--yes"]
+    session.run("towncrier", "build", *draft, *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """sdist and wheel in dist/, with man pages, completions and an SBOM; each is installed and tried; minutes."""
     install(session, "package", "test")

@@ -8,7 +8,11 @@ from types import ModuleType
 
 from tests.support.daemon import ROOT
 
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md")))
+DOCUMENTS = tuple(
+    path
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "news", ROOT / ".github")
+    for path in sorted(folder.glob("*.md"))
+)
 """All that people read."""
 
 
