@@ -1,0 +1,106 @@
+"""The session of the README, typed into a shell: it goes as it is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import ROOT
+from tests.support.program import SECONDS, clean_environment, program
+
+README = (ROOT / "README.md").read_text()
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """One in which the programs have the names that they have when they are installed."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, module in {"jobd": "jobd", "jobcli": "jobcli", "jobpki": "pki"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    return clean_environment(tmp_path, PATH=f"{programs}:{os.environ['PATH']}")
+
+
+def blocks_after(words: str) -> list[str]:
+    """The block of code that follows on these words, up to the next text."""
+    [found] = re.findall(rf"^{re.escape(words)}(?:.*\n)*?\n((?:    .*\n|\n)+)", README, re.MULTILINE)
+    return [line[4:] for line in found.splitlines()]
+
+
+def transcript() -> Iterator[tuple[str, list[str]]]:
+    """What is typed beside 'jobd dev', and what is shown for it; without what needs a directory, or a person."""
+    typed, said = "", []
+    for line in [*blocks_after("`jobd dev` starts a throw-away daemon"), "$ end"]:
+        if line.startswith("$ "):
+            if typed and typed != "jobd dev" and not re.search("^tar|-it", typed):
+                yield typed, said
+            typed, said = line.removeprefix("$ "), []
+        elif line:
+            said.append(line)
+
+
+def pattern(line: str) -> str:
+    """What a line of output is to look like: numbers and times differ from run to run."""
+    if line.isdecimal():  # an exit code
+        return line
+    parts = [re.escape(part) for part in re.sub(r"\d[\d.:TZ-]*", "0", line).split()]
+    return r"\s+".join(part.replace("…", ".*").replace("0", r"[\d.:TZ-]+") for part in parts)
+
+
+def test_the_session_goes_as_it_is_shown(environment: dict[str, str], tmp_path: Path) -> None:
+    """Every line that is shown comes, but for ids, numbers and times. (In which order, two pipes do not say.)"""
+    pairs = list(transcript())
+    assert len(pairs) >= 8
+    ids: dict[str, str] = {}
+    with program(["dev"], environment):
+        status = 0
+        for typed, shown in pairs:
+            for there, here in ids.items():
+                typed = re.sub(rf"\b{there[:4]}\b", here, typed)
+            done = subprocess.run(
+                ["bash", "-c", f"(exit {status}); {typed}"],
+                cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
+            status, said = done.returncode, done.stdout
+            if len(shown) == 1 and re.fullmatch(UUID, shown[0]):
+                assert re.fullmatch(UUID, said.strip())
+                ids[shown[0]] = said.strip()
+                continue
+            for line in shown:
+                wanted = pattern(re.sub(rf"{UUID}|\b[0-9a-f]{{8}}\b", "…", line))
+                assert re.search(rf"^\s*{wanted}$", said, re.MULTILINE), f"{typed}: {said}"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_the_commands_for_real_use_work(environment: dict[str, str], tmp_path: Path) -> None:
+    """A CA, a server and a client; a job runs; in an empty directory, with another port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    commands = [line.removeprefix("$ ") for line in blocks_after("For real, with a CA of your own:") if line]
+    assert any("50051" in command for command in commands)
+    (tmp_path / "Makefile").write_text("all:\n\t@echo made\n")
+    script = "\n".join(["set -e", "trap 'kill $!; wait' EXIT", *commands]).replace("50051", port)
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as shell:  # fmt: skip
+        try:
+            out, err = shell.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGTERM)  # jobd ends in order, and so does the trap
+            shell.communicate(timeout=SECONDS)
+            raise
+    assert shell.returncode == 0, err
+    assert "made\n" in out
