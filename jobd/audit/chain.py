@@ -2,7 +2,7 @@
 
 Whoever changes, takes out or puts in a line breaks the chain at the next one. Whoever can write the file can also make
 all of the rest anew: a line's sum that is kept elsewhere is what proves the most. A line that a kill has cut stays as
-it is; the one after it says so, and vouches for the piece.
+it is; the one after it says so, and vouches for the piece and, since that has no sum any more, for the line before it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Head:
         line = json.dumps({"seq": number, "time": time, **short, "prev": self.sum}, separators=(",", ":")).encode()
         return line, Head(number, sum_of(line))
 
+    def after_piece(self, piece: bytes) -> Head:
+        """How far it is after a line that was cut: the next one vouches for the piece, and for what is before that."""
+        return Head(self.number + 1, sum_of(self.sum.encode() + b"\n" + piece))
+
 
 def sum_of(line: bytes) -> str:
     """What the next line says of this one."""
@@ -52,7 +56,7 @@ def read(line: bytes) -> dict[str, Any] | None:
     """What a line says; None if it is none (or a piece of one)."""
     try:
         found = json.loads(line)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # the latter: somebody's, of nothing but brackets
         return None
     if not isinstance(found, dict) or type(found.get("seq")) is not int or not isinstance(found.get("prev"), str):
         return None

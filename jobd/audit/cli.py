@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     try:
         found = verify(args.files, args.contains)
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         print(f"jobd audit: {exc}", file=sys.stderr)
         return EXIT_USAGE
     for note in found.notes:

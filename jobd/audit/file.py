@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +17,7 @@ from jobd.audit.chain import MAX_LINE, Head, read, sum_of
 
 _FLAGS: Final = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_RDWR
 _HEAD_LENGTH: Final = 20 + 1 + 64 + 1
+_BEGINS: Final = b'{"seq":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +26,31 @@ class End:
 
     Attributes:
         head: how far its chain is; None in an empty file.
-        torn: its last line was cut, and is a part of the chain as it is.
+        torn: so many lines at its end were cut, and are a part of the chain as they are.
+        changed: the line that was the last one is another one now.
     """
 
     head: Head | None
-    torn: bool = False
+    torn: int = 0
+    changed: bool = False
 
 
 def open_file(path: Path) -> int:
-    """Open it for appending, and make it if it is not there: 0600.
+    """Open it for appending, and make it if it is not there: 0600. Nobody else can have it so meanwhile.
 
     Raises:
         OSError: it cannot be opened.
-        ConfigError: it is no file, or one that everybody can write.
+        ConfigError: it is no file, one that everybody can write, or one that another jobd writes.
     """
-    return _see_that_it_is_one(os.open(path, _FLAGS, 0o600), path)
+    fd = _see_that_it_is_one(os.open(path, _FLAGS, 0o600), path)
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+    except OSError:  # a file system without locks
+        return fd
+    os.close(fd)
+    raise ConfigError(f"the audit log {path} cannot be used: another jobd writes it; name a file for each")
 
 
 def open_there(path: Path) -> int:
@@ -56,8 +71,12 @@ def _see_that_it_is_one(fd: int, path: Path) -> int:
     return fd
 
 
-def end_of(fd: int, path: Path) -> End:
+def end_of(fd: int, path: Path, remembered: Head = Head()) -> End:  # noqa: B008 # it is immutable
     """Where it ends.
+
+    Args:
+        remembered: how far the chain was when that was noted last: what the file goes on from, if it begins with a
+            line that was cut.
 
     Raises:
         ConfigError: what is in it is no audit log.
@@ -66,21 +85,31 @@ def end_of(fd: int, path: Path) -> End:
     if not size:
         return End(None)
     tail = os.pread(fd, 3 * MAX_LINE, max(0, size - 3 * MAX_LINE))
-    *whole, piece = tail.split(b"\n")
-    if read(piece):  # all of a line, but for its newline
-        whole, piece = [*whole, piece], b""
-    last = read(whole[-1]) if whole else None
-    if piece and not whole and size == len(tail):  # the very first line was cut
-        return End(Head(1, sum_of(piece)), torn=True)
-    if last is None and len(whole) > 1 and not piece:  # a piece that was ended, and a kill before the line after it
-        last = read(whole[-2])
-        if last is not None:
-            return End(Head(last["seq"] + 1, sum_of(whole[-1])), torn=True)
-    if last is None:
+    lines = tail.removesuffix(b"\n").split(b"\n")
+    if size > len(tail):
+        del lines[0]  # a part of one
+    pieces = list(takewhile(lambda line: read(line) is None, reversed(lines)))[::-1]
+    whole = lines[: len(lines) - len(pieces)]
+    if not all(map(_may_be_a_piece, pieces)) or not (whole or size == len(tail)):
         raise ConfigError(f"{path} is not an audit log of jobd, or was damaged: move it away, or name another file")
-    if piece:
-        return End(Head(last["seq"] + 1, sum_of(piece)), torn=True)
-    return End(Head(last["seq"], sum_of(whole[-1])))
+    head = _head_of(whole[-1]) if whole else remembered
+    for piece in pieces:
+        head = head.after_piece(piece)
+    return End(head, len(pieces), _was_changed(whole, remembered))
+
+
+def _may_be_a_piece(line: bytes) -> bool:
+    """The beginning of a line of ours, or what a power cut may leave in its place."""
+    return _BEGINS.startswith(line[: len(_BEGINS)].rstrip(b"\0"))
+
+
+def _head_of(line: bytes) -> Head:
+    return Head((read(line) or {})["seq"], sum_of(line))
+
+
+def _was_changed(lines: Sequence[bytes], remembered: Head) -> bool:
+    heads = (_head_of(line) for line in reversed(lines) if read(line))
+    return any(head != remembered for head in heads if head.number == remembered.number)
 
 
 def ends_in_a_piece(fd: int) -> bool:

@@ -69,14 +69,18 @@ class AuditLog:
                 raise ConfigError(f"the audit log {path} cannot be used: {exc.strerror}") from exc
             opened.callback(lambda: os.close(self._fd))
             self._piece = ends_in_a_piece(self._fd)
-            end, remembered = end_of(self._fd, path), self._memory.recall()
+            remembered = self._memory.recall()
+            end = end_of(self._fd, path, remembered)
             self._files = opened.pop_all()
         self._head = end.head or remembered
         lacks = max(0, remembered.number - self._head.number)
         if lacks:
             log.error("the audit log lacks its end: somebody cut it", file=str(path), lines=lacks)
             self._head = Head(remembered.number, self._head.sum)
-        facts = {"event": OPENED, "version": VERSION, "pid": os.getpid(), "torn": end.torn, "lacks": lacks}
+        if end.changed:
+            log.error("the audit log was changed while no jobd ran", file=str(path), line=remembered.number)
+        found = {"torn": end.torn, "lacks": lacks, "changed": end.changed}
+        facts = {"event": OPENED, "version": VERSION, "pid": os.getpid(), **found}
         self._queue.put((_now(), facts))
 
     def put(self, facts: Mapping[str, Any]) -> None:
@@ -158,7 +162,7 @@ class AuditLog:
         with suppress(OSError):
             os.fdatasync(self._fd)
         os.close(self._fd)
-        self._fd, self._piece = fresh, False
+        self._fd, self._piece = fresh, ends_in_a_piece(fresh)
 
     def end(self) -> None:
         """Let the thread end when it has written what came before. A disk that takes nothing is not waited for long."""

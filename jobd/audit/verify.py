@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from jobd.audit.chain import FIRST, LOST, MAX_LINE, OPENED, read, sum_of
+from jobd.audit.chain import FIRST, LOST, MAX_LINE, OPENED, Head, read, sum_of
 
 NO_LINE: Final = "it is no line, and the next one does not say that it was cut"
 
@@ -48,27 +48,35 @@ def verify(files: Sequence[Path], wanted: str = "") -> Verdict:
         OSError: one cannot be read.
     """
     verdict = Verdict()
-    torn: tuple[str, str] | None = None  # where a piece is that the next line has to vouch for, and its sum
+    torn: _Torn | None = None
     for where, line in _lines(files):
         sum_, said = sum_of(line), read(line)
         if said is None:
-            if torn:
-                verdict.problems.append(f"{torn[0]}: {NO_LINE}")
-            torn = where, sum_
+            before = torn.head if torn else Head(verdict.number, verdict.sum or FIRST)
+            torn = _Torn(torn.where if torn else where, before.after_piece(line), torn.count + 1 if torn else 1)
             continue
         opened = said.get("event") == OPENED
         if torn and opened and where.endswith(":1") and said["prev"] == verdict.sum:
-            verdict.notes.append(f"{torn[0]}: the line was cut by a kill, and rotated away before the next came")
+            verdict.notes.append(f"{torn.where}: the line was cut by a kill, and rotated away before the next came")
             torn = None
         _judge(verdict, where, said, torn)
         torn = None
         verdict.number, verdict.sum = said["seq"], sum_
         verdict.found = verdict.found or sum_ == wanted
     if torn:
-        verdict.notes.append(f"{torn[0]}: the last line is not whole: a kill, or it is being written now")
+        verdict.notes.append(f"{torn.where}: the last line is not whole: a kill, or it is being written now")
     if wanted and not verdict.found:
         verdict.problems.append(f"no line has the sum {wanted}")
     return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Torn:
+    """Where a piece is that the next line has to vouch for (or more of them), how far the chain is then, and how many."""
+
+    where: str
+    head: Head
+    count: int
 
 
 def _lines(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
@@ -81,24 +89,40 @@ def _lines(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}:{number}", line.removesuffix(b"\n")
 
 
-def _judge(verdict: Verdict, where: str, said: dict[str, Any], torn: tuple[str, str] | None) -> None:
+def _judge(verdict: Verdict, where: str, said: dict[str, Any], torn: _Torn | None) -> None:
     prev, number, opened = said["prev"], said["seq"], said.get("event") == OPENED
-    missing = said.get("lacks") or 0 if opened else 0
-    if torn and not (opened and said.get("torn") is True):
-        verdict.problems.append(f"{torn[0]}: {NO_LINE}")
+    missing = _count(said, "lacks") if opened else 0
+    expected = torn.head if torn else Head(verdict.number, verdict.sum or FIRST)
+    if torn and not (opened and _count(said, "torn") == torn.count):
+        verdict.problems.append(f"{torn.where}: {NO_LINE}")
     if not verdict.lines:
-        verdict.begins = prev == FIRST
-        verdict.first = str(said.get("time"))
+        verdict.begins = prev == expected.sum
+        verdict.first = _text(said, "time")
     else:
-        if prev != (torn[1] if torn else verdict.sum):
+        if prev != expected.sum:
             verdict.problems.append(f"{where}: the line before it is not the one that was there when it was written")
-        if number != verdict.number + bool(torn) + 1 + missing:
+        if number != expected.number + 1 + missing:
             verdict.problems.append(f"{where}: it is line {number} of the log, after line {verdict.number}")
     if missing:
         verdict.problems.append(f"{where}: {missing} lines before it were cut off while no jobd ran")
+    if opened and said.get("changed"):
+        verdict.problems.append(f"{where}: a line before it was changed while no jobd ran")
     if said.get("event") == LOST:
-        verdict.problems.append(f"{where}: {said.get('lines')} lines before it were lost, since the disk took none")
+        lost = _count(said, "lines")
+        verdict.problems.append(f"{where}: {lost} lines before it were lost, since the disk took none")
     if torn and opened:
-        verdict.notes.append(f"{torn[0]}: the line was cut by a kill")
+        verdict.notes.append(f"{torn.where}: the line was cut by a kill")
     verdict.lines += 1
-    verdict.last = str(said.get("time"))
+    verdict.last = _text(said, "time")
+
+
+def _count(said: dict[str, Any], name: str) -> int:
+    """What a line says; somebody may have made it."""
+    found = said.get(name)
+    return found if isinstance(found, int) else 0
+
+
+def _text(said: dict[str, Any], name: str) -> str:
+    """The same, as it may be shown on a terminal."""
+    text = str(said.get(name))
+    return text if text.isascii() and text.isprintable() else ascii(text)

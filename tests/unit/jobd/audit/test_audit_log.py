@@ -20,7 +20,7 @@ from structlog.typing import EventDict
 from api.errors import ConfigError
 from jobd.audit import cli
 from jobd.audit import log as audit_log
-from jobd.audit.chain import FIRST, sum_of
+from jobd.audit.chain import FIRST, Head, sum_of
 from jobd.audit.log import AuditLog, open_audit_log
 from jobd.audit.verify import Verdict, verify
 
@@ -117,6 +117,45 @@ async def test_a_kill_between_a_piece_and_the_line_after_it(tmp_path: Path) -> N
     assert "was cut by a kill" in whole(path).notes[0]
 
 
+@pytest.mark.parametrize("rotated", [False, True], ids=["in one file", "in a new file"])
+async def test_a_piece_hides_nothing_that_is_before_it(tmp_path: Path, rotated: bool) -> None:
+    """It has no sum of the line before; the line after it has."""
+    path, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    await session(tmp_path)
+    if rotated:
+        path.rename(old)
+        path.write_bytes(b"")
+    path.write_bytes(path.read_bytes() + b'{"seq":5,"ti')
+    await session(tmp_path)
+    files = [old, path] if rotated else [path]
+    assert whole(*files).begins
+    forged = files[0]
+    found = forged.read_bytes().splitlines(keepends=True)
+    found[3] = found[3].replace(b"alice", b"mallo")
+    forged.write_bytes(b"".join(found))
+    assert "the line before it is not the one" in verify(files).problems[0]
+
+
+async def test_a_kill_while_it_is_said_that_there_was_a_kill(tmp_path: Path) -> None:
+    """Leaves two pieces, or a first line that is one; the next server goes on, and vouches for both."""
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b'{"seq":1,"\n{"seq":2,"time":')
+    await session(tmp_path)
+    assert whole(path).begins
+    path.write_bytes(path.read_bytes() + b'{"seq":\n{"se')
+    await session(tmp_path)
+    assert whole(path).number == 12
+
+
+async def test_one_file_is_for_one_jobd(tmp_path: Path) -> None:
+    """Two would break each other's chain."""
+    async with opened(tmp_path):
+        with pytest.raises(ConfigError, match="another jobd writes it"):
+            AuditLog(tmp_path / "audit.jsonl", tmp_path / "other")
+    await session(tmp_path)
+    whole(tmp_path / "audit.jsonl")
+
+
 @pytest.mark.parametrize("how", ["renamed", "copied and truncated", "compressed"])
 @pytest.mark.parametrize("while_it_runs", [True, False], ids=["while it runs", "between two servers"])
 async def test_the_chain_goes_on_over_a_rotation(tmp_path: Path, how: str, while_it_runs: bool) -> None:
@@ -187,6 +226,53 @@ async def test_an_end_that_was_cut_off_while_nobody_was_here_is_found(
     await session(tmp_path)
     assert [entry["lines"] for entry in log_guard if entry["event"].startswith("the audit log lacks its end")] == [3]
     assert verify([path]).problems == [f"{path}:4: 3 lines before it were cut off while no jobd ran"]
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["the last line", "all of it, and one more"])
+async def test_an_end_that_was_changed_while_nobody_was_here_is_found(
+    tmp_path: Path, errors_expected: list[EventDict], log_guard: list[EventDict], more: int
+) -> None:
+    """By the next server: how far the log was is elsewhere, too."""
+    await session(tmp_path)
+    path = tmp_path / "audit.jsonl"
+    head, forged = Head(), list[bytes]()
+    for line in [*lines(path), *[FACTS] * more]:
+        facts = {name: value for name, value in line.items() if name not in ("seq", "time", "prev")}
+        data, head = head.follow("2026-01-01", {**facts, "principal": "mallory"})
+        forged.append(data + b"\n")
+    path.write_bytes(b"".join(forged) if more else b"".join([*path.read_bytes().splitlines(True)[:3], forged[3]]))
+    await session(tmp_path)
+    assert "the audit log was changed while no jobd ran" in [entry["event"] for entry in log_guard]
+    assert f"{path}:{5 + more}: a line before it was changed while no jobd ran" in verify([path]).problems
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 60_000,
+        b'{"seq":1,"prev":"","event":"opened","lacks":"x","torn":[]}',
+        b'{"seq":1,"prev":"","event":"lost","lines":"\\u001b[2J","time":"\\u001b[2Jwhole"}',
+    ],
+    ids=["brackets", "no numbers", "escapes"],
+)
+def test_what_somebody_put_there_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: bytes
+) -> None:
+    """Whoever looks at it sees no traceback, and nothing that the terminal takes for more than text."""
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(line + b"\n")
+    cli.main(["verify", str(path)])
+    assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_a_packed_file_that_is_damaged_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one that cannot be read."""
+    path = tmp_path / "audit.jsonl.1.gz"
+    data = bytearray(gzip.compress(os.urandom(1000)))
+    data[10] |= 0b110  # a kind of block that there is not
+    path.write_bytes(data)
+    assert cli.main(["verify", str(path)]) == 2
+    assert "jobd audit: " in capsys.readouterr().err
 
 
 async def test_a_sum_that_was_kept_elsewhere_proves_that_its_line_is_there(
@@ -278,13 +364,14 @@ async def test_what_is_said_is_bounded_and_stays_on_its_line(tmp_path: Path) -> 
     ("make", "why"),
     [
         (lambda path: path.write_text("something else\n"), "is not an audit log of jobd"),
-        (lambda path: path.write_text("x"), None),
+        (lambda path: path.write_text("x"), "is not an audit log of jobd"),
+        (lambda path: path.write_text('{"se'), None),
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: os.mkfifo(path), "it is not a file"),
         (lambda path: path.symlink_to("/dev/null"), "Too many levels of symbolic links"),
         (lambda path: (path.touch(), path.chmod(0o666)), "everybody can write it"),
     ],
-    ids=["another file", "a piece", "a directory", "a pipe", "a link", "for everybody"],
+    ids=["another file", "another piece", "a piece", "a directory", "a pipe", "a link", "for everybody"],
 )
 async def test_a_file_that_cannot_be_it_is_refused(
     tmp_path: Path, make: Callable[[Path], Any], why: str | None
