@@ -72,7 +72,7 @@ def verify(files: Sequence[Path], wanted: str = "") -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Torn:
-    """Where a piece is that the next line has to vouch for (or more of them), how far the chain is then, and how many."""
+    """Where pieces are that the next line has to vouch for, how far the chain is after them, and how many there are."""
 
     where: str
     head: Head

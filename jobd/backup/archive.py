@@ -16,14 +16,13 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
-from api.errors import JobdError
 from api.version import VERSION
+from jobd.backup.tar import CUT, BackupError, entries
 
 STORE: Final = "jobs.sqlite3"
 OUTPUT: Final = "output"
@@ -37,10 +36,6 @@ _UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NAME: Final = re.compile(rf"{OUTPUT}/([0-9a-f]{{2}})/(?=\1){_UUID}\.[0-9a-f]{{16}}(\.index)?|{re.escape(STORE)}")
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-
-
-class BackupError(JobdError):
-    """There is no backup, or what is said to be one is none."""
 
 
 @dataclass
@@ -140,34 +135,20 @@ def extract(stream: BinaryIO, directory: Path) -> int:
     """
     found: dict[str, list[int | str]] = {}
     made_at: int | None = None
-    try:
-        for tar, entry in _entries(stream):
-            if made_at is not None:
-                raise BackupError("something comes after its end")
-            content = tar.extractfile(entry)
-            if content is None:
-                raise BackupError(f"{entry.name!a} in it is not a file")
-            if entry.name == MANIFEST:
-                made_at = _checked(content.read(MAX_MANIFEST), found)
-            elif not _NAME.fullmatch(entry.name) or entry.name in found:
-                raise BackupError(f"{entry.name!a} does not belong in it, or not twice")
-            else:
-                found[entry.name] = _write(cast(BinaryIO, content), directory / entry.name)
-    except (tarfile.TarError, EOFError, UnicodeError) as exc:
-        raise BackupError("it is not a backup of jobd, or not whole") from exc
+    for name, content in entries(stream):
+        if made_at is not None:
+            raise BackupError("something comes after its end")
+        if name == MANIFEST:
+            made_at = _checked(content.read(MAX_MANIFEST), found)
+        elif not _NAME.fullmatch(name) or name in found:
+            raise BackupError(f"{name!a} does not belong in it, or not twice")
+        else:
+            found[name] = _write(cast(BinaryIO, content), directory / name)
     if made_at is None:
-        raise BackupError("it is not whole: its end is missing")
+        raise BackupError(CUT)
     for each in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
         sync(each)
     return made_at
-
-
-def _entries(stream: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
-        for entry in tar:
-            if not entry.isreg():
-                raise BackupError(f"{entry.name!a} in it is not a file")
-            yield tar, entry
 
 
 def _write(content: BinaryIO, path: Path) -> list[int | str]:
@@ -188,13 +169,13 @@ def _checked(text: bytes, found: dict[str, list[int | str]]) -> int:
         facts = json.loads(text)
         form, files, made_at = facts["form"], facts["files"], facts["made_at"]
         by = facts["jobd"]
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise BackupError("its manifest cannot be read") from exc
     if form != FORM:
         raise BackupError(f"it has form {form!a}, made by jobd {by!a}, and this jobd knows form {FORM}: use that one")
-    if not isinstance(files, dict) or not isinstance(made_at, int):
+    if not isinstance(files, dict) or not isinstance(made_at, int) or not 0 <= made_at < 2**63:
         raise BackupError("its manifest cannot be read")
-    wrong = sorted(name for name in files.keys() | found.keys() if files.get(name) != found.get(name))
+    wrong = sorted(ascii(name)[1:-1] for name in files.keys() | found.keys() if files.get(name) != found.get(name))
     if wrong or STORE not in found:
         raise BackupError(f"it is damaged: {wrong[0] if wrong else STORE} is not what was written")
     return made_at

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from api.errors import ConfigError
-from jobd.backup.archive import OUTPUT, STORE, ArchiveWriter, BackupError
+from jobd.backup.archive import OUTPUT, STORE, ArchiveWriter
+from jobd.backup.tar import BackupError
 from jobd.output.files import names_of
 from jobd.storage.copy import copied, has, jobs_of, reading
 from jobd.storage.sqlite import forget, update
@@ -51,7 +53,7 @@ def back_up(state: Path, stream: BinaryIO, *, now: int, with_output: bool = True
             copy = Path(name) / STORE
             with copied(live, copy) as db:
                 source = _Source(live, writer, state / OUTPUT) if with_output else None
-                taken = _go_through(db, source)
+                taken = _go_through(db, source, state / OUTPUT)
             writer.add(STORE, copy)
             writer.finish()
     except OSError as exc:
@@ -71,12 +73,13 @@ def _check_ours(state: Path) -> None:
         raise ConfigError(f"{state} belongs to uid {owner}: run this as that user (sudo -u '#{owner}' jobd backup …)")
 
 
-def _go_through(db: sqlite3.Connection, source: _Source | None) -> Taken:
+def _go_through(db: sqlite3.Connection, source: _Source | None, root: Path) -> Taken:
     """See to each job of a copy of the store."""
     jobs = live = output = 0
     for job in jobs_of(db):
         if source is None:
-            kept = replace(job, output_bytes=0, dropped_bytes=job.dropped_bytes + job.output_bytes)
+            written = job.output_bytes if job.state.terminal else _written(root, job.id)
+            kept = replace(job, output_bytes=0, dropped_bytes=job.dropped_bytes + written)
         else:
             kept = job
             size = source.add(job)
@@ -89,6 +92,15 @@ def _go_through(db: sqlite3.Connection, source: _Source | None) -> Taken:
             update(db, kept)
         jobs, live = jobs + 1, live + (not job.state.terminal)
     return Taken(jobs, live, output)
+
+
+def _written(root: Path, job_id: str) -> int:
+    """What a job that has not ended wrote until now: its record will say that when it has."""
+    size = 0
+    for _, data in names_of(root, job_id):
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
+            size += (root / data).stat().st_size
+    return size
 
 
 class _Source:

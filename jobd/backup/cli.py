@@ -16,9 +16,10 @@ import trio
 
 from api.errors import ConfigError, JobdError
 from jobd import logs
-from jobd.backup.archive import BackupError
+from jobd.backup.archive import sync
 from jobd.backup.backup import back_up
 from jobd.backup.restore import restore
+from jobd.backup.tar import BackupError
 from jobd.config import load_state
 
 STDOUT: Final = 1
@@ -114,7 +115,11 @@ def _state(args: argparse.Namespace) -> Path:
 def _made(name: str) -> Iterator[BinaryIO]:
     """A new file, private and durable, which is gone again if something fails; or stdout."""
     if name == "-":
-        with _closed(os.dup(STDOUT)) as stream:
+        try:
+            fd = os.dup(STDOUT)
+        except OSError as exc:
+            raise ConfigError(f"stdout cannot be written: {exc.strerror}") from exc
+        with _closed(fd) as stream:
             yield stream
         return
     try:
@@ -126,6 +131,7 @@ def _made(name: str) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(fd)
+        sync(Path(name).absolute().parent)
     except BaseException:  # whatever it was: half a backup is none
         with suppress(OSError):
             os.unlink(name)  # noqa: PTH108 # as it was opened
@@ -149,6 +155,8 @@ def _closed(fd: int) -> Iterator[BinaryIO]:
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
     if name == "-":
+        if sys.stdin is None:  # there is none, and Python made none
+            raise ConfigError("stdin cannot be read: it is closed")
         yield sys.stdin.buffer
         return
     try:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from api.errors import ConfigError
-from jobd.backup.archive import OUTPUT, STORE, BackupError, extract, sync
+from jobd.backup.archive import OUTPUT, STORE, extract, sync
+from jobd.backup.tar import BackupError
 from jobd.output.log import LogStore
 from jobd.storage.directory import hold_directory
 from jobd.storage.sqlite import open_store
@@ -79,7 +80,8 @@ async def _end_jobs(room: Path, made_at: int, now: int) -> int:
         live = await store.live()
         for job in live:
             recorded, dropped = await logs.recover(job.id)
-            await store.commit(_lost(job, made_at, now, recorded, dropped))
+            # Of what was left out, the record alone knows.
+            await store.commit(_lost(job, made_at, now, recorded, max(dropped, job.dropped_bytes)))
     return len(live)
 
 

@@ -38,6 +38,9 @@ def check(db: sqlite3.Connection, *, sums: bool) -> None:
     (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(f"damaged: {' '.join(verdict.split())}")
+    (strange,) = db.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone()
+    if strange:  # one could put in a job that waits, whenever we write
+        raise sqlite3.DatabaseError("damaged: there is something in it that does things by itself")
     if sums:
         for number, *row in db.execute(_ROWS):
             if row.pop() != sum_of(*row):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 import tarfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,12 @@ import trio
 
 from api.client import JobClient
 from api.messages import JobState
+from jobd.backup.archive import STORE, ArchiveWriter, extract
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 from tests.support.program import SECONDS
+from tests.support.records import make_store
 
 OUTPUT = bytes(range(256)) * 2000
 SECRET = {"PASSWORD": "not-in-a-backup"}
@@ -109,13 +113,53 @@ async def test_a_backup_can_leave_out_what_jobs_wrote(pki: TestPki, tmp_path: Pa
         async with client_of(pki, jobd) as client:
             ended = await client.start(["echo", "much"])
             await client.wait(ended.id)
-    backup = run("backup", "--state", tmp_path / "here", "--no-output", "-").stdout
+            running = await client.start(["sh", "-c", "echo begun; exec sleep 60"])
+            async with client.stream(running.id) as output:
+                async for _ in output:
+                    break
+            there = partial(run, "backup", "--state", tmp_path / "here", "--no-output", "-")
+            backup = (await trio.to_thread.run_sync(there)).stdout
     with tarfile.open(fileobj=io.BytesIO(backup)) as tar:
         assert tar.getnames() == ["jobs.sqlite3", "MANIFEST.json"]
     run("restore", "--state", tmp_path / "there", "-", stdin=backup)
     with jobd_program(pki, tmp_path / "there") as jobd:
         async with client_of(pki, jobd) as client:
             assert await output_of(client, ended.id) == (b"", 0, 5)
+            assert await output_of(client, running.id) == (b"", 0, 6)
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_stream_that_is_closed_is_said(tmp_path: Path, command: str) -> None:
+    """In one sentence, like a file that is not there."""
+    make_store(tmp_path / "here", 1)
+    state = tmp_path / ("here" if command == "backup" else "there")
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&-', "sh", sys.executable, "-m", "jobd", command, "--state", str(state), "-"],
+        stderr=subprocess.PIPE,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
+
+
+def test_a_store_that_does_things_by_itself_is_not_restored(tmp_path: Path) -> None:
+    """It could begin to run something when its jobs are ended."""
+    state = make_store(tmp_path / "here", 3)
+    run("backup", "--state", state, tmp_path / "backup")
+    room = tmp_path / "room"
+    room.mkdir()
+    with (tmp_path / "backup").open("rb") as file:
+        made_at = extract(file, room)
+    with closing(sqlite3.connect(room / STORE)) as db:
+        db.execute("CREATE TRIGGER t AFTER UPDATE ON jobs BEGIN INSERT INTO deletions VALUES ('x'); END")
+        db.commit()
+    stream = io.BytesIO()
+    with ArchiveWriter(stream, made_at) as writer:
+        writer.add(STORE, room / STORE)
+        writer.finish()
+    said = run("restore", "--state", tmp_path / "there", "-", stdin=stream.getvalue(), code=2).stderr
+    assert b"does things by itself" in said
+    assert names_in(tmp_path / "there") == ["lock"]
 
 
 def test_what_cannot_be_is_refused_and_touches_nothing(pki: TestPki, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobd.backup.archive import MANIFEST, STORE, ArchiveWriter, BackupError, extract
+from jobd.backup.archive import MANIFEST, STORE, ArchiveWriter, extract
+from jobd.backup.tar import BackupError, entries
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 LOG = f"output/01/{JOB}.{0:016x}"
@@ -135,12 +136,75 @@ def test_only_names_of_a_backup_are_made(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "manifest", [b"", b"{", b"[]", b'{"form": 1}', b"\xff", b'{"form": 1, "files": 5, "made_at": 5, "jobd": ""}']
+    "manifest",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"form": 1}',
+        b"\xff",
+        b'{"form": 1, "files": 5, "made_at": 5, "jobd": ""}',
+        b'{"form": 1, "files": {}, "made_at": 1e300, "jobd": ""}',
+        b'{"form": 1, "files": {}, "made_at": %d, "jobd": ""}' % 10**30,
+        b"[" * 100_000,
+    ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, manifest: bytes) -> None:
     """In words."""
     data = tar_of((tarfile.TarInfo(STORE), b"x"), (tarfile.TarInfo(MANIFEST), manifest))
     assert refused(data, tmp_path / "into") == "its manifest cannot be read"
+
+
+def test_what_a_manifest_says_is_shown_as_text(tmp_path: Path) -> None:
+    """And does nothing to the terminal."""
+    manifest = json.dumps({"form": 1, "files": {"\x1b[2J": [1, ""]}, "made_at": 1, "jobd": "1"}).encode()
+    data = tar_of((tarfile.TarInfo(STORE), b"x"), (tarfile.TarInfo(MANIFEST), manifest))
+    assert refused(data, tmp_path / "into") == r"it is damaged: \x1b[2J is not what was written"
+
+
+def extended(content: bytes = b"", **headers: str) -> bytes:
+    """A store with an extended header."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo(STORE)
+        entry.size, entry.pax_headers = len(content), {name.replace("_", "."): text for name, text in headers.items()}
+        tar.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def old_gnu(kind: bytes) -> bytes:
+    """A header of that kind, with a gigabyte to come."""
+    entry = tarfile.TarInfo(STORE)
+    entry.type, entry.size = kind, 2**30
+    return entry.tobuf(tarfile.GNU_FORMAT) + bytes(4096)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        extended(GNU_sparse_map="0,0", GNU_sparse_size=str(2**40)),
+        extended(GNU_sparse_map="x,y", GNU_sparse_size="5"),
+        extended(b"0\n".ljust(512), GNU_sparse_major="1", GNU_sparse_minor="0", GNU_sparse_realsize=str(2**40)),
+        extended(size="-1024"),
+        extended(size="1" * 4000),
+        extended(comment="x" * 10_000),
+        extended(path="/etc/passwd"),
+        extended(comment="x")[:1024] * 3000,
+        *map(old_gnu, (tarfile.GNUTYPE_SPARSE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE, tarfile.XHDTYPE)),
+    ],
+    ids=lambda data: str(len(data)),
+)
+def test_what_no_backup_has_is_refused_before_it_is_read(tmp_path: Path, data: bytes) -> None:
+    """A few bytes fill no disk, and no memory; none of it ends in a traceback."""
+    assert refused(data, tmp_path / "into")
+    assert files_in(tmp_path / "into") in ({}, {STORE: b""})
+
+
+def test_a_file_can_be_larger_than_the_plain_form_says(tmp_path: Path) -> None:
+    """Its size is in an extended header then."""
+    with_size = extended(b"x" * 700, size="700")
+    assert with_size[156:157] == tarfile.XHDTYPE
+    assert [(name, content.read(1000)) for name, content in entries(io.BytesIO(with_size))] == [(STORE, b"x" * 700)]
 
 
 def test_a_later_form_names_who_made_it(tmp_path: Path) -> None:
