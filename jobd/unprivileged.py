@@ -89,8 +89,7 @@ def make_state(path: Path, who: Identity | None) -> None:
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            status = os.fstat(parent)
-            if status.st_uid != 0 or (status.st_mode & OTHERS_WRITE and not status.st_mode & stat.S_ISVTX):
+            if not is_of_root_alone(os.fstat(parent)):
                 made = f"install -d -m 0700 -o {who.name} {path}"
                 raise ConfigError(f"{path.parent} is not root's alone: make the state directory yourself, with: {made}")
             os.mkdir(path.name, 0o700, dir_fd=parent)
@@ -103,6 +102,11 @@ def make_state(path: Path, who: Identity | None) -> None:
             os.close(parent)
     except OSError as exc:
         raise ConfigError(f"the state directory {path} cannot be made: {exc.strerror}") from exc
+
+
+def is_of_root_alone(directory: os.stat_result) -> bool:
+    """Nobody else can put something else in the place of what root makes in it."""
+    return not directory.st_uid and (not directory.st_mode & OTHERS_WRITE or bool(directory.st_mode & stat.S_ISVTX))
 
 
 async def give_up(link: LauncherLink, config: Config, who: Identity) -> None:

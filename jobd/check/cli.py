@@ -14,7 +14,7 @@ from typing import Final
 from api.errors import ConfigError
 from jobd import logs, server
 from jobd.check import machine, settings, state, watching
-from jobd.check.finding import Finding, Findings, Verdict
+from jobd.check.finding import Finding, Findings, Verdict, weak
 from jobd.config import Config, load
 
 EXIT_WRONG: Final = 1
@@ -66,20 +66,28 @@ def _print(found: Findings, *, as_json: bool) -> int:
 def findings(config: Config) -> Findings:
     """All of them, in the order in which one would look."""
     in_use = state.is_in_use(config)
-    yield from settings.certificates(config)
-    yield from settings.address(config, in_use=in_use)
-    yield from settings.users(config)
-    yield from state.directory(config, in_use=in_use)
-    yield from state.disk(config)
-    yield from settings.containment(config)
-    yield from settings.isolation(config)
-    yield from watching.metrics(config, in_use=in_use)
-    yield from watching.audit(config)
-    yield from machine.kernel()
-    yield from machine.proc(config)
-    yield from machine.clock()
-    yield from machine.descriptors(config)
-    yield from machine.pipes(config)
+    yield from _looked("certificates", settings.certificates(config))
+    yield from _looked("address", settings.address(config, in_use=in_use))
+    yield from _looked("users", settings.users(config))
+    yield from _looked("state", state.directory(config, in_use=in_use))
+    yield from _looked("disk", state.disk(config))
+    yield from _looked("control groups", settings.containment(config))
+    yield from _looked("isolation", settings.isolation(config))
+    yield from _looked("metrics", watching.metrics(config, in_use=in_use))
+    yield from _looked("audit log", watching.audit(config))
+    yield from _looked("kernel", machine.kernel())
+    yield from _looked("proc", machine.proc(config))
+    yield from _looked("clock", machine.clock())
+    yield from _looked("descriptors", machine.descriptors(config))
+    yield from _looked("pipes", machine.pipes(config))
+
+
+def _looked(about: str, found: Findings) -> Findings:
+    """What was found; or that it could not be looked at, and the rest can."""
+    try:
+        yield from found
+    except OSError as exc:
+        yield weak(about, f"it could not be looked at: {exc.filename or ''} {exc.strerror or exc}")
 
 
 def _line(finding: Finding) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from api.errors import JobdError
-from jobd.check.finding import Findings, good, weak, wrong
+from jobd.check.finding import Finding, Findings, good, weak, wrong
 from jobd.config import Config
 from jobd.launcher import control
 from jobd.storage.schema import look_at
-from jobd.unprivileged import acting_as, server_user
+from jobd.unprivileged import acting_as, is_of_root_alone, server_user
+from jobd.worker.identity import Identity
 
 STORE: Final = "jobs.sqlite3"
 LITTLE: Final = 1 << 30
@@ -38,27 +40,68 @@ def directory(config: Config, *, in_use: bool) -> Findings:
     except JobdError:
         return  # that is told where users are looked at
     with acting_as(who):
-        yield from _directory(config.state, in_use=in_use)
+        yield from _directory(config.state, who, in_use=in_use)
 
 
-def _directory(path: Path, *, in_use: bool) -> Findings:
+def _directory(path: Path, who: Identity | None, *, in_use: bool) -> Findings:
     try:
         status = path.stat()
     except FileNotFoundError:
-        place = next(each for each in path.absolute().parents if each.exists())
-        yield good("state", f"{path} is not there, and will be made in {place}")
+        yield _will_be_made(path, who)
         return
     except OSError as exc:
         yield wrong("state", f"{path} cannot be used: {exc.strerror}")
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        yield wrong("state", f"{path} is not a directory")
         return
     if status.st_uid != os.geteuid():
         yield wrong("state", f"{path} belongs to uid {status.st_uid}, and the server would be uid {os.geteuid()}")
         return
     if status.st_mode & WHAT_OTHERS_MAY:
         yield wrong("state", f"others can enter {path}: chmod 700 it, and look who could have read it")
+    if why := _not_to_be_held(path):
+        yield wrong("state", f"{path} cannot be used: {why}")
+        return
     yield good("state", f"{path} is used by a jobd now" if in_use else f"{path} is not in use")
     yield from _store(path / STORE)
     yield from _splice(path)
+
+
+def _will_be_made(path: Path, who: Identity | None) -> Finding:
+    if path.is_symlink():
+        return wrong("state", f"{path} is a link to something that is not there")
+    place = _nearest(path)
+    by_root = who is not None and place == path.absolute().parent and is_of_root_alone(place.stat())
+    if by_root or (who is None and _can_be_changed(place)):
+        return good("state", f"{path} is not there, and will be made in {place}")
+    return wrong("state", f"{path} is not there, and cannot be made in {place}")
+
+
+def _not_to_be_held(path: Path) -> str:
+    """Why the lock of the directory cannot be had, if it cannot."""
+    if not _can_be_changed(path):
+        return "it cannot be written"
+    lock = path / "lock"
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(lock.lstat().st_mode):
+            return f"{lock} is not a file"
+        if not os.access(lock, os.R_OK | os.W_OK, effective_ids=True):
+            return f"{lock} cannot be written"
+    return ""
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or what there is above it and can be looked at."""
+    for each in (path.absolute(), *path.absolute().parents):
+        with suppress(OSError):
+            each.stat()
+            return each
+    return Path("/")
+
+
+def _can_be_changed(directory: Path) -> bool:
+    return directory.is_dir() and os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _store(path: Path) -> Findings:
@@ -93,7 +136,7 @@ def _splice(path: Path) -> Findings:
 
 def disk(config: Config) -> Findings:
     """Is there room for what may be kept, and does it stay?"""
-    place = next(each for each in (config.state.absolute(), *config.state.absolute().parents) if each.exists())
+    place = _nearest(config.state)
     room = os.statvfs(place)
     free = room.f_bavail * room.f_frsize
     if free < LITTLE or (room.f_files > 0 and room.f_favail < LITTLE_INODES):

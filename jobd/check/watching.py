@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from pathlib import Path
 
 from api.address import parse_address
 from api.errors import JobdError
 from jobd.audit.file import end_of, open_there
-from jobd.check.finding import Findings, good, weak, wrong
+from jobd.check.finding import Finding, Findings, good, weak, wrong
 from jobd.config import Config
 from jobd.metrics.http import bind_metrics
 from jobd.metrics.metrics import check_file
+from jobd.unprivileged import acting_as, server_user
 
 
 def metrics(config: Config, *, in_use: bool) -> Findings:
@@ -44,27 +46,36 @@ def metrics(config: Config, *, in_use: bool) -> Findings:
 
 
 def audit(config: Config) -> Findings:
-    """Can the audit log be gone on with?"""
+    """Can the audit log be gone on with, by the server's user?"""
     path = config.audit_log
     if path is None:
         yield weak("audit log", "no --audit-log: lines are in the log, where nothing shows that one was changed")
         return
     try:
+        who = server_user(config)
+    except JobdError:
+        return  # that is told where users are looked at
+    try:
+        with acting_as(who):
+            found = _audit_log(path)
+    except OSError as exc:
+        found = wrong("audit log", f"{path} cannot be used: {exc.strerror}")
+    except JobdError as exc:
+        found = wrong("audit log", exc)
+    yield found
+
+
+def _audit_log(path: Path) -> Finding:
+    try:
         fd = open_there(path)
     except FileNotFoundError:
-        if path.parent.is_dir() and os.access(path.parent, os.W_OK):
-            yield good("audit log", f"{path} will be made")
-        else:
-            yield wrong("audit log", f"{path} cannot be made: there is no directory {path.parent} to write in")
-        return
-    except (OSError, JobdError) as exc:
-        yield wrong("audit log", f"{path} cannot be used: {exc.strerror}" if isinstance(exc, OSError) else exc)
-        return
+        if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            return good("audit log", f"{path} will be made")
+        return wrong("audit log", f"{path} cannot be made: there is no directory {path.parent} to write in")
     try:
         end_of(fd, path)
-    except JobdError as exc:
-        yield wrong("audit log", exc)
-    else:
-        yield good("audit log", f"{path} is there; 'jobd audit verify' says whether it is whole")
     finally:
         os.close(fd)
+    if not os.access(path, os.W_OK, effective_ids=True):
+        return wrong("audit log", f"{path} cannot be written")
+    return good("audit log", f"{path} is there; 'jobd audit verify' says whether it is whole")

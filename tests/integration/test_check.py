@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.accounts import NOBODY, needs_root, room
+import pytest
+
+from tests.support.accounts import NOBODY, needs_root, room, unprivileged
 from tests.support.daemon import jobd_program
 from tests.support.pki import TestPki
 from tests.support.program import SECONDS, clean_environment
@@ -163,3 +166,76 @@ def test_what_an_operator_is_told_by_is_looked_at(pki: TestPki, tmp_path: Path) 
     assert [verdict for verdict, _ in said["metrics"]] == ["wrong", "wrong"]
     assert said["audit log"][0][0] == "wrong"
     assert "is not an audit log of jobd" in said["audit log"][0][1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.touch(0o600),
+        lambda path: path.symlink_to("nothing"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: (path.mkdir(0o700), (path / "lock").mkdir()),
+    ],
+    ids=["a file", "a link to nothing", "a link to itself", "its lock is a directory"],
+)
+def test_what_jobd_refuses_is_wrong(pki: TestPki, tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """Whatever stands where the state directory is to be."""
+    make(tmp_path / "state")
+    assert [verdict for verdict, _ in check(pki, tmp_path / "state", code=1)["state"]] == ["wrong"]
+
+
+def test_a_name_that_no_host_can_have_is_wrong(pki: TestPki, tmp_path: Path) -> None:
+    """For either address; the last word on one is the one that counts."""
+    said = check(pki, tmp_path / "state", "--listen", "a..b:1", "--metrics", f"{'x' * 70}:1", code=1)
+    assert said["address"] == [("wrong", "cannot listen on a..b:1: no host has such a name; check the host name")]
+    assert [verdict for verdict, _ in said["metrics"]] == ["wrong"]
+
+
+@needs_root
+def test_what_the_servers_user_cannot_write_is_wrong(pki: TestPki, tmp_path: Path) -> None:
+    """Though root, who looks, can; a state directory that is not there is made by root."""
+    user = ("--user", "nobody", "--job-user", "daemon")
+    with room() as place:
+        (place / "audit.jsonl").touch(0o600)
+        (place / "shut").mkdir(0o700)
+        os.chown(place / "shut", NOBODY.pw_uid, NOBODY.pw_gid)
+        (place / "shut" / "state").mkdir(0o500)
+        os.chown(place / "shut" / "state", NOBODY.pw_uid, NOBODY.pw_gid)
+        flags = (*user, "--audit-log", str(place / "audit.jsonl"))
+        said = check(pki, place / "shut" / "state", *flags, code=1, home=tmp_path)
+        assert [verdict for verdict, _ in said["state"]] == ["wrong"]
+        assert [verdict for verdict, _ in said["audit log"]] == ["wrong"]
+        said = check(pki, place / "state", *user, "--audit-log", str(place / "new.jsonl"), code=1, home=tmp_path)
+        assert [verdict for verdict, _ in said["state"]] == ["good"]
+        assert [verdict for verdict, _ in said["audit log"]] == ["wrong"]
+        assert check(pki, place / "shut" / "new", *user, code=1, home=tmp_path)["state"][0][0] == "wrong"
+
+
+def test_what_cannot_be_looked_at_is_said_and_the_rest_is_looked_at(pki: TestPki, tmp_path: Path) -> None:
+    """A directory that one may not enter ends nothing."""
+    with unprivileged(pki, tmp_path) as who:
+        shut = who.directory / "shut"
+        shut.mkdir(0o700)
+        shut.chmod(0)
+        if os.geteuid() == 0:
+            os.chown(shut, NOBODY.pw_uid, NOBODY.pw_gid)
+        settings = {"state": shut / "a" / "b", "listen": "127.0.0.1:0", **who.pki.server()}
+        arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        environment = clean_environment(who.directory)
+        if "path" in who.settings:
+            environment |= {"PYTHONPATH": os.pathsep.join(map(str, who.settings["path"]))}
+        done = subprocess.run(
+            [who.settings.get("python", sys.executable), "-m", "jobd", "check", "--json", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            cwd="/",
+            env=environment,
+            **who.settings.get("identity", {}),
+        )
+        shut.chmod(0o700)
+    assert (done.returncode, done.stderr) == (1, "")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["verdict"] for each in said if each["about"] == "state"] == ["wrong"]
+    assert {"disk", "kernel", "descriptors"} <= {each["about"] for each in said}
