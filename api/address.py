@@ -13,6 +13,15 @@ def parse_address(address: str) -> tuple[str, int]:
     """
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    if not colon or not _may_be_one(host) or not digits or int(port) > 65535:
         raise ConfigError(f"{address!r} is not an address; write HOST:PORT, like localhost:50051 or [::1]:50051")
     return host, int(port)
+
+
+def _may_be_one(host: str) -> bool:
+    """Whoever looks a host up can take the name."""
+    try:
+        return bool(host.encode("idna")) and host.isprintable()
+    except UnicodeError:  # a part of it is empty, or too long
+        return False

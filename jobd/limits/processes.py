@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import threading
 import time
 from collections import defaultdict
@@ -99,10 +100,16 @@ class Snapshot:
 
 
 def send_directly(targets: Sequence[tuple[int, int]], signum: int) -> None:
-    """As this process may. A process that has gone is not minded, nor one that it may not signal."""
-    for pid, _ in targets:
+    """As this process may. A process that has gone is not minded, nor one that it may not signal; who has the number of
+    one that has gone is not sent anything."""
+    for pid, started in targets:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signum)
+            pidfd = os.pidfd_open(pid)
+            try:
+                if (there := stat_of(pid)) is not None and there.started == started:
+                    signal.pidfd_send_signal(pidfd, signum)
+            finally:
+                os.close(pidfd)
 
 
 class _Looks:

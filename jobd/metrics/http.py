@@ -40,9 +40,8 @@ def bind_metrics(host: str, port: int, *, anywhere: bool) -> socket.socket:
     """
     try:
         address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
-    except (OSError, UnicodeError) as exc:  # the latter: a name that can be none
-        why = exc.strerror if isinstance(exc, OSError) else "no host has such a name"
-        raise ConfigError(f"--metrics {host}:{port}: {why}; check the host name") from exc
+    except OSError as exc:
+        raise ConfigError(f"--metrics {host}:{port}: {exc.strerror}; check the host name") from exc
     if not anywhere and not ipaddress.ip_address(address).is_loopback:
         raise ConfigError(
             f"--metrics {host}:{port}: others can reach that address, and metrics have neither TLS nor certificates; "

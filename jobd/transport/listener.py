@@ -56,9 +56,8 @@ def bind(host: str, port: int, flag: str = "--listen") -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, proto)
-    except (OSError, UnicodeError) as exc:  # the latter: a name that can be none
-        why = exc.strerror if isinstance(exc, OSError) else "no host has such a name"
-        raise ConfigError(f"cannot listen on {host}:{port}: {why}; check the host name") from exc
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {host}:{port}: {exc.strerror}; check the host name") from exc
     try:
         sock.setblocking(False)
         # Not SO_REUSEPORT: a second daemon on the same port must fail, not share the traffic.

@@ -185,10 +185,11 @@ def test_what_jobd_refuses_is_wrong(pki: TestPki, tmp_path: Path, make: Callable
 
 
 def test_a_name_that_no_host_can_have_is_wrong(pki: TestPki, tmp_path: Path) -> None:
-    """For either address; the last word on one is the one that counts."""
+    """For either address; the rest is looked at all the same."""
     said = check(pki, tmp_path / "state", "--listen", "a..b:1", "--metrics", f"{'x' * 70}:1", code=1)
-    assert said["address"] == [("wrong", "cannot listen on a..b:1: no host has such a name; check the host name")]
+    assert [verdict for verdict, _ in said["address"]] == ["wrong"]
     assert [verdict for verdict, _ in said["metrics"]] == ["wrong"]
+    assert "kernel" in said
 
 
 @needs_root

@@ -21,7 +21,7 @@ from jobd.launcher.procfs import group_has_members
 from jobd.limits.detect import Choice, control_groups, detect
 from jobd.limits.groups import ControlGroup
 from jobd.limits.hierarchies import Hierarchy, hierarchies
-from jobd.limits.processes import stat_of
+from jobd.limits.processes import send_directly, stat_of
 from jobd.limits.walk import Walk
 from jobd.worker.containment import Containment, Limits
 from tests.support.jobs import processes_with
@@ -337,3 +337,13 @@ def test_why_controllers_cannot_be_had_is_said(tmp_path: Path) -> None:
     assert found.weaknesses == (
         "these limits cannot be held here: cpu_weight, cpus, memory, processes (Is a directory)",
     )
+
+
+def test_who_has_the_number_of_one_that_has_gone_is_sent_nothing() -> None:
+    """A look may be older than the signal; number and start together are one process for ever."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        there = stat_of(process.pid)
+        assert there is not None
+        send_directly([(process.pid, there.started - 1)], signal.SIGKILL)
+        send_directly([(process.pid, there.started)], signal.SIGTERM)
+        assert process.wait(SECONDS) == -signal.SIGTERM
