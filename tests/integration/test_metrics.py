@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.daemon import config_for, jobd_program, open_daemon, until_de
 from tests.support.metrics import http as ask
 from tests.support.metrics import parse, scrape, value
 from tests.support.pki import TestPki
+from tests.support.program import SECONDS
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 START = {"service": "jobworker.v1.JobWorkerService", "method": "Start"}
@@ -320,6 +322,17 @@ async def test_the_next_server_tells_its_own(pki: TestPki, tmp_path: Path) -> No
             await client.stop(job.id)
 
 
+def until_free(address: tuple[str, int]) -> socket.socket:
+    """A socket on an address that a dead process may have for as long as one of its threads is not gone."""
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            return socket.create_server(address)
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.002)
+
+
 async def test_an_address_that_is_taken_meanwhile_keeps_the_next_server_from_nothing(
     pki: TestPki, tmp_path: Path
 ) -> None:
@@ -332,7 +345,7 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_next_server_from_not
         server = program.server_pid()
         program.kill_server()
         until_dead(server)
-        with socket.create_server(address):
+        with until_free(address):
             os.kill(program.launcher, signal.SIGCONT)
             async with JobClient.connect(program.server, **pki.credentials("alice")) as client:
                 await client.wait((await client.start(["true"])).id)
