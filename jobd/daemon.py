@@ -46,7 +46,7 @@ from jobd.service.errors import translate_errors
 from jobd.service.health import HealthService
 from jobd.service.job_worker import JobWorkerService
 from jobd.service.reflection import ReflectionService
-from jobd.storage.directory import Held, HeldError, hold_directory
+from jobd.storage.directory import STORE, Held, HeldError, check_restored, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
 from jobd.transport.listener import Limits, bind_or_take, serve
 from jobd.trust.files import Files
@@ -168,7 +168,7 @@ async def _run(
         # A server that comes after another one goes on with what that one had looked at.
         async with (
             _audit_log(config, held.path) as audit_log,
-            open_store(held.path / "jobs.sqlite3", trusted="lock" in kept) as store,
+            open_store(held.path / STORE, trusted="lock" in kept) as store,
         ):
             journal = PatientJournal(store)
             logs = LogStore(held.path / "output", config.max_output, Budget(config.keep_output))
@@ -285,6 +285,7 @@ def _hold(path: Path, kept: int | None, link: LauncherLink | None, who: Identity
         with ExitStack() as stack:
             with acting_as(who):
                 held = stack.enter_context(hold_directory(path, kept, os.getppid() if link else None))
+                check_restored(path)
             yield held
     except HeldError as exc:
         if link is None:

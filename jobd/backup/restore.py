@@ -15,13 +15,12 @@ from api.errors import ConfigError
 from jobd.backup.archive import OUTPUT, STORE, extract, sync
 from jobd.backup.tar import BackupError
 from jobd.output.log import LogStore
-from jobd.storage.directory import hold_directory
+from jobd.storage.directory import RESTORING, hold_directory
 from jobd.storage.sqlite import open_store
 from jobd.worker.errors import StoreError
 from jobd.worker.job import Job, Reason
 from jobd.worker.lifecycle import Event
 
-ROOM: Final = "restoring"
 LOCK: Final = "lock"
 
 
@@ -48,7 +47,7 @@ async def restore(stream: BinaryIO, state: Path, *, now: int) -> Restored:
         if strangers:
             raise ConfigError(f"{state} is not empty (it has {strangers[0]!a}): name a directory that is, or a new one")
         try:
-            with _room(state / ROOM) as room:
+            with _room(state / RESTORING) as room:
                 made_at = extract(stream, room)
                 lost = await _end_jobs(room, made_at, now)
                 # The store is what makes a state directory of it.

@@ -13,11 +13,11 @@ from api.errors import JobdError
 from jobd.check.finding import Finding, Findings, good, weak, wrong
 from jobd.config import Config
 from jobd.launcher import control
+from jobd.storage.directory import STORE, check_restored
 from jobd.storage.schema import look_at
 from jobd.unprivileged import acting_as, is_of_root_alone, server_user
 from jobd.worker.identity import Identity
 
-STORE: Final = "jobs.sqlite3"
 LITTLE: Final = 1 << 30
 """Bytes that should be free."""
 LITTLE_INODES: Final = 10_000
@@ -105,10 +105,11 @@ def _can_be_changed(directory: Path) -> bool:
 
 
 def _store(path: Path) -> Findings:
-    if not path.exists():
-        yield good("records", "none yet")
-        return
     try:
+        check_restored(path.parent)
+        if not path.exists():
+            yield good("records", "none yet")
+            return
         look_at(path)
     except JobdError as exc:
         yield wrong("records", exc)

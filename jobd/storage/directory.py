@@ -31,6 +31,10 @@ class HeldError(ConfigError):
         self.holder = holder
 
 
+STORE: Final = "jobs.sqlite3"
+"""The file of the job store."""
+RESTORING: Final = "restoring"
+"""Where a backup is restored: it is there until all of that is in its place."""
 _NOT_A_FILE: Final = "{} is not a file; jobd keeps its lock there: move it away"
 
 
@@ -85,6 +89,16 @@ def hold_directory(path: Path, kept: int | None = None, holder: int | None = Non
         yield Held(path, fd)
     finally:
         os.close(fd)
+
+
+def check_restored(path: Path) -> None:
+    """See that a restore that was begun came to its end: else an empty store would be made in its place.
+
+    Raises:
+        ConfigError: it did not.
+    """
+    if (path / RESTORING).exists() and not (path / STORE).exists():
+        raise ConfigError(f"a restore into {path} was cut off: empty that directory, and restore again")
 
 
 def _is_still_there(path: Path, kept: int) -> bool:

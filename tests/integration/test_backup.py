@@ -189,6 +189,19 @@ def test_what_cannot_be_is_refused_and_touches_nothing(pki: TestPki, tmp_path: P
     run("restore", "--state", tmp_path / "new", tmp_path / "backup")
 
 
+def test_a_jobd_does_not_begin_where_a_restore_was_cut_off(pki: TestPki, tmp_path: Path) -> None:
+    """It would make an empty store in place of the one that was to come back; jobd check says so, too."""
+    state = tmp_path / "state"
+    (state / "restoring" / "output").mkdir(parents=True)
+    for directory in (state, state / "restoring"):
+        directory.chmod(0o700)
+    flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
+    flags += ["--state", str(state), "--listen", "127.0.0.1:0"]
+    assert b"was cut off: empty that directory, and restore again" in run(*flags, code=2).stderr
+    assert b"wrong  records: a restore into" in run("check", *flags, code=1).stdout
+    assert not (state / "jobs.sqlite3").exists()
+
+
 @pytest.mark.root
 def test_a_state_directory_is_backed_up_by_whom_it_belongs_to(pki: TestPki, tmp_path: Path) -> None:
     """As root, files could be read that whoever had taken over the server has put there."""
