@@ -15,9 +15,8 @@ SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Those that a launcher acts on."""
 
 
-TRIAL: Final = (
-    "import sys, jobd.launcher.launcher, jobd.server; getattr(jobd.server, 'try_out', lambda _: None)(sys.argv[1:])"
-)
+LOADED: Final = "import sys, jobd.launcher.launcher, jobd.server"
+TRIAL: Final = f"{LOADED}; getattr(jobd.server, 'try_out', lambda _: None)(sys.argv[1:])"
 """What is to succeed before a server is left for the next one. (An older one has no trial of its settings.)"""
 SERVER: Final = "jobd.server"
 MAX_SAID: Final = 64 * 1024
@@ -45,11 +44,12 @@ class Trial:
             OSError: the interpreter cannot be executed.
         """
         python = launcher[: launcher.index("-m")]  # with its options: what it would find is what counts
-        told = command[command.index(SERVER) + 1 :] if SERVER in command else ()
+        # Of a program of somebody else's, that starts servers in its own way, the settings are not known.
+        told = [TRIAL, *command[command.index(SERVER) + 1 :]] if SERVER in command else [LOADED]
         self._said = os.memfd_create("jobd-trial", os.MFD_CLOEXEC)
         try:
             actions = [(os.POSIX_SPAWN_DUP2, self._said, 2)]
-            self.pid = os.posix_spawn(python[0], [*python, "-c", TRIAL, *told], environment, file_actions=actions)
+            self.pid = os.posix_spawn(python[0], [*python, "-c", *told], environment, file_actions=actions)
         except OSError:
             os.close(self._said)
             raise
