@@ -47,7 +47,7 @@ def written(size: int, seed: int) -> str:
 
 async def test_what_a_terminal_shows_is_whole_whatever_kills_the_server(pki: TestPki, tmp_path: Path) -> None:
     """Byte for byte, over many kills, live and afterwards."""
-    size = 3 * MIB
+    size = 10 * MIB  # a ninth of it is more than comes at a time: each kill has bytes of its own before it
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             job = await client.start(["python3", "-c", TERMINAL_WRITER, str(size), "7"], terminal=Terminal(24, 80))
