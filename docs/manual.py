@@ -83,11 +83,11 @@ def _reference(name: str) -> str:
 def _name_groups(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
     """Such names of groups of arguments as look well where argparse-manpage puts them."""
     # argparse has no public way to list groups, and what is in them
-    for group in parser._action_groups:  # noqa: SLF001
+    for group in parser._action_groups:  # noqa: SLF001 # argparse lists its parts nowhere in public
         if below and group.description:
             group.title = f"{group.title}:"  # its description follows on the same line
-        for action in group._group_actions:  # noqa: SLF001
-            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+        for action in group._group_actions:  # noqa: SLF001 # argparse lists its parts nowhere in public
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 # argparse lists its parts nowhere in public
                 group.title = "commands"
                 for each in action.choices.values():
                     _name_groups(each, below=True)
@@ -112,8 +112,8 @@ def _jobd() -> argparse.ArgumentParser:
         if part.prog == "jobd check":  # takes those of jobd as well
             daemon = jobd.parser()
             # argparse has no public way to leave some out
-            for action in [each for each in daemon._actions if {"--help", "--version"} & set(each.option_strings)]:  # noqa: SLF001
-                daemon._remove_action(action)  # noqa: SLF001
+            for action in [each for each in daemon._actions if {"--help", "--version"} & set(each.option_strings)]:  # noqa: SLF001 # argparse lists its parts nowhere in public
+                daemon._remove_action(action)  # noqa: SLF001 # argparse lists its parts nowhere in public
             options.append(daemon)
         commands.add_parser(part.prog.removeprefix("jobd "), help=SUMMARIES[part.prog], parents=options, add_help=False)
     return whole
