@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from jobd.limits.hierarchies import Hierarchy, shared
-from jobd.limits.processes import look_together, member_of, send_directly, stat_of
+from jobd.limits.processes import look_together, member_of, parents_first, send_directly, stat_of
 from jobd.limits.settings import OPTIONAL, holdable, settings, text_of, usage
 from jobd.limits.walk import WalkedJob
 from jobd.worker.containment import Limits, Member, Send, Usage
@@ -182,7 +182,7 @@ class ControlGroup:
                 return
 
     def _signal(self, pids: Sequence[int], signum: int) -> None:
-        self._send([(stat.pid, stat.started) for pid in pids if (stat := stat_of(pid)) is not None], signum)
+        self._send(parents_first((stat for pid in pids if (stat := stat_of(pid)) is not None), self._pid), signum)
 
     def is_empty(self) -> bool:
         """What the kernel says of the group and of those that the job made in it. Zombies have left it.

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -97,6 +97,19 @@ class Snapshot:
             found.update(children)
             waiting += children
         return [self.by_pid[pid] for pid in found]
+
+
+def parents_first(found: Iterable[ProcessStat], first: int) -> list[tuple[int, int]]:
+    """The order in which a signal is sent to a job's processes: the job's own, then the older before the younger.
+
+    A shell whose child the signal ended before it came to the shell itself would exit with a code that tells of the
+    child, and not be seen as ended by the signal.
+
+    Args:
+        first: the pid of the job's own process.
+    """
+    ordered = sorted(found, key=lambda stat: (stat.pid != first, stat.started, stat.pid))
+    return [(stat.pid, stat.started) for stat in ordered]
 
 
 def send_directly(targets: Sequence[tuple[int, int]], signum: int) -> None:

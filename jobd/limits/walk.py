@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from jobd.limits.processes import ProcessStat, look, look_together, send_directly
+from jobd.limits.processes import ProcessStat, look, look_together, parents_first, send_directly
 from jobd.worker.containment import Limits, Member, Send, Usage
 
 ROUNDS: Final = 100
@@ -112,7 +112,7 @@ class WalkedJob:
         return found
 
     def signal(self, signum: int) -> None:
-        self._send([(stat.pid, stat.started) for stat in self._find()], signum)
+        self._send(parents_first(self._find(), self._pid), signum)
 
     def kill(self, but: Collection[int] = ()) -> None:
         """As of the protocol.

@@ -129,6 +129,18 @@ def test_a_kill_leaves_nobody(
     container.remove()
 
 
+def test_a_signal_comes_to_the_job_itself_before_its_children(
+    containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]]
+) -> None:
+    """Else a shell could see its child end, and exit with a code that tells of the child, before the signal is there
+    for the shell itself."""
+    process, job_id = run("for child in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo ready; wait")
+    sent: list[int] = []
+    containment.send = lambda targets, _: sent.extend(pid for pid, _ in targets)
+    containment.find(job_id, process.pid).signal(signal.SIGUSR1)
+    assert (sent[0], len(sent)) == (process.pid, 10)
+
+
 def test_members_are_told_with_name_and_parent(
     containment: Containment, run: Callable[[str], tuple[subprocess.Popen[bytes], str]]
 ) -> None:
