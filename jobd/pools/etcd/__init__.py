@@ -1,0 +1,1 @@
+"""A pool of many machines, whose jobd meet in etcd. Nothing here is loaded without ``--pool``."""
