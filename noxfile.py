@@ -282,6 +282,7 @@ def model(session: nox.Session) -> None:
     session.run(
         "pytest",
         "tests/properties",
+        "--hypothesis-profile=others",
         f"--hypothesis-seed={seed}",
         *session.posargs[1:],
         env={"JOBD_MODEL_EXAMPLES": examples},

@@ -8,8 +8,10 @@ import enum
 class Role(enum.StrEnum):
     """What a certificate may say of its holder.
 
-    A reader may query, stream, list and wait. A writer may do all of that, and start, stop, signal and delete.
+    A reader may query, stream, list and wait. A writer may do all of that, and start, stop, signal and delete. A broker
+    may do nothing for itself: in a pool, a machine that has it hands on what others have asked it for (``api.acting``).
     """
 
     READER = "reader"
     WRITER = "writer"
+    BROKER = "broker"

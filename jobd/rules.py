@@ -28,6 +28,8 @@ from jobd.worker.policy import Bounds, LimitPolicy
 from jobd.worker.run_as import Accounts, RunAsPolicy
 
 TABLES: Final = ("limits", "quota", "roles", "principals")
+HOLDERS: Final = (Role.READER, Role.WRITER)
+"""The roles that something is for; what a broker does is counted for those whom it does it for."""
 STARTERS: Final = (Role.WRITER,)
 """The roles whose holders start jobs."""
 _KEYS: Final = ("limits", "users", "groups", "quota")
@@ -69,8 +71,8 @@ def rules_of(tables: Mapping[str, Any], where: str) -> tuple[LimitPolicy, RunAsP
 
 
 def _check_role(name: str, table: dict[str, Any], where: str) -> None:
-    if name not in list(Role):
-        raise ConfigError(f"{where}: [roles.{name}]: the roles are {' and '.join(Role)}")
+    if name not in HOLDERS:
+        raise ConfigError(f"{where}: [roles.{name}]: the roles are {' and '.join(HOLDERS)}")
     if name not in STARTERS and table.keys() - {"quota"}:
         raise ConfigError(f"{where}: [roles.{name}]: the role that starts jobs is {' or '.join(STARTERS)}")
 

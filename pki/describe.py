@@ -189,11 +189,16 @@ def _principal(certificate: x509.Certificate, also: str) -> Facts:
 
 
 def _rights(roles: frozenset[Role]) -> str:
+    if not roles:
+        return "connect, but do nothing: it has no role"
+    rights = []
     if Role.WRITER in roles:
-        return "start and stop jobs, and query, stream, list and wait"
-    if Role.READER in roles:
-        return "query, stream, list and wait for jobs, but neither start nor stop them"
-    return "connect, but do nothing: it has no role"
+        rights.append("start and stop jobs, and query, stream, list and wait")
+    elif Role.READER in roles:
+        rights.append("query, stream, list and wait for jobs, but neither start nor stop them")
+    if Role.BROKER in roles:
+        rights.append("hand on the calls of others, as a broker of a pool")
+    return "; ".join(rights)
 
 
 def _limits(extensions: x509.Extensions) -> tuple[bool, list[x509.ObjectIdentifier] | None, list[str]]:

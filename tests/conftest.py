@@ -11,12 +11,20 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 from structlog.typing import EventDict
 
 from tests.support.live_pki import LivePki
 from tests.support.pki import TestPki
+
+# How long an example takes says how busy the machine is. All runs have the same examples, but for the session "model".
+for profile, same in (("same", True), ("others", False)):
+    hypothesis.settings.register_profile(
+        profile, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=same
+    )
+hypothesis.settings.load_profile("same")
 
 # A shell's & lets what it starts ignore SIGINT, and that is inherited: programs that the tests start are to have it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

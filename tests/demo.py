@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.patience import patient
+
 JOBS = """\
 [hello]
 argv = ["sh", "-c", "echo hello from $(uname -s), pid $$"]
@@ -80,7 +82,7 @@ def main() -> None:
                 work(demo, server)
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.wait(timeout=20)
+                process.wait(timeout=patient(20))
         print("\ndemo: everything went as it should", flush=True)
 
 

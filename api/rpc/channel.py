@@ -14,11 +14,14 @@ from typing import Final, Generic
 import h2.exceptions
 import trio
 
+from api.acting import Acting
+from api.acting import metadata_of as acting_metadata
 from api.background import background_nursery
 from api.errors import DeadlineExceededError, InternalError, RpcError, UnauthenticatedError, UnavailableError
 from api.methods import Method, Request, Response
 from api.rpc.call_stream import CallStream
-from api.rpc.codec import decode, encode
+from api.rpc.codec import Buffer, decode, encode
+from api.rpc.connection import USUAL, Windows
 from api.rpc.session import CONNECTION_ERRORS, Session
 from api.rpc.stream import RECEIVE, ByteTransport, TLSStream
 from api.trace import TraceContext, metadata_of
@@ -33,10 +36,16 @@ KEEPALIVE: Final = 20.0
 class Channel:
     """An open connection to a server. Made by :func:`open_channel`."""
 
-    def __init__(self, session: Session, authority: str, trace: TraceContext | None = None) -> None:
+    def __init__(
+        self, session: Session, authority: str, trace: TraceContext | None = None, acting: Acting | None = None
+    ) -> None:
         self._session = session
-        self._metadata = metadata_of(trace) if trace else ()
+        self._metadata = (*(metadata_of(trace) if trace else ()), *(acting_metadata(acting) if acting else ()))
         self._authority = authority
+
+    def on_behalf_of(self, acting: Acting, trace: TraceContext | None) -> Channel:
+        """The same connection, for calls that somebody else made: the peer has to know us as a broker."""
+        return Channel(self._session, self._authority, trace, acting)
 
     @property
     def usable(self) -> bool:
@@ -141,8 +150,12 @@ class Answers(Generic[Response]):
         Raises:
             RpcError: the call ended with another status, or the connection was lost.
         """
-        data = await self._stream.receive_message()
+        data = await self.receive_bytes()
         return None if data is None else decode(self._response, data)
+
+    async def receive_bytes(self) -> Buffer | None:
+        """As :meth:`receive`, in the form that it came in over the wire."""
+        return await self._stream.receive_message()
 
     async def receive_end(self) -> None:
         """Wait for the status.
@@ -179,18 +192,22 @@ async def open_channel(
     *,
     timeout: float = CONNECT_TIMEOUT,
     trace: TraceContext | None = None,
+    server_name: str = "",
+    windows: Windows = USUAL,
 ) -> AsyncIterator[Channel]:
     """Connect to a server over TLS; the block is the life of the connection.
 
     Args:
+        server_name: whom its certificate has to name; the host, when "".
+        windows: how much it may send before it was taken.
         trace: the trace that its calls are made in.
 
     Raises:
         UnavailableError: nobody answers there in time, or it is not a server of this kind.
         UnauthenticatedError: one side refused the other's certificate; the message says which and why.
     """
-    transport = await _connect(host, port, context, timeout)
-    session = Session(transport, client_side=True)
+    transport = await _connect(host, port, context, timeout, server_name or host)
+    session = Session(transport, client_side=True, windows=windows)
     try:
         async with background_nursery() as nursery:
             session.start()
@@ -204,7 +221,7 @@ async def open_channel(
             await transport.aclose()
 
 
-async def _connect(host: str, port: int, context: ssl.SSLContext, timeout: float) -> ByteTransport:
+async def _connect(host: str, port: int, context: ssl.SSLContext, timeout: float, name: str) -> ByteTransport:
     where = f"{host}:{port}"
     with trio.move_on_after(timeout):
         try:
@@ -215,7 +232,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext, timeout: float
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             stream = await TLSStream.handshake(
-                sock, context, server_side=False, server_hostname=host, receive_size=RECEIVE_SIZE
+                sock, context, server_side=False, server_hostname=name, receive_size=RECEIVE_SIZE
             )
         except (ssl.SSLError, OSError) as exc:
             raise _handshake_error(where, exc) from exc

@@ -15,6 +15,7 @@ import base64
 import contextlib
 import urllib.parse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import h2.config
@@ -52,6 +53,21 @@ MAX_FRAME_OF_SERVER: Final = 1024 * 1024
 STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
 """A whole message always fits, so a reader that takes whole messages cannot deadlock its own window."""
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How much the peer may send before it was taken: in bytes, of each stream, and of all together."""
+
+    stream: int
+    connection: int
+
+
+USUAL: Final = Windows(STREAM_WINDOW, CONNECTION_WINDOW)
+SEPARATE: Final = Windows(256 * 1024, 2**31 - 1 - 65_535)
+"""For streams whose takers have nothing to do with each other: one that takes nothing holds little, and holds up no
+other, since the connection's window is never shut. A peer of ours sends no message that is larger than a window has
+room for, as long as it asks first (:meth:`api.rpc.call_stream.CallStream.writable`)."""
 MAX_HEADER_LIST: Final = 16 * 1024
 
 _RESPONSE: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
@@ -78,7 +94,8 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
     so is then in :meth:`data_to_send`).
     """
 
-    def __init__(self, *, client_side: bool) -> None:
+    def __init__(self, *, client_side: bool, windows: Windows = USUAL) -> None:
+        self._windows = windows
         super().__init__(GRPCConfiguration(client_side=client_side, max_message_length=MAX_MESSAGE))
         self.h2_connection = self._make_h2(client_side=client_side)
         self._set_h2_connection_local_settings()
@@ -117,7 +134,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         max_frame = MAX_FRAME_OF_SERVER if client else MAX_FRAME_OF_CLIENT
         announced = {
             codes.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
-            codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            codes.INITIAL_WINDOW_SIZE: self._windows.stream,
             codes.MAX_FRAME_SIZE: max_frame,
             codes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
             codes.ENABLE_PUSH: 0,
@@ -127,7 +144,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     def initiate_connection(self) -> None:
         self.h2_connection.initiate_connection()
-        self.h2_connection.increment_flow_control_window(CONNECTION_WINDOW)
+        self.h2_connection.increment_flow_control_window(self._windows.connection)
 
     # ---- in
 

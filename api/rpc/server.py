@@ -45,7 +45,9 @@ class ServerCall:
         method: what the table of methods has for it, or None.
         peer: ``host:port`` of the caller.
         peer_certificate: the caller's verified certificate (DER), if there is one.
-        principal: who calls, once authentication has found out.
+        metadata: what the caller said beside the message; only what a peer may say itself.
+        principal: who calls, once authentication has found out; or for whom.
+        broker: who calls for the principal, if that is somebody else.
         job_id: the job that the call is about, once the handler knows.
         trace: the trace that the caller makes it in, if that was said.
         standing: how far the call came, for whoever has to take it up again: told if the server ends it.
@@ -58,7 +60,9 @@ class ServerCall:
         self.method: AnyMethod | None = BY_PATH.get(self.path)
         self.peer = session.transport.peer
         self.peer_certificate = session.peer_certificate
+        self.metadata: Sequence[tuple[str, str | bytes]] = request.custom_metadata
         self.principal: Principal | None = None
+        self.broker: Principal | None = None
         self.job_id = ""
         self.trace = trace_of(request.custom_metadata) if request.custom_metadata else None
         self.standing: dict[str, str] = {}

@@ -20,7 +20,7 @@ from api.errors import CancelledError, RpcError, UnavailableError
 from api.rpc.access import Access
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import PREFIX, Buffer, Outgoing
-from api.rpc.connection import Connection, Event
+from api.rpc.connection import USUAL, Connection, Event, Windows
 from api.rpc.events import (
     GoAway,
     Pong,
@@ -79,9 +79,11 @@ class Session:
         client_side: bool,
         share: Share | None = None,
         access: Access | None = None,
+        windows: Windows = USUAL,
     ) -> None:
         """
         Args:
+            windows: how much the peer may send before it was taken.
             share: what the streams of other connections hold is counted there, too.
             access: whether the peer is let in; of a server's.
         """
@@ -90,7 +92,7 @@ class Session:
         self.peer_certificate = transport.peer_certificate
         self.client_side = client_side
         self.access = access or Access()
-        self.connection = Connection(client_side=client_side)
+        self.connection = Connection(client_side=client_side, windows=windows)
         self.streams: dict[int, CallStream] = {}
         self.opened = 0
         self.received = self.sent = 0

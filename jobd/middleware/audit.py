@@ -32,7 +32,7 @@ def audit_into(put: Callable[[Mapping[str, Any]], None]) -> Observer:
 
 
 def _facts(call: ServerCall, status: Code, reason: str, seconds: float) -> dict[str, Any]:
-    """Principal, certificate, roles, method, job, peer, status and its reason, duration, and trace."""
+    """Principal, certificate, roles, method, job, peer, status and its reason, duration, trace, and broker."""
     return {
         "principal": call.principal.name if call.principal else None,
         "serial": call.principal.serial if call.principal else None,
@@ -44,4 +44,5 @@ def _facts(call: ServerCall, status: Code, reason: str, seconds: float) -> dict[
         "reason": reason or None,
         "seconds": round(seconds, 6),
         "trace_id": call.trace.trace_id if call.trace else None,
+        **({"broker": call.broker.name} if call.broker else {}),
     }

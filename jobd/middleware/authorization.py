@@ -12,6 +12,7 @@ from api.rpc.server import Handler, ServerCall, unknown_method
 GRANTS: Final[dict[Role, frozenset[Role]]] = {
     Role.READER: frozenset({Role.READER}),
     Role.WRITER: frozenset({Role.READER, Role.WRITER}),
+    Role.BROKER: frozenset(),  # for itself; see delegation
 }
 """What holding a role allows: methods that ask for any of these."""
 

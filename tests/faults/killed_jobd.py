@@ -34,6 +34,7 @@ from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from tests.faults.failpoints import Points
 from tests.support.daemon import ROOT, descriptors_of, holder_of, until_dead
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 SEGMENT: Final = 16 * 1024
@@ -163,7 +164,7 @@ def killed_jobd(pki: TestPki, directory: Path, *flags: str) -> Iterator[KilledJo
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
+            process.communicate(timeout=patient(20))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from api.messages import Job, JobState, Limits
 from tests.faults.trees import KINDS, PROOFS, TREES, can_be, processes_of, start_tree
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
@@ -87,7 +88,7 @@ async def run_kind(pki: TestPki, directory: Path, kind: str, rng: random.Random)
             for tree in TREES:
                 for how in ENDS:
                     mark, begun = new_mark(), time.monotonic()
-                    with trio.fail_after(120):
+                    with trio.fail_after(patient(120)):
                         found = problem(await bench.end(tree, how, mark), kind, how, mark)
                     wrong += bool(found)
                     said = f"NOT TRUE: {found}" if found else f"nobody is left ({time.monotonic() - begun:.1f} s)"

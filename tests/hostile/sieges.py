@@ -61,13 +61,13 @@ class Siege:
 
 
 def again_and_again(attack: Attack) -> Siege:
-    """On one connection, as long as that lasts; then on the next."""
+    """On one connection, as long as that lasts; then on the next. Once at least, however short the siege is."""
 
     def run(site: Site) -> str:
         answers: Counter[str] = Counter()
-        while not site.over.is_set():
+        while not (site.over.is_set() and answers):
             with site.peer() as peer:
-                while not site.over.is_set() and not peer.listen():
+                while not (site.over.is_set() and answers) and not peer.listen():
                     answers[attack.run(peer)] += 1
         return told(answers)
 

@@ -21,6 +21,7 @@ from api.rpc.statistics import Holdings
 from tests.hostile.attacks import ON_A_STREAM, ON_THE_CONNECTION, Attack
 from tests.hostile.peer import RawPeer
 from tests.support.daemon import open_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 
@@ -36,7 +37,7 @@ async def test_an_attack_has_its_answer_and_costs_nobody_else(pki: TestPki, tmp_
     """The neighbour's connection goes on, nothing of the attack is held, and the operator sees that there was one."""
     async with open_daemon(pki, tmp_path / "state") as daemon:
         server = daemon.address.replace("127.0.0.1", "localhost")
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with JobClient.connect(server, **pki.credentials("alice"), retry_for=0) as neighbour:
                 await neighbour.workers()
                 channel = await neighbour.channel()
@@ -97,7 +98,7 @@ async def test_what_is_no_connection_is_counted(
     """As a handshake that was refused; the neighbour's is one that was not."""
     async with open_daemon(pki, tmp_path / "state") as daemon:
         server = daemon.address.replace("127.0.0.1", "localhost")
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with JobClient.connect(server, **pki.credentials("alice"), retry_for=0) as neighbour:
                 await trio.to_thread.run_sync(attempt, server, pki)
                 await neighbour.workers()

@@ -12,6 +12,7 @@ import trio
 
 from api.client import JobClient
 from tests.support.daemon import running_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 
@@ -39,6 +40,6 @@ def connect(pki: TestPki, server: str) -> Connect:
 @pytest.fixture
 async def client(connect: Connect) -> AsyncIterator[JobClient]:
     """A writer's connection. No test here may take longer than its scope."""
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with connect() as client:
             yield client

@@ -19,6 +19,7 @@ from api.errors import (
 )
 from api.messages import JobState, ListRequest
 from tests.support.daemon import running_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.refusals import NO_JOB, refused, stdout_of
 
@@ -109,7 +110,7 @@ async def test_a_prefix_that_one_job_has_names_it(client: JobClient, ask: Ask, f
 async def test_a_prefix_that_several_jobs_have_is_refused(pki: TestPki, tmp_path: Path) -> None:
     """INVALID_ARGUMENT in every call: nothing is ever stopped by a guess."""
     # Jobs that wait cost little: make them until two share four characters.
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with (
             running_daemon(pki, tmp_path / "state", slots=1) as address,
             JobClient.connect(address, **pki.credentials("alice"), retry_for=0) as client,
@@ -225,7 +226,7 @@ async def test_a_job_that_has_ended_takes_no_signal(client: JobClient, argv: lis
 
 async def test_a_job_that_waits_takes_no_signal(pki: TestPki, tmp_path: Path) -> None:
     """FAILED_PRECONDITION: there is no process yet."""
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with (
             running_daemon(pki, tmp_path / "state", slots=1) as address,
             JobClient.connect(address, **pki.credentials("alice"), retry_for=0) as client,

@@ -14,6 +14,7 @@ from api.messages import HealthCheckRequest, HealthCheckResponse
 from api.methods import CHECK, HEALTH, JOB_WORKER, REFLECTION, WATCH
 from api.rpc.channel import Channel, open_channel
 from tests.support.daemon import jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 
@@ -24,7 +25,7 @@ def statuses(messages: list[HealthCheckResponse]) -> list[str | None]:
 @pytest.mark.parametrize("service", ["", JOB_WORKER, HEALTH, REFLECTION])
 async def test_what_is_there_serves(pki: TestPki, server: str, service: str) -> None:
     """The server as a whole, and each of its services."""
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with (
             open_channel(*parse_address(server), pki.context("rita")) as channel,
             channel.call(CHECK, HealthCheckRequest(service)) as answers,
@@ -36,7 +37,7 @@ async def test_what_is_there_serves(pki: TestPki, server: str, service: str) -> 
 
 async def test_a_service_that_is_not_there_is_not_found(pki: TestPki, server: str) -> None:
     """Check says NOT_FOUND; Watch says SERVICE_UNKNOWN, and goes on."""
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with open_channel(*parse_address(server), pki.context("rita")) as channel:
             with pytest.raises(NotFoundError, match=r"no service 'no\.such'"):
                 async with channel.call(CHECK, HealthCheckRequest("no.such")) as answers:
@@ -57,7 +58,7 @@ async def test_a_watcher_hears_that_the_server_leaves(pki: TestPki, tmp_path: Pa
                 seen.append(answer)
                 jobd.process.send_signal(signal.SIGTERM)
 
-    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(20):
+    with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(patient(20)):
         async with open_channel(*parse_address(jobd.server), pki.context("rita")) as channel:
             with pytest.raises(UnavailableError, match="leaving"):
                 await watch(channel)

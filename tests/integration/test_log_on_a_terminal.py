@@ -26,6 +26,7 @@ from api.rpc.channel import open_channel
 from api.tls import client_context
 from jobd.logs import printable
 from tests.support.daemon import jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -98,7 +99,7 @@ def certificate(pki: TestPki, directory: Path, names: list[str]) -> dict[str, Pa
 async def test_what_a_client_calls_its_jobs_is_escaped_on_the_terminal(pki: TestPki, tmp_path: Path) -> None:
     """The audit line shows it, and nothing but jobd's own colours is a control character in it."""
     with terminal() as (near, far), jobd_program(pki, tmp_path / "state", stderr=far) as jobd:
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with JobClient.connect(jobd.server, **pki.credentials("rita"), retry_for=0) as client:
                 with pytest.raises(InvalidArgumentError):
                     await client.query(EVIL)
@@ -116,7 +117,7 @@ async def test_a_certificate_that_names_nobody_gets_in_nowhere(pki: TestPki, tmp
     """UNAUTHENTICATED, though the CA has signed it; the answer and the log are clean and short, in both forms."""
     files = certificate(pki, tmp_path, names)
     with terminal() as (near, far), jobd_program(pki, tmp_path / "state", stderr=far) as jobd:
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with open_channel(*parse_address(jobd.server), client_context(**files)) as channel:
                 with pytest.raises(UnauthenticatedError, match="names no principal") as caught:
                     await channel.unary(QUERY, QueryRequest("0000"))

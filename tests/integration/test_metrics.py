@@ -25,6 +25,7 @@ from jobd.quota import Quota, QuotaPolicy
 from tests.support.daemon import config_for, jobd_program, open_daemon, until_dead
 from tests.support.metrics import http as ask
 from tests.support.metrics import parse, scrape, value
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.program import SECONDS
 
@@ -40,7 +41,7 @@ def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def watched(pki: TestPki, tmp_path: Path, **settings: Any) -> AsyncIterator[Daemon]:
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with open_daemon(pki, tmp_path / "state", metrics="127.0.0.1:0", **settings) as daemon:
             yield daemon
 
@@ -189,7 +190,7 @@ async def test_whoever_says_nothing_keeps_nobody_out(
         silent = [await trio.open_tcp_stream(host, int(port)) for _ in range(3 * http.CONNECTIONS)]
         await scrape(where(daemon))
         await client.start(["true"])
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             for stream in silent[: 2 * http.CONNECTIONS]:
                 assert await stream.receive_some() == b""
         for stream in silent:
@@ -221,7 +222,7 @@ async def test_only_loopback_unless_it_is_said(pki: TestPki, tmp_path: Path) -> 
     """Others could read it."""
     with pytest.raises(ConfigError, match=r"--metrics 0\.0\.0\.0:0: others can reach.*--metrics-anywhere"):
         await run(config_for(pki, tmp_path / "state", metrics="0.0.0.0:0"))
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with open_daemon(pki, tmp_path / "state", metrics="0.0.0.0:0", metrics_anywhere=True) as daemon:
             assert where(daemon).startswith("0.0.0.0:")
 
@@ -258,7 +259,7 @@ async def test_a_port_in_use_is_told_at_the_start(pki: TestPki, tmp_path: Path) 
 async def test_the_file_has_the_same(pki: TestPki, tmp_path: Path) -> None:
     """For everybody to read, and whole at every moment: each is a new one."""
     path = tmp_path / "jobd.prom"
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         settings = {"metrics_file": path, "metrics_interval": 0.01}
         async with open_daemon(pki, tmp_path / "state", **settings) as daemon:
             assert daemon.metrics is not None
@@ -285,7 +286,7 @@ async def test_a_file_that_cannot_be_written_is_said_once_and_tried_again(
             await trio.sleep(0.001)
 
     settings = {"metrics_file": directory / "jobd.prom", "metrics_interval": 0.01}
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with open_daemon(pki, tmp_path / "state", **settings) as daemon, connect(pki, daemon) as client:
             while not (directory / "jobd.prom").exists():
                 await trio.sleep(0.001)
@@ -306,7 +307,7 @@ async def test_the_next_server_tells_its_own(pki: TestPki, tmp_path: Path) -> No
     """At the same address, after a kill; the launcher lives, and no job counts twice."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with jobd_program(pki, tmp_path / "state", "--metrics", address) as program, trio.fail_after(60):
+    with jobd_program(pki, tmp_path / "state", "--metrics", address) as program, trio.fail_after(patient(60)):
         async with JobClient.connect(program.server, **pki.credentials("alice")) as client:
             await client.start(["sleep", "1000"])
             samples = await scrape(address)
@@ -340,7 +341,7 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_next_server_from_not
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()
     settings = ("--metrics", "{}:{}".format(*address))
-    with jobd_program(pki, tmp_path / "state", *settings) as program, trio.fail_after(60):
+    with jobd_program(pki, tmp_path / "state", *settings) as program, trio.fail_after(patient(60)):
         os.kill(program.launcher, signal.SIGSTOP)  # it starts the next one when the address is taken
         server = program.server_pid()
         program.kill_server()

@@ -17,6 +17,7 @@ from api.methods import LIST_WORKERS, QUERY
 from api.rpc.channel import open_channel
 from jobd.quota import Quota, QuotaPolicy
 from tests.support.daemon import jobd_program, running_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 FEW = QuotaPolicy(Quota(calls_per_second=0.1))
@@ -29,7 +30,7 @@ async def test_a_refusal_says_when_to_try_again_and_the_audit_has_it(
     """The same for a second connection of the principal; another principal does not notice."""
     async with running_daemon(pki, tmp_path / "state", quota=FEW) as server:
         host, port = parse_address(server)
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with open_channel(host, port, pki.context("rita")) as channel:
                 await channel.unary(LIST_WORKERS, LIST_WORKERS.request())
             async with open_channel(host, port, pki.context("rita")) as channel:
@@ -47,7 +48,7 @@ async def test_our_client_waits_its_turn(pki: TestPki, tmp_path: Path) -> None:
     """Calls, the begin of a stream, and that of an attachment: each is made again when the server would take it."""
     quota = QuotaPolicy(Quota(calls_per_second=2))
     async with running_daemon(pki, tmp_path / "state", quota=quota) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with JobClient.connect(server, **pki.credentials("alice")) as client:
                 job = await client.start(["sh", "-c", "read line; echo $line"], attachable=True)
                 for _ in range(3):
@@ -63,7 +64,7 @@ async def test_our_client_waits_its_turn(pki: TestPki, tmp_path: Path) -> None:
 async def test_without_time_to_wait_the_refusal_is_told(pki: TestPki, tmp_path: Path) -> None:
     """For a stream too: it was not cut, but refused."""
     async with running_daemon(pki, tmp_path / "state", quota=FEW) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with JobClient.connect(server, **pki.credentials("alice"), retry_for=0) as client:
                 await client.workers()
                 with pytest.raises(ResourceExhaustedError):
@@ -77,7 +78,7 @@ async def test_jobs_of_a_principal_count_after_a_kill_of_the_server(pki: TestPki
     """From the file: alice has one job, before and after; when it has ended she may have another."""
     config = tmp_path / "jobd.toml"
     config.write_text("[principals.alice.quota]\njobs = 1\n[roles.reader.quota]\ncalls-per-second = 0.01\n")
-    with jobd_program(pki, tmp_path / "state", "--config", str(config)) as jobd, trio.fail_after(30):
+    with jobd_program(pki, tmp_path / "state", "--config", str(config)) as jobd, trio.fail_after(patient(30)):
         async with JobClient.connect(jobd.server, **pki.credentials("alice")) as client:
             job = await client.start(["sleep", "1000"])
             for _ in range(2):
@@ -100,7 +101,7 @@ async def test_a_principal_has_so_many_connections_and_others_have_theirs(
     """One more is ended at once, and its call was not taken; when another has gone it gets in, by itself."""
     quota = QuotaPolicy(Quota(connections=2))
     async with running_daemon(pki, tmp_path / "state", quota=quota) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             async with JobClient.connect(server, **pki.credentials("rita")) as waits, trio.open_nursery() as nursery:
                 host, port = parse_address(server)
                 async with AsyncExitStack() as open_:

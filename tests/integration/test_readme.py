@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import ROOT
+from tests.support.patience import patient
 from tests.support.program import SECONDS, clean_environment, program
 
 README = (ROOT / "README.md").read_text()
@@ -97,7 +98,7 @@ def test_the_commands_for_real_use_work(environment: dict[str, str], tmp_path: P
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as shell:  # fmt: skip
         try:
-            out, err = shell.communicate(timeout=60)
+            out, err = shell.communicate(timeout=patient(60))
         except subprocess.TimeoutExpired:
             os.killpg(shell.pid, signal.SIGTERM)  # jobd ends in order, and so does the trap
             shell.communicate(timeout=SECONDS)

@@ -14,6 +14,7 @@ from api.methods import METHODS, REFLECT, REFLECT_ALPHA
 from api.rpc.channel import Conversation, open_channel
 from jobd.service.descriptors import SERIALIZED, Descriptors
 from jobd.service.reflection import MAX_NAME, MAX_REQUESTS
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 Ask = ServerReflectionRequest
@@ -25,7 +26,7 @@ NOT_FOUND, INVALID_ARGUMENT = 5, 3
 @pytest.fixture(params=[REFLECT, REFLECT_ALPHA], ids=lambda method: method.service)
 async def talk(pki: TestPki, server: str, request: pytest.FixtureRequest) -> AsyncIterator[Talk]:
     """A reader's call of either version."""
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with (
             open_channel(*parse_address(server), pki.context("rita")) as channel,
             channel.converse(request.param) as talk,

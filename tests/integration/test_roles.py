@@ -25,6 +25,7 @@ from jobd.service.health import HealthService
 from jobd.service.job_worker import JobWorkerService
 from jobd.service.reflection import ReflectionService
 from tests.integration.conftest import Connect
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 READING = {"Query", "Stream", "List", "Wait", "ListWorkers", "Check", "Watch", "ServerReflectionInfo"}
@@ -37,7 +38,7 @@ NO_JOB = "00000000-0000-4000-8000-000000000000"
 @asynccontextmanager
 async def channel_of(pki: TestPki, server: str, name: str) -> AsyncIterator[Channel]:
     """A connection as one of the test clients."""
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with open_channel(*parse_address(server), pki.context(name)) as channel:
             yield channel
 

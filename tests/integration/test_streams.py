@@ -15,6 +15,7 @@ from api.client import JobClient
 from api.messages import Gap, Job, OutputSource, StreamRequest
 from tests.integration.conftest import Connect
 from tests.support.daemon import running_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 SCRIPT = "for i in 1 2 3 4 5; do echo out $i; sleep 0.02; echo err $i >&2; sleep 0.02; done"
@@ -87,7 +88,7 @@ async def test_a_quiet_stream_is_kept_alive(pki: TestPki, tmp_path: Path) -> Non
         job = await client.start(["sh", "-c", "echo ready; exec sleep 60"])
         channel = await client.channel()
         seen: list[str] = []
-        with trio.fail_after(10):
+        with trio.fail_after(patient(10)):
             async with channel.call(methods.STREAM, StreamRequest(job.id)) as answers:
                 while seen.count("heartbeat") < 3:
                     answer = await answers.receive()
@@ -102,7 +103,7 @@ async def test_a_caller_may_put_each_step_in_a_scope_of_its_own(connect: Connect
     async with connect() as client:
         job = await client.start(["sh", "-c", "echo one; sleep 0.2; echo two"])
         async with client.stream(job.id) as output:
-            with trio.fail_after(10):
+            with trio.fail_after(patient(10)):
                 assert (await anext(output)).data == b"one\n"
             with trio.move_on_after(0.01) as waiting:
                 await anext(output)

@@ -15,6 +15,7 @@ from structlog.typing import EventDict
 from api.client import JobClient
 from api.trace import TraceContext
 from tests.support.daemon import jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ONE = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=00f067aa0ba902b7,congo=t61")
@@ -28,7 +29,7 @@ def in_trace(pki: TestPki, server: str, trace: TraceContext | None) -> AbstractA
 @pytest.fixture
 async def client(pki: TestPki, server: str) -> AsyncIterator[JobClient]:
     """A writer, in a trace."""
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with in_trace(pki, server, ONE) as client:
             yield client
 
@@ -87,7 +88,10 @@ async def test_the_audit_has_the_trace(
 @pytest.mark.parametrize("killed", [False, True], ids=["one server", "two servers"])
 async def test_the_log_has_the_trace_of_the_job_that_it_speaks_of(pki: TestPki, tmp_path: Path, killed: bool) -> None:
     """And not that of whoever made room for it; a job that a next server took up, too."""
-    with jobd_program(pki, tmp_path / "state", "--slots", "1", "--max-output", "4") as program, trio.fail_after(60):
+    with (
+        jobd_program(pki, tmp_path / "state", "--slots", "1", "--max-output", "4") as program,
+        trio.fail_after(patient(60)),
+    ):
         async with in_trace(pki, program.server, ONE) as one, in_trace(pki, program.server, None) as untraced:
             first = await one.start(["sh", "-c", "read x; printf 1234567890"], attachable=True)
             second = await untraced.start(["printf", "1234567890"])

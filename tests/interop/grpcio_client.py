@@ -19,6 +19,8 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from tests.support.patience import patient
+
 SERVICE = "jobworker.v1.JobWorkerService"
 Answer = dict[str, Any]
 
@@ -46,7 +48,7 @@ class Client:
 
     def unknown(self, path: str) -> Answer:
         """A unary call to any path, with an empty message."""
-        return _outcome(self.channel.unary_unary(path).future(b"", timeout=20))
+        return _outcome(self.channel.unary_unary(path).future(b"", timeout=patient(20)))
 
     def begin(self, method: str, request: dict[str, Any], timeout: float = 20) -> Answer:
         """Begin a call, unary or streaming; ``finish``, ``next``, ``rest`` and ``cancel`` go on with it."""

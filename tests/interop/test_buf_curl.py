@@ -15,6 +15,7 @@ import trio
 
 from api.methods import METHODS
 from tests.interop.stubs import PROTO
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent)) or shutil.which("buf")
@@ -37,7 +38,7 @@ def buf(pki: TestPki, tmp_path: Path) -> Buf:
     async def buf(*arguments: str, who: str = "alice") -> tuple[int, str]:
         me = pki.credentials(who)
         files = ["--cacert", str(me["ca"]), "--cert", str(me["cert"]), "--key", str(me["key"])]
-        with trio.fail_after(60):
+        with trio.fail_after(patient(60)):
             done = await trio.run_process(
                 [str(BUF), "curl", "--protocol", "grpc", *files, *arguments],
                 capture_stdout=True,

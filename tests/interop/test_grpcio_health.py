@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from api.methods import JOB_WORKER
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 PROBE = """
@@ -35,6 +36,6 @@ async def test_a_grpcio_probe_understands_it(pki: TestPki, server: str) -> None:
     """Check and Watch, for a service that is there, and for one that is not."""
     me = pki.credentials("rita")
     arguments = [server, me["cert"], me["key"], me["ca"], JOB_WORKER, "no.such"]
-    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=60)
+    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=patient(60))
     done = await trio.to_thread.run_sync(run, [sys.executable, "-c", PROBE, *map(str, arguments)])
     assert done.stdout.split() == ["SERVING", "SERVING", "NOT_FOUND", "SERVICE_UNKNOWN"]

@@ -11,6 +11,7 @@ import trio
 from tests.interop.conftest import AuditLog, Peer
 from tests.interop.peer import grpcio_peer
 from tests.support.daemon import jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 SLEEP = ("sleep", "1000")
@@ -49,7 +50,7 @@ async def test_fifty_streams_share_one_channel(peer: Peer, audit_log: AuditLog) 
     """All of them are open at once on one connection, and all get the same bytes."""
     async with peer() as client:
         job_id = await client.start("sh", "-c", "trap 'seq 20000; exit' USR1; echo first; while :; do sleep 0.02; done")
-        handles = [await client.begin("Stream", {"job_id": job_id}, timeout=60) for _ in range(FOLLOWERS)]
+        handles = [await client.begin("Stream", {"job_id": job_id}, timeout=patient(60)) for _ in range(FOLLOWERS)]
         for handle in handles:
             await client.ask("next", handle=handle)  # this one is open, and has the first line
         await client.call("Signal", {"job_id": job_id, "signal": signal.SIGUSR1})
@@ -75,7 +76,7 @@ async def test_a_short_call_does_not_disturb_a_long_one(peer: Peer) -> None:
     """A stream that is open stays so while other calls on the channel begin and end."""
     async with peer() as client:
         job_id = await client.start("sh", "-c", "echo first; exec sleep 1000")
-        handle = await client.begin("Stream", {"job_id": job_id}, timeout=60)
+        handle = await client.begin("Stream", {"job_id": job_id}, timeout=patient(60))
         await client.ask("next", handle=handle)
         for _ in range(50):
             await client.call("Query", {"job_id": job_id})

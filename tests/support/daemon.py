@@ -22,7 +22,7 @@ from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ROOT = Path(__file__).parents[2]
-FAST = {"grace": 2.0, "drain": 1.0, "shutdown": 0.2}
+FAST = {"grace": 15.0, "drain": 1.0, "shutdown": 0.2}
 
 
 def config_for(pki: TestPki, state: Path, **settings: Any) -> Config:
@@ -170,7 +170,7 @@ def jobd_program(
         python: the interpreter.
         identity: arguments of Popen: the user that it is to run as.
     """
-    arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "2", "--drain", "1", "--shutdown", "0.2"]
+    arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "15", "--drain", "1", "--shutdown", "0.2"]
     arguments += ["--stop-jobs"]  # a test that leaves some has to end them itself
     arguments += [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     log = state.parent / f"jobd-{time.monotonic_ns()}.log"

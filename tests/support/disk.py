@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patient
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a small file system")
 needs_ext4 = pytest.mark.skipif(
     not (shutil.which("mkfs.ext4") and Path("/dev/loop-control").exists()),
@@ -90,4 +92,4 @@ def system_calls_fail(pid: int, *injections: str) -> Iterator[None]:
             yield
         finally:
             strace.terminate()
-            strace.communicate(timeout=20)
+            strace.communicate(timeout=patient(20))

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import patient
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def http(address: str, request: bytes) -> tuple[bytes, bytes]:
     """Send bytes; head and body of what is answered."""
     host, _, port = address.rpartition(":")
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(request)
             answer = b"".join([bytes(data) async for data in stream])

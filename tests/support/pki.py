@@ -19,8 +19,8 @@ DAY = timedelta(days=1)
 class TestPki:
     """A directory of certificates.
 
-    Clients: ``alice`` (writer), ``rita`` (reader), ``both``, ``nobody`` (no role), ``expired`` (writer, until
-    yesterday), ``stranger`` (writer, from another CA).
+    Clients: ``alice`` (writer), ``rita`` (reader), ``both``, ``broker``, ``nobody`` (no role), ``expired`` (writer,
+    until yesterday), ``stranger`` (writer, from another CA).
     """
 
     __test__ = False
@@ -35,6 +35,7 @@ class TestPki:
         ours.issue_client(directory, "alice", [Role.WRITER], now=now)
         ours.issue_client(directory, "rita", [Role.READER], now=now)
         ours.issue_client(directory, "both", [Role.READER, Role.WRITER], now=now)
+        ours.issue_client(directory, "broker", [Role.BROKER], now=now)
         ours.issue_client(directory, "nobody", [], now=now)
         ours.issue_client(directory, "expired", [Role.WRITER], now=now, not_before=now - 3 * DAY, not_after=now - DAY)
         other = Authority.create(directory / "other", now=now, name="another CA")

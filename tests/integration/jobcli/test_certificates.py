@@ -13,6 +13,7 @@ from api.messages import JobState
 from tests.support.daemon import running_daemon
 from tests.support.jobcli import NO_JOB, Jobcli, environment_for, last_words, read_until
 from tests.support.live_pki import LivePki
+from tests.support.patience import patient
 
 WHY = "your certificate, or a CA's above it, was revoked: get another"
 
@@ -27,7 +28,7 @@ async def server(ours: LivePki, tmp_path: Path) -> AsyncIterator[str]:
 @pytest.fixture
 async def alice(ours: LivePki, server: str) -> AsyncIterator[JobClient]:
     """Somebody whose certificate stays good."""
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with JobClient.connect(server, **ours.credentials("alice")) as client:
             yield client
 
@@ -64,7 +65,7 @@ async def test_a_command_that_begins_is_refused(
 ) -> None:
     """At once, however long it may try to reach a server."""
     ours.revoke("mallory")
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         while (await mallory(*arguments)).error != f"jobcli: {WHY}\n":
             await trio.sleep(0.1)
         assert await mallory.fails(arguments[0], "--retry-for", "1000", *arguments[1:]) == WHY

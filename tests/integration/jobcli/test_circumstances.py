@@ -15,6 +15,7 @@ import trio
 from api.client import JobClient
 from api.version import VERSION
 from tests.support.jobcli import OUR_FAILURE, ROOT, SECONDS, Ended, Jobcli, read_all
+from tests.support.patience import patient
 
 # ---- nobody reads any more
 
@@ -114,7 +115,7 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
         [sys.executable, "-m", "jobcli", "list"],
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=patient(20),
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

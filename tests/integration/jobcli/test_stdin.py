@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.jobcli_program import environment, jobcli
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 DATA: Final = random.Random(1).randbytes(3_000_000)
@@ -102,7 +103,7 @@ def test_input_that_was_on_its_way_at_a_kill(jobd: JobdProgram, pki: TestPki) ->
             fed.stdin.write(bytes(65536))
             fed.stdin.flush()
         jobd.kill_server()
-        _, errors = fed.communicate(timeout=30)
+        _, errors = fed.communicate(timeout=patient(30))
     assert fed.returncode == 125
     told = re.fullmatch(
         rb"jobcli: the connection was lost with (\d+) bytes of input on their way, which the job may or may not have "

@@ -18,6 +18,7 @@ import pki
 from api.identity import Role, principal_of
 from pki.authority import Authority
 from pki.reading import load_certificate
+from tests.support.patience import patient
 
 
 class Result(Protocol):
@@ -253,7 +254,7 @@ def test_interrupt(child: Child, tmp_path: Path) -> None:
     with subprocess.Popen([*child.argv, "show", fifo], cwd=child.cwd, stderr=subprocess.PIPE, text=True) as process:
         writer = os.open(fifo, os.O_WRONLY)  # returns when the child has opened the other end, and so is in show
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=patient(30))
         os.close(writer)
     assert (process.returncode, err) == (130, "jobpki: interrupted\n")
 

@@ -23,6 +23,7 @@ from jobd.audit import log as audit_log
 from jobd.audit.chain import FIRST, Head, sum_of
 from jobd.audit.log import AuditLog, open_audit_log
 from jobd.audit.verify import Verdict, verify
+from tests.support.patience import patient
 
 NOT_WHOLE = "is not whole"
 FACTS = {"event": "call", "principal": "alice", "method": "/x/Y"}
@@ -30,7 +31,7 @@ FACTS = {"event": "call", "principal": "alice", "method": "/x/Y"}
 
 @asynccontextmanager
 async def opened(tmp_path: Path) -> AsyncIterator[AuditLog]:
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with open_audit_log(tmp_path / "audit.jsonl", tmp_path / "memory") as log:
             yield log
 
@@ -346,7 +347,7 @@ async def test_the_end_of_a_server_does_not_wait_long_for_such_a_disk(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(audit_log.os, "write", failing)
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         await session(tmp_path, 1000)
 
 

@@ -26,6 +26,7 @@ from jobd.worker.ports import Source, Start
 from jobd.worker.supervisor import Stop
 from tests.support.broker import SLEEP, Make, end_of
 from tests.support.jobs import collect, put, shell
+from tests.support.patience import patient
 
 
 async def test_with_no_free_worker_a_job_waits_and_says_why(make: Make) -> None:
@@ -297,7 +298,7 @@ async def test_a_wait_that_races_the_stop_of_a_waiting_job_ends(make: Make) -> N
         await broker.start(SLEEP, by="alice")
         for _ in range(30):
             job = await broker.start(SLEEP, by="alice")
-            with trio.fail_after(10):
+            with trio.fail_after(patient(10)):
                 async with trio.open_nursery() as nursery:
                     for _ in range(3):
                         nursery.start_soon(end_of_prefix, broker, job.id[:13])

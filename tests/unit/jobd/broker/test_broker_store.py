@@ -27,6 +27,7 @@ from jobd.worker.ports import Source, Start
 from jobd.worker.supervisor import Stop, Timings
 from tests.support.broker import SLEEP, end_of
 from tests.support.jobs import collect, shell
+from tests.support.patience import patient
 
 
 class SlowStore:
@@ -98,7 +99,7 @@ async def test_an_end_that_cannot_be_recorded_is_told_as_it_was(
     broker, store = on_a_full_disk
     store.fails = lambda job: job.state.terminal
     job = await broker.start(shell("echo 12345; exit 3"), by="alice", request_id="r1")
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         [ended] = await broker.wait([job.id], any_of_them=False)
         assert (ended.state, ended.exit_code) == (State.FAILED, 3)
         await trio.testing.wait_all_tasks_blocked()
@@ -148,7 +149,7 @@ async def test_a_job_runs_only_when_it_is_recorded_that_it_will(
 
     store.fails = fails
     await broker.stop(running.id, Stop(by="alice", grace=0))
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         assert (await end_of(broker, waiting)).state is State.SUCCEEDED
     assert len(tries) == 4
     assert (tmp_path / "ran").read_text() == "x\n"

@@ -24,6 +24,7 @@ from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.supervisor import Stop, Timings
 from tests.support.jobs import shell
+from tests.support.patience import patient
 
 SLEEP: Final = JobSpec(("sleep", "60"))
 
@@ -112,7 +113,7 @@ async def test_an_orderly_end_has_less_patience(tmp_path: Path, autojump_clock: 
 async def test_a_job_that_waits_does_not_run_before_that_is_recorded(tmp_path: Path) -> None:
     """Or a crash could let it run twice."""
     mark, gate = tmp_path / "mark", tmp_path / "gate"
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with made(tmp_path) as (broker, store):
             await broker.start(shell(f"until test -e {gate}; do sleep 0.01; done"), by="alice")
             waiting = await broker.start(JobSpec(("touch", str(mark))), by="alice")
@@ -146,7 +147,7 @@ async def test_lost_jobs_are_known_though_that_cannot_be_recorded(tmp_path: Path
     lost = Job(str(uuid.uuid4()), SLEEP, State.RUNNING, 1, worker="local", pid=1)
     async with open_store(tmp_path / "jobs") as store:
         await store.insert(lost)
-    with trio.fail_after(20):
+    with trio.fail_after(patient(20)):
         async with made(tmp_path, full=True) as (broker, full):
             assert (await broker.query(lost.id[:8])).state is State.LOST
             assert [job.state for _, job in await broker.page(before=0, states=(), size=10)] == [State.LOST]

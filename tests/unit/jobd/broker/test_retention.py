@@ -20,6 +20,7 @@ from jobd.worker.job import Ended, Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source, Start
 from tests.support.jobs import collect, put
+from tests.support.patience import patient
 
 SECOND = 10**9
 DELETED = "00000001-0000-4000-8000-000000000000"
@@ -150,7 +151,7 @@ async def test_output_of_jobs_that_run_takes_the_place_of_what_has_ended(tmp_pat
         await store.insert(Job(first, JobSpec(("true",)), State.SUCCEEDED, 1, ended_at=1, output_bytes=log.end))
         nursery.start_soon(retention.run)
         running = logs.create(second)
-        with trio.fail_after(10):
+        with trio.fail_after(patient(10)):
             await put(running, Source.STDOUT, b"y" * 90_000)
             while await store.get(first) or list((tmp_path / "output").rglob(f"{first}*")):
                 await trio.lowlevel.checkpoint()

@@ -31,6 +31,7 @@ from jobd.worker.lifecycle import Event, State
 from jobd.worker.stdin import StdinMode, Terminal
 from jobd.worker.supervisor import Timings
 from jobd.worker.worker import Worker
+from tests.support.patience import patient
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ async def test_descriptors_that_do_not_arrive_cost_one_job(
     pipes = [*os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)]
     launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
     launcher.tell("known")
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         await supervise_without_descriptors(launcher, ours, job, pipes, tmp_path)
     for fd in pipes:
         os.close(fd)
@@ -162,7 +163,7 @@ async def test_what_was_to_be_said_is_said_before_the_end(tmp_path: Path) -> Non
             for job_id in ids:
                 link.forget(job_id)
 
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server)
             await trio.testing.wait_all_tasks_blocked()  # the socket is full, and the server at its end
@@ -176,7 +177,7 @@ async def test_a_launcher_that_does_not_know_of_users_is_given_no_such_job() -> 
     launcher = PlayedLauncher(theirs)
     launcher.tell("hello", version=protocol.RUNS_AS_OTHERS - 1, launcher="boot/1", kept=[], end=False)
     launcher.tell("known")
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with open_link(ours.detach(), Walk()) as link, trio.open_nursery() as nursery:
             for spec in (JobSpec(("true",), umask=0), JobSpec(("true",), user=stranger())):
                 with pytest.raises(LaunchError, match="the launcher is older than this server"):
@@ -213,7 +214,7 @@ async def test_who_has_the_number_of_an_ended_job_is_left_alone(
     launcher.tell("hello", version=protocol.VERSION, launcher="boot/1", kept=[], end=False)
     launcher.tell("job", [out[0], err[0]], **facts)
     launcher.tell("known")
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with open_link(ours.detach(), Walk()) as link:
             process = link.take_adopted("job")
             assert process

@@ -14,6 +14,7 @@ import trio
 
 from jobd.launcher.relay import Relay, _has_room, writing_end
 from jobd.launcher.terminal import open_terminal
+from tests.support.patience import patient
 
 
 @dataclass
@@ -66,7 +67,7 @@ async def test_every_byte_is_carried_and_then_the_pipe_ends(ends: Ends, splices:
     relay, ended = Relay(ends.near, writing_end(ends.out)), trio.Event()
     relay._splices = splices
     got = b""
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with trio.open_nursery() as nursery:
 
             async def write() -> None:
@@ -86,7 +87,7 @@ async def test_every_byte_is_carried_and_then_the_pipe_ends(ends: Ends, splices:
 async def test_what_was_carried_stays_when_the_carrier_is_gone(ends: Ends) -> None:
     """As after a kill: the next one carries on."""
     ended = trio.Event()
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         for number in range(3):
             relay = Relay(ends.near, writing_end(ends.out))
             ends.write(b"%d" % number)
@@ -102,7 +103,7 @@ async def test_a_job_may_let_go_of_its_terminal_for_a_while(ends: Ends) -> None:
     """As long as it runs, that is not the end."""
     name, ended = os.ttyname(ends.far), trio.Event()
     relay = Relay(ends.near, writing_end(ends.out))
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(relay.carry, ended)
             ends.write(b"1")

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from jobd.limits import processes
+from tests.support.patience import patient
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Watched:
     def __call__(self) -> Taken:
         self.begun += 1
         taken = Taken(self.begun, processes.time.monotonic_ns())
-        assert self.go_on.acquire(timeout=10)
+        assert self.go_on.acquire(timeout=patient(10))
         return taken
 
 
@@ -59,10 +60,10 @@ def test_those_who_ask_during_a_look_share_the_next_one(
     looks = processes._Looks()
     threads = [threading.Thread(target=lambda: answers.append(looks.look().number)) for _ in range(6)]
     threads[0].start()
-    assert all(asked.acquire(timeout=10) for _ in range(2))  # it has asked, and looks
+    assert all(asked.acquire(timeout=patient(10)) for _ in range(2))  # it has asked, and looks
     for thread in threads[1:]:
         thread.start()
-    assert all(asked.acquire(timeout=10) for _ in range(5))  # all the others have asked
+    assert all(asked.acquire(timeout=patient(10)) for _ in range(5))  # all the others have asked
     watched.go_on.release(2)
     for thread in threads:
         thread.join(10)
@@ -90,7 +91,7 @@ async def test_tasks_that_ask_together_share_a_look_and_wait_without_a_thread(mo
         async with looks.together():
             answers.append((await trio.to_thread.run_sync(looks.look)).number)
 
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             while not watched.begun:
@@ -114,7 +115,7 @@ async def test_a_shared_look_is_for_the_first_question_in_its_block(monkeypatch:
     def twice() -> list[int]:
         return [looks.look().number, looks.look().number]
 
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         async with looks.together():
             assert await trio.to_thread.run_sync(twice) == [1, 2]
         assert (await trio.to_thread.run_sync(looks.look)).number == 3
@@ -125,7 +126,7 @@ async def test_a_task_that_is_cancelled_keeps_nobody_from_looking(monkeypatch: p
     watched = Watched()
     monkeypatch.setattr(processes, "Snapshot", watched)
     looks = processes._Looks()
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         async with trio.open_nursery() as nursery:
 
             async def ask(*, task_status: trio.TaskStatus[trio.CancelScope]) -> None:

@@ -23,8 +23,10 @@ from jobd.worker.ports import Source
 from jobd.worker.supervisor import Timings
 from jobd.worker.worker import NoJournal, Worker
 from tests.support.jobs import new_mark, processes_with, shell
+from tests.support.patience import patient
 
-TIMINGS = Timings(grace=0.3, drain=0.3, kill=5.0)
+GRACE = patient(10)
+"""Seconds; more than what heeds SIGTERM ever needs."""
 
 
 class PoisonousLog(Log):
@@ -110,17 +112,18 @@ class FailingJournal(NoJournal):
 class Bench:
     """A worker over parts that can be made to fail."""
 
-    def __init__(self, nursery: trio.Nursery, root: Path) -> None:
+    def __init__(self, nursery: trio.Nursery, root: Path, grace: float) -> None:
+        timings = Timings(grace=grace, drain=0.3, kill=patient(5))
         self.launcher, self.outputs, self.journal = RememberingLauncher(), PoisonousStore(root), FailingJournal()
-        self.worker = Worker(nursery, self.launcher, self.outputs, journal=self.journal, timings=TIMINGS)
+        self.worker = Worker(nursery, self.launcher, self.outputs, journal=self.journal, timings=timings)
 
 
 @asynccontextmanager
-async def bench(root: Path) -> AsyncIterator[Bench]:
+async def bench(root: Path, grace: float = GRACE) -> AsyncIterator[Bench]:
     """Whoever is left waiting here fails."""
-    with trio.fail_after(30):
+    with trio.fail_after(patient(30)):
         async with trio.open_nursery() as nursery:
-            yield Bench(nursery, root)
+            yield Bench(nursery, root, grace)
             nursery.cancel_scope.cancel()
 
 
@@ -160,7 +163,7 @@ async def test_a_supervisor_that_fails_costs_its_own_job(
 async def test_what_ignores_sigterm_is_killed(tmp_path: Path, errors_expected: object) -> None:
     """As by a stop."""
     mark = new_mark()
-    async with bench(tmp_path) as b:
+    async with bench(tmp_path, grace=0.1) as b:
         b.outputs.poison_next("take")
         # Its pipes are closed meanwhile: a word on stderr is not to be its end.
         script = "trap '' TERM PIPE; echo poison; while :; do sleep 0.01; done"
@@ -182,7 +185,7 @@ async def test_a_log_that_cannot_be_gone_on_with_costs_the_adopted_job(
         b.outputs.poison_next("resume")
         launched = b.worker.adopt(cell)
         assert launched is not None
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             await launched.wait()
             ended = await cell.ended()
         assert (ended.state, ended.reason, ended.signal) == (State.LOST, Reason.SUPERVISOR_FAILED, signal.SIGTERM)
@@ -217,7 +220,7 @@ async def test_everything_that_fails_at_once_costs_one_job(
         process.signal = no_signal  # type: ignore[method-assign] # a fault
         b.journal.fails = {"note", "commit"}
         os.kill(job.pid, signal.SIGKILL)  # the end of its streams is what the log then fails to take
-        with trio.fail_after(20):
+        with trio.fail_after(patient(20)):
             with pytest.raises(StopFailedError):
                 await b.worker.stop(job.id)
         ended = await b.worker.wait(job.id)

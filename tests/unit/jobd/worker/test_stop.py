@@ -22,6 +22,7 @@ from jobd.worker.supervisor import Stop
 from jobd.worker.worker import NoJournal, Worker
 from tests.support.daemon import is_alive
 from tests.support.jobs import collect, new_mark, processes_with, shell, until_output
+from tests.support.patience import patient
 
 
 async def started(worker: Worker, script: str, ready: bytes = b"ready\n") -> tuple[Job, str]:
@@ -143,12 +144,12 @@ async def test_a_second_stop_makes_the_end_come_sooner(worker: Worker) -> None:
     job, _ = await started(worker, "trap '' TERM; echo ready; while :; do sleep 0.01; done")
     ends: list[Job] = []
 
-    async def patient() -> None:
+    async def unhurried() -> None:
         ends.append(await worker.stop(job.id, Stop(by="alice", grace=3600)))
 
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(patient)
+            nursery.start_soon(unhurried)
             await trio.testing.wait_all_tasks_blocked()
             assert worker.query(job.id).stopping
             ends.append(await worker.stop(job.id, Stop(by="bob", grace=0)))
@@ -176,7 +177,7 @@ async def test_a_background_child_may_finish_writing(worker: Worker) -> None:
 async def test_a_process_that_left_the_session_is_ended_with_the_job(worker: Worker) -> None:
     """After the drain period; the receipt has it."""
     job = await worker.start(shell("setsid sh -c 'echo $$ >&2; exec sleep 60' & echo early"))
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         ended = await worker.wait(job.id)
     got = await collect(await worker.stream(job.id))
     assert ended.state is State.SUCCEEDED
@@ -197,7 +198,7 @@ async def test_an_escaped_process_does_not_keep_the_job_alive(worker: Worker, tm
     )
     escaped = f'env -i setsid {sys.executable} -c "{escape}"'
     job = await worker.start(shell(f"{escaped} & until test -e {free}; do sleep 0.01; done; echo early"))
-    with trio.fail_after(10):
+    with trio.fail_after(patient(10)):
         ended = await worker.wait(job.id)
     got = await collect(await worker.stream(job.id))
     os.kill(int(got[Source.STDERR]), signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Other machines of the pool, spoken to as their clients speak to them, on behalf of those clients."""
