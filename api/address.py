@@ -19,6 +19,18 @@ def parse_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def parse_addresses(text: str) -> list[tuple[str, int]]:
+    """One address, or several with commas between them; none twice.
+
+    Raises:
+        ConfigError: one is not of the form, is missing, or is there twice.
+    """
+    found = [parse_address(address.strip()) for address in text.split(",")]
+    if len(set(found)) < len(found):
+        raise ConfigError(f"{text!r} names an address twice")
+    return found
+
+
 def _may_be_one(host: str) -> bool:
     """Whoever looks a host up can take the name."""
     try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import ssl
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -25,10 +26,10 @@ from typing import Final, Self
 import trio
 
 from api import methods
-from api.address import parse_address
+from api.address import parse_addresses
 from api.attachment import Attachment
 from api.background import background_nursery
-from api.errors import FieldViolation, InvalidArgumentError, RpcError
+from api.errors import FieldViolation, InvalidArgumentError, RpcError, UnavailableError
 from api.messages import (
     DeleteRequest,
     Isolation,
@@ -54,11 +55,13 @@ from api.messages import (
 from api.methods import Method, Request, Response
 from api.output import OutputStream
 from api.retry import Retry, may_retry
-from api.rpc.channel import Channel, open_channel
+from api.rpc.channel import CONNECT_TIMEOUT, Channel, open_channel
 from api.tls import client_context
 from api.trace import TraceContext
 
 RETRY_FOR: Final = 30.0
+ONE_OF_SEVERAL: Final = 2.0
+"""Seconds for a connection to a server, when there are others to go to."""
 
 
 class JobClient:
@@ -67,17 +70,16 @@ class JobClient:
     def __init__(
         self,
         nursery: trio.Nursery,
-        host: str,
-        port: int,
+        addresses: Sequence[tuple[str, int]],
         context: ssl.SSLContext,
         retry_for: float,
         trace: TraceContext | None = None,
     ) -> None:
         self._nursery = nursery
         self._trace = trace
-        self._host, self._port, self._context = host, port, context
+        self._addresses, self._context = deque(addresses), context
         self.retry_for = retry_for
-        self._channel: Channel | None = None
+        self._channels: dict[tuple[str, int], Channel] = {}
         self._connecting = trio.Lock()
 
     @classmethod
@@ -96,7 +98,8 @@ class JobClient:
         """Read the credentials; the connection is made by the first call, and made anew when it was lost.
 
         Args:
-            server: ``HOST:PORT``.
+            server: ``HOST:PORT``; or several with commas between them, of brokers of one pool: the first that can be
+                reached is used, and when that is lost, the next.
             cert, key: the client's certificate and private key (PEM files).
             ca: the certificate of the CA that signed the server's (PEM file).
             key_passphrase_file: a file whose first line opens the private key, if that is encrypted.
@@ -107,11 +110,11 @@ class JobClient:
         Raises:
             ConfigError: the address or a file cannot be used.
         """
-        host, port = parse_address(server)
+        addresses = parse_addresses(server)
         passphrase = None if key_passphrase_file is None else Path(key_passphrase_file)
         context = client_context(certificate=Path(cert), key=Path(key), ca=Path(ca), passphrase=passphrase)
         async with background_nursery() as nursery:
-            yield cls(nursery, host, port, context, retry_for, trace)
+            yield cls(nursery, addresses, context, retry_for, trace)
 
     # ---- calls
 
@@ -294,25 +297,43 @@ class JobClient:
     # ---- the connection
 
     async def channel(self) -> Channel:
-        """The open connection, made anew when the last one was lost."""
+        """An open connection: to the server that was used last, or else to the next that can be reached."""
         async with self._connecting:
-            if self._channel is None or not self._channel.usable:
-                self._channel = await self._nursery.start(self._hold_channel)
-            return self._channel
+            for left in reversed(range(len(self._addresses))):
+                address = self._addresses[0]
+                if address in self._channels and self._channels[address].usable:
+                    break
+                try:
+                    self._channels[address] = await self._nursery.start(self._hold_channel, address)
+                    break
+                except UnavailableError:
+                    self._addresses.rotate(-1)
+                    if not left:
+                        raise
+            return self._channels[self._addresses[0]]
 
-    async def _hold_channel(self, task_status: trio.TaskStatus[Channel]) -> None:
-        async with open_channel(self._host, self._port, self._context, trace=self._trace) as channel:
+    async def _hold_channel(self, address: tuple[str, int], task_status: trio.TaskStatus[Channel]) -> None:
+        timeout = CONNECT_TIMEOUT if len(self._addresses) == 1 else ONE_OF_SEVERAL
+        async with open_channel(*address, self._context, timeout=timeout, trace=self._trace) as channel:
             task_status.started(channel)
             await channel.lost()
+
+    def _avoid(self, channel: Channel) -> None:
+        """The server at its other end cannot answer now: ask the next one first, if there is another."""
+        if self._channels.get(self._addresses[0]) is channel:  # else somebody has done so already
+            self._addresses.rotate(-1)
 
     async def _call(
         self, method: Method[Request, Response], request: Request, *, timeout: float | None = None
     ) -> Response:
         retry = Retry(self.retry_for)
         while True:
+            channel = None
             try:
                 channel = await self.channel()
                 return await channel.unary(method, request, timeout=timeout)
             except RpcError as exc:
+                if channel and isinstance(exc, UnavailableError):
+                    self._avoid(channel)
                 if not (may_retry(exc) and await retry.pause(exc.retry_after)):
                     raise

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser; documentation is made from it."""
     connection = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = connection.add_argument_group("connection")
-    group.add_argument("--server", metavar="HOST:PORT", help="where jobd is (or JOBCLI_SERVER)")
+    group.add_argument("--server", metavar="HOST:PORT[,…]", help="where jobd is (or JOBCLI_SERVER)")
     group.add_argument("--cert", metavar="FILE", help="your certificate (or JOBCLI_CERT)")
     group.add_argument("--key", metavar="FILE", help="your private key (or JOBCLI_KEY)")
     group.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Final
 
 import betterproto
@@ -23,18 +22,17 @@ from api.errors import (
 )
 from api.rpc.channel import Channel, open_channel
 from api.rpc.connection import SEPARATE
-from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
-from api.rpc.stream import TLSStream
-from api.tls import server_context
+from api.rpc.server import Handler, ServerCall, router, server_stream, stack, unary
 from api.trace import TraceContext
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
 from jobd.middleware.delegation import act_for
 from jobd.pools.remote.forwarding import forward, forward_conversation
 from jobd.pools.remote.links import Links, Machine, open_links
-from jobd.transport.listener import Limits, bind, serve
+from jobd.transport.listener import bind
 from tests.support.patience import patient
 from tests.support.pki import TestPki
+from tests.support.serving import serving
 
 PIECE: Final = b"x" * 60_000
 
@@ -105,21 +103,6 @@ def broker(links: Links, machine: Machine) -> Handler:
 
     handed_on = {method.path: hand_on for method in (methods.QUERY, methods.STOP, methods.STREAM)}
     return stack([authenticate, authorize], router({**handed_on, methods.ATTACH.path: attach}))
-
-
-@asynccontextmanager
-async def serving(pki: TestPki, handler: Handler) -> AsyncIterator[int]:
-    """A server of ours; gives its port."""
-
-    async def handle(stream: TLSStream) -> None:
-        await serve_connection(stream, handler, draining=trio.Event(), keepalive=1000)
-
-    context = server_context(certificate=pki.certificate("server"), key=pki.key("server"), ca=pki.ca)
-    with bind("127.0.0.1", 0) as listener:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(serve, listener, lambda: context, Limits(), handle, draining=trio.Event()))
-            yield listener.getsockname()[1]
-            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ def refusals(logged: list[EventDict]) -> list[str]:
 async def client_with(server: str, context: ssl.SSLContext) -> AsyncIterator[JobClient]:
     """A JobClient that uses this context."""
     async with trio.open_nursery() as nursery:
-        yield JobClient(nursery, *parse_address(server), context, 0)
+        yield JobClient(nursery, [parse_address(server)], context, 0)
         nursery.cancel_scope.cancel()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.address import parse_address
+from api.address import parse_address, parse_addresses
 from api.errors import ConfigError
 
 
@@ -30,3 +30,16 @@ def test_what_cannot_be_one_is_refused(written: str) -> None:
     """In words, before anybody is asked for it: who looks a host up would fail with something else."""
     with pytest.raises(ConfigError, match="is not an address"):
         parse_address(written)
+
+
+def test_several_have_commas_between_them() -> None:
+    """With or without spaces, in their order."""
+    assert parse_addresses("a:1") == [("a", 1)]
+    assert parse_addresses("a:1, [::1]:2,c:3") == [("a", 1), ("::1", 2), ("c", 3)]
+
+
+@pytest.mark.parametrize("written", ["", "a:1,", ",a:1", "a:1,,b:2", "a:1,b", "a:1,a:1"])
+def test_each_of_several_is_an_address_and_another_one(written: str) -> None:
+    """None is left out in silence."""
+    with pytest.raises(ConfigError):
+        parse_addresses(written)
