@@ -32,6 +32,8 @@ from api.background import background_nursery
 from api.errors import FieldViolation, InvalidArgumentError, RpcError, UnavailableError
 from api.messages import (
     DeleteRequest,
+    DrainRequest,
+    ForgetRequest,
     Isolation,
     Job,
     JobSpec,
@@ -49,6 +51,7 @@ from api.messages import (
     StopRequest,
     StreamRequest,
     Terminal,
+    UndrainRequest,
     WaitMode,
     WaitRequest,
 )
@@ -134,6 +137,7 @@ class JobClient:
         stdin: bytes | None = None,
         attachable: bool = False,
         terminal: Terminal | None = None,
+        worker_labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
@@ -147,6 +151,7 @@ class JobClient:
             stdin: what it reads from stdin; nothing, when None.
             attachable: its stdin is a pipe, for :meth:`attach` to write to.
             terminal: it has a terminal, for :meth:`attach`.
+            worker_labels: labels that the worker has to have, in a pool.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
@@ -156,6 +161,7 @@ class JobClient:
         spec.user, spec.group, spec.umask, spec.secret_env = user, group, umask, dict(secrets or {})
         spec.stdin = StdinMode(StdinMode.PIPE if attachable and terminal is None else StdinMode.UNSPECIFIED)
         spec.stdin_data, spec.terminal = stdin or b"", terminal
+        spec.worker_labels = dict(worker_labels or {})
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 
@@ -221,6 +227,18 @@ class JobClient:
     async def workers(self) -> ListWorkersResponse:
         """The workers, the jobs each is running, and the number that waits."""
         return await self._call(methods.LIST_WORKERS, ListWorkersRequest())
+
+    async def drain(self, worker: str) -> None:
+        """Give a worker of a pool no further jobs; those that it has go on."""
+        await self._call(methods.DRAIN, DrainRequest(worker))
+
+    async def undrain(self, worker: str) -> None:
+        """Give a worker that was drained jobs again."""
+        await self._call(methods.UNDRAIN, UndrainRequest(worker))
+
+    async def forget(self, job_id: str) -> Job:
+        """Give up a job whose worker is gone for ever; it is LOST."""
+        return (await self._call(methods.FORGET, ForgetRequest(job_id))).job
 
     @asynccontextmanager
     async def stream(

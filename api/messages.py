@@ -22,6 +22,10 @@ from api._generated.jobworker.v1 import (
     CloseStdin,
     DeleteRequest,
     DeleteResponse,
+    DrainRequest,
+    DrainResponse,
+    ForgetRequest,
+    ForgetResponse,
     Gap,
     Heartbeat,
     InputAccepted,
@@ -52,6 +56,8 @@ from api._generated.jobworker.v1 import (
     StreamRequest,
     StreamResponse,
     Terminal,
+    UndrainRequest,
+    UndrainResponse,
     Usage,
     Verdict,
     WaitMode,
@@ -59,6 +65,7 @@ from api._generated.jobworker.v1 import (
     WaitResponse,
     WindowSize,
     Worker,
+    WorkerStanding,
 )
 
 __all__ = [
@@ -70,10 +77,14 @@ __all__ = [
     "CloseStdin",
     "DeleteRequest",
     "DeleteResponse",
+    "DrainRequest",
+    "DrainResponse",
     "ErrorResponse",
     "ExtensionNumberResponse",
     "ExtensionRequest",
     "FileDescriptorResponse",
+    "ForgetRequest",
+    "ForgetResponse",
     "Gap",
     "HealthCheckRequest",
     "HealthCheckResponse",
@@ -111,6 +122,8 @@ __all__ = [
     "StreamRequest",
     "StreamResponse",
     "Terminal",
+    "UndrainRequest",
+    "UndrainResponse",
     "Usage",
     "Verdict",
     "WaitMode",
@@ -118,6 +131,7 @@ __all__ = [
     "WaitResponse",
     "WindowSize",
     "Worker",
+    "WorkerStanding",
 ]
 
 TERMINAL_STATES = frozenset(

@@ -69,6 +69,9 @@ ATTACH: Final = Method(JOB_WORKER, "Attach", m.AttachRequest, m.AttachResponse, 
 LIST: Final = Method(JOB_WORKER, "List", m.ListRequest, m.ListResponse, _U, Role.READER)
 WAIT: Final = Method(JOB_WORKER, "Wait", m.WaitRequest, m.WaitResponse, _U, Role.READER)
 LIST_WORKERS: Final = Method(JOB_WORKER, "ListWorkers", m.ListWorkersRequest, m.ListWorkersResponse, _U, Role.READER)
+DRAIN: Final = Method(JOB_WORKER, "Drain", m.DrainRequest, m.DrainResponse, _U, Role.WRITER)
+UNDRAIN: Final = Method(JOB_WORKER, "Undrain", m.UndrainRequest, m.UndrainResponse, _U, Role.WRITER)
+FORGET: Final = Method(JOB_WORKER, "Forget", m.ForgetRequest, m.ForgetResponse, _U, Role.WRITER)
 CHECK: Final = Method(HEALTH, "Check", m.HealthCheckRequest, m.HealthCheckResponse, _U, Role.READER)
 WATCH: Final = Method(HEALTH, "Watch", m.HealthCheckRequest, m.HealthCheckResponse, _S, Role.READER)
 _ASKED, _TOLD = m.ServerReflectionRequest, m.ServerReflectionResponse  # the same in both versions
@@ -88,6 +91,9 @@ METHODS: Final[tuple[AnyMethod, ...]] = (
     LIST,
     WAIT,
     LIST_WORKERS,
+    DRAIN,
+    UNDRAIN,
+    FORGET,
     CHECK,
     WATCH,
     REFLECT,

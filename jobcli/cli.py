@@ -16,7 +16,21 @@ from api.errors import ConfigError, JobdError
 from api.trace import trace_in
 from api.version import VERSION
 from jobcli import exit_codes, profile, render
-from jobcli.commands import attach, delete, query, run, signal, start, stop, stream, wait, workers
+from jobcli.commands import (
+    attach,
+    delete,
+    drain,
+    forget,
+    query,
+    run,
+    signal,
+    start,
+    stop,
+    stream,
+    undrain,
+    wait,
+    workers,
+)
 from jobcli.commands import list as list_
 from jobcli.commands._command import seconds
 
@@ -32,6 +46,9 @@ VERBS: Final[dict[str, ModuleType]] = {
     "signal": signal,
     "delete": delete,
     "workers": workers,
+    "drain": drain,
+    "undrain": undrain,
+    "forget": forget,
 }
 
 

@@ -27,7 +27,7 @@ FRACTIONS: Final = ("timeout", "cpus")
 FLAGS: Final = ("stop-at-output",)
 TEXTS: Final = ("name", "cwd", "user", "group")
 KEYS: Final = (
-    *("argv", "name", "env", "secret", "cwd", "user", "group", "umask"),
+    *("argv", "name", "env", "secret", "cwd", "user", "group", "umask", "on"),
     *(*LIMITS, *FLAGS, "io-class", *ISOLATION),
 )
 
@@ -69,6 +69,9 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
         raise ConfigError(f'{path}: [{name}] needs argv, a list of texts: argv = ["command", "argument"]')
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         raise ConfigError(f'{path}: [{name}] has an env that is not a table of texts: env = {{ KEY = "value" }}')
+    on = table.get("on", {})
+    if not isinstance(on, dict) or not all(isinstance(value, str) for value in on.values()):
+        raise ConfigError(f'{path}: [{name}] has an on that is not a table of texts: on = {{ LABEL = "value" }}')
     secrets = table.get("secret", {})
     if not isinstance(secrets, dict) or not all(isinstance(value, str) for value in secrets.values()):
         raise ConfigError(f'{path}: [{name}] has a secret that is not a table of texts: secret = {{ KEY = "@FILE" }}')
@@ -87,7 +90,7 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
         read = {key: secret.read(key, source, beside=path.parent) for key, source in secrets.items()}
     except ConfigError as exc:
         raise ConfigError(f"{path}: [{name}]: {exc}") from None  # as in secret.read: no cause that has the bytes
-    asked = {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table)}
+    asked = {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table), "worker_labels": on}
     return JobEntry(name, argv, {**asked, "isolation": isolation_of(isolation)}, limits)
 
 

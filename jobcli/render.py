@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import trio
 
-from api.messages import IoClass, Job, JobState, Output, OutputSource, StdinMode, Verdict, Worker
+from api.messages import IoClass, Job, JobState, Output, OutputSource, StdinMode, Verdict, Worker, WorkerStanding
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -84,6 +84,7 @@ def job_facts(job: Job) -> dict[str, Any]:
         "terminal": _terminal(job),
         "limits": _limits(job),
         "isolation": _isolation(job),
+        "worker_labels": job.spec.worker_labels or None,
         "usage": _usage(job),
         "stop_receipt": _receipt(job),
     }
@@ -212,8 +213,20 @@ def worker_facts(worker: Worker) -> dict[str, Any]:
         "weaknesses": worker.weaknesses,
         "limits": worker.limits,
         "isolation": worker.isolation,
+        "address": worker.address,
+        "labels": worker.labels,
+        "version": worker.version,
+        "standing": standing_name(worker.standing),
         "jobs": [job_facts(job) for job in worker.jobs],
     }
+
+
+def standing_name(standing: int) -> str:
+    """Whether a worker is there, in the words of the command line."""
+    if standing == WorkerStanding.UNSPECIFIED:
+        return "up"
+    name = WorkerStanding(standing).name if standing in WorkerStanding.__members__.values() else None
+    return name.lower() if name else f"standing {standing}"
 
 
 def state_name(state: int) -> str:
@@ -234,6 +247,7 @@ def job(job_: Job) -> None:
         if facts[key]:
             facts[key] = ", ".join(f"{name} {value}" for name, value in facts[key].items())
     facts["isolation"] = ", ".join(facts["isolation"] or ())
+    facts["worker_labels"] = ", ".join(f"{key}={value}" for key, value in (facts["worker_labels"] or {}).items())
     del facts["stop_receipt"]
     for key, value in facts.items():
         if value is not None and value is not False and value != "":
@@ -262,11 +276,14 @@ def jobs(list_: Iterable[Job]) -> None:
 
 
 def workers(list_: Sequence[Worker], pending: int) -> None:
-    """Print workers, what each is running, and how many jobs wait."""
-    rows = [("WORKER", "RUNNING", "SLOTS", "CONTAINMENT", "JOBS")]
+    """Print workers, what each is running, and how many jobs wait; of a pool's, also whether and where they are."""
+    pool = any(worker.address for worker in list_)
+    rows = [("WORKER", *(("STANDING", "ADDRESS", "LABELS") if pool else ()), "RUNNING", "SLOTS", "CONTAINMENT", "JOBS")]
     for worker in list_:
         running = ", ".join(f"{j.spec.name or j.id[:8]} ({j.output_bytes} B)" for j in worker.jobs)
-        rows.append((worker.name, str(worker.running), str(worker.slots), worker.containment, running))
+        labels = ",".join(f"{key}={value}" for key, value in worker.labels.items())
+        of_pool = (standing_name(worker.standing), worker.address, labels) if pool else ()
+        rows.append((worker.name, *of_pool, str(worker.running), str(worker.slots), worker.containment, running))
     table(rows)
     line(f"{pending} pending")
     for worker in list_:

@@ -24,8 +24,9 @@ from api.rpc.server import Handler, router, serve_connection, stack, turn_away
 from api.rpc.statistics import Connections
 from api.rpc.stream import TLSStream
 from jobd.broker.admission import Policy
-from jobd.broker.broker import Broker, open_broker
+from jobd.broker.broker import Broker
 from jobd.broker.journal import PatientJournal
+from jobd.broker.recovery import open_broker
 from jobd.broker.retention import Keep, Retention
 from jobd.config import Config
 from jobd.launcher import control, protocol

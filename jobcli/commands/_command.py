@@ -49,6 +49,13 @@ def add_job_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--group", default="", metavar="G", help="its group (default: the user's own)")
     parser.add_argument("--umask", type=mask, metavar="OCTAL", help="its file mode creation mask (default: 022)")
+    parser.add_argument(
+        "--on",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="in a pool: a label that the worker has to have; may be given again",
+    )
     parser.add_argument("--stdin", type=Path, metavar="FILE", help="what it reads from stdin: at most 1 MiB, sent now")
     limits = parser.add_argument_group(
         "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
@@ -108,7 +115,7 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
         check_utf8(word)
     return {
         "name": args.name,
-        "env": environment_of(args.env),
+        "env": pairs_of(args.env, "--env"),
         "cwd": args.cwd,
         "limits": limits_of(vars(args)),
         "user": args.user,
@@ -116,10 +123,11 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
         "umask": args.umask,
         "secrets": secrets_of(args.secret),
         "isolation": isolation_of(vars(args)),
+        "worker_labels": pairs_of(args.on, "--on"),
     }
 
 
-def environment_of(pairs: list[str]) -> dict[str, str]:
+def pairs_of(pairs: list[str], flag: str) -> dict[str, str]:
     """``K=V`` pairs as a mapping.
 
     Raises:
@@ -127,7 +135,7 @@ def environment_of(pairs: list[str]) -> dict[str, str]:
     """
     for pair in pairs:
         if "=" not in pair:
-            raise ConfigError(f"--env {pair!a} is not of the form K=V")
+            raise ConfigError(f"{flag} {pair!a} is not of the form K=V")
         check_utf8(pair)
     return dict(pair.split("=", 1) for pair in pairs)
 

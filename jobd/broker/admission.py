@@ -31,14 +31,22 @@ class Policy:
 ANYTHING: Final = Policy()
 
 
-async def admitted(spec: JobSpec, caller: Caller, policy: Policy, workers: Sequence[Worker]) -> JobSpec:
+async def admitted(
+    spec: JobSpec, caller: Caller, policy: Policy, workers: Sequence[Worker], *, pooled: bool = False
+) -> JobSpec:
     """The spec as it is to run: with the limits that hold for it, and the user.
 
+    Args:
+        pooled: workers may have labels; who is in no pool has none, and the job would wait for ever.
+
     Raises:
-        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, or for a limit or an
-            isolation that no worker has the means for (then it names those that the first one has not).
+        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, or for a label, a limit
+            or an isolation that no worker has (then it names those that the first one has not).
     """
     spec.check()
+    if spec.worker_labels and not pooled:
+        why = "no worker here has labels: this jobd is not in a pool"
+        raise InvalidSpecError((FieldViolation("spec.worker_labels", why),))
     spec = replace(spec, limits=policy.limits.apply(spec.limits, caller))
     missing = [spec.limits.contained - worker.containment.limits for worker in workers]
     if missing and all(missing):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 import trio
 
-from jobd.broker.admission import ANYTHING, Policy, admitted, beyond_quota, differences, see_to_writing
-from jobd.broker.lost import lost_job
+from jobd.broker.admission import (
+    ANYTHING,
+    Policy,
+    admitted,
+    beyond_quota,
+    differences,
+    see_to_writing,
+)
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry, WorkerView, ended
@@ -36,6 +41,11 @@ log = structlog.get_logger(__name__)
 
 MAX_PENDING: Final = 10_000
 WAITING: Final = "every slot of every worker is taken"
+
+
+def unassigned(job: Job) -> Job:
+    """A job that was to be started and was not, as it waits again."""
+    return job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING)
 
 
 class Broker:
@@ -113,7 +123,7 @@ class Broker:
         if worker:
             self._nursery.start_soon(self._run, entry, worker)
         else:
-            self._place()
+            self.place()
         return entry
 
     def _refusal_of_now(self) -> WorkerError | None:
@@ -152,19 +162,7 @@ class Broker:
             entry.worker = None
         else:
             self._queue.remove(entry)
-        self._place()
-
-    def _place(self) -> None:
-        """Hand out queued jobs, first come first served, as long as a worker is free."""
-        while not self._refusal and self._queue and self._queue[0].recorded:
-            worker = self._reserve(self._queue[0].cell.job.id)
-            if worker is None:
-                return
-            entry = self._queue.popleft()
-            entry.worker = worker
-            given = {"worker": worker.name, "launcher": worker.launcher, "reason": "", "message": ""}
-            entry.cell.set(entry.cell.job.moved(Event.ASSIGNED, **given))
-            self._nursery.start_soon(self._run_queued, entry, worker)
+        self.place()
 
     async def _run_queued(self, entry: Entry, worker: Worker) -> None:
         try:
@@ -172,19 +170,15 @@ class Broker:
         except StoreError:
             self._taken[worker.name].discard(entry.cell.job.id)
             entry.worker = None
-            entry.cell.set(self._unassigned(entry.cell.job))
+            entry.cell.set(unassigned(entry.cell.job))
             self._wait_again(entry)
             return
         await self._run(entry, worker)
 
-    @staticmethod
-    def _unassigned(job: Job) -> Job:
-        return job.moved(Event.UNASSIGNED, worker="", reason=Reason.NO_FREE_WORKER, message=WAITING)
-
     def _wait_again(self, entry: Entry) -> None:
         """Back to its place among those that wait."""
         self._queue.insert(sum(each.number < entry.number for each in self._queue), entry)
-        self._place()
+        self.place()
 
     async def _run(self, entry: Entry, worker: Worker) -> None:
         await self._see_out(entry, worker, worker.begin(entry.cell))
@@ -333,66 +327,29 @@ class Broker:
             if entry.worker:
                 await entry.cell.ended()
 
-    # ---- after a restart
+    # ---- jobs that are on record already
 
-    async def recover(self) -> None:
-        """Take up what the store has from before.
+    def wait_in_turn(self, job: Job) -> JobCell:
+        """Let a job that is in the store wait for a worker, behind those that wait already (:meth:`place`)."""
+        entry = self.registry.add(Entry(JobCell(job), recorded=True))
+        self._queue.append(entry)
+        return entry.cell
 
-        What waited waits again, in order. What ran is adopted, if the launcher has it. What was to be started by this
-        launcher and never reached it waits again too. What nobody can trace any more is lost, and says why.
-        """
-        for job in await self._store.live():
-            entry = Entry(JobCell(job), recorded=True)
-            worker = self._workers.get(job.worker) or next(iter(self._workers.values()))
-            if job.state is State.PENDING:
-                self.registry.add(entry)
-                self._queue.append(entry)
-            elif (adopted := worker.adopt(entry.cell)) is not None:
-                self.registry.add(entry)
-                entry.worker = worker
-                self._taken[worker.name].add(job.id)
-                self._nursery.start_soon(self._see_out, entry, worker, adopted)
-            elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
-                entry.cell.set(self._unassigned(job))
-                self.registry.add(entry)
-                self._queue.append(entry)
-            else:
-                await self._lose(job, worker)
-        self._place()
+    def take_up(self, entry: Entry, worker: Worker, launched: trio.Event) -> None:
+        """Know a job that a worker has, and see it out."""
+        self.registry.add(entry)
+        entry.worker = worker
+        self._taken[worker.name].add(entry.cell.job.id)
+        self._nursery.start_soon(self._see_out, entry, worker, launched)
 
-    async def _lose(self, job: Job, worker: Worker) -> None:
-        recorded, dropped = await self._archive.recover(job.id)
-        lost = lost_job(job, worker.launcher, output=recorded, dropped=dropped, now=self._clock())
-        log.warning("a job was lost", job=job.id, pid=job.pid, reason=lost.reason)
-        entry = self.registry.add(Entry(JobCell(lost), recorded=True))
-        self._nursery.start_soon(self._record_lost, entry)  # a full disk must not keep us from serving
-
-    async def _record_lost(self, entry: Entry) -> None:
-        job = entry.cell.job
-        try:
-            await self._journal.commit(job)
-        except StoreError as exc:
-            log.error("the end of a job could not be recorded", job=job.id, state=job.state, error=str(exc))
-        else:
-            self.registry.remove(job.id)
-
-
-@asynccontextmanager
-async def open_broker(
-    workers: Sequence[Worker],
-    store: Store,
-    journal: Journal,
-    archive: Archive,
-    *,
-    max_pending: int = MAX_PENDING,
-    policy: Policy = ANYTHING,
-    clock: Callable[[], int] = time.time_ns,
-) -> AsyncIterator[Broker]:
-    """A broker that has taken up what the store had. What becomes of the jobs at the end is their workers' business."""
-    async with trio.open_nursery() as nursery:
-        broker = Broker(nursery, workers, store, journal, archive, max_pending=max_pending, policy=policy, clock=clock)
-        await broker.recover()
-        try:
-            yield broker
-        finally:
-            nursery.cancel_scope.cancel()
+    def place(self) -> None:
+        """Hand out queued jobs, first come first served, as long as a worker is free."""
+        while not self._refusal and self._queue and self._queue[0].recorded:
+            worker = self._reserve(self._queue[0].cell.job.id)
+            if worker is None:
+                return
+            entry = self._queue.popleft()
+            entry.worker = worker
+            given = {"worker": worker.name, "launcher": worker.launcher, "reason": "", "message": ""}
+            entry.cell.set(entry.cell.job.moved(Event.ASSIGNED, **given))
+            self._nursery.start_soon(self._run_queued, entry, worker)

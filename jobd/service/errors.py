@@ -43,6 +43,7 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.NoTerminalError: (FailedPreconditionError, "NO_TERMINAL"),
     e.JobNotEndedError: (FailedPreconditionError, "JOB_NOT_ENDED"),
     e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
+    e.NoPoolError: (FailedPreconditionError, "NO_POOL"),
     e.QueueFullError: (ResourceExhaustedError, "QUEUE_FULL"),
     e.TooManyJobsError: (ResourceExhaustedError, "TOO_MANY_JOBS"),
     e.OffsetBeyondEndError: (OutOfRangeError, "OFFSET_BEYOND_END"),

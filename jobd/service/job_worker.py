@@ -14,6 +14,7 @@ from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import serve_attachment
+from jobd.worker.errors import NoPoolError
 from jobd.worker.ports import MOST, Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
@@ -44,6 +45,7 @@ class JobWorkerService:
             methods.LIST.path: unary(self.list),
             methods.WAIT.path: unary(self.wait),
             methods.LIST_WORKERS.path: unary(self.list_workers),
+            **{method.path: no_pool for method in (methods.DRAIN, methods.UNDRAIN, methods.FORGET)},
         }
 
     async def start(self, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
@@ -119,6 +121,11 @@ class JobWorkerService:
     async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
         workers = [t.worker_message(view) for view in self._broker.workers()]
         return m.ListWorkersResponse(workers, self._broker.pending)
+
+
+async def no_pool(call: ServerCall) -> None:
+    """Answer what is about a pool, where there is none."""
+    raise NoPoolError
 
 
 def _caller(call: ServerCall) -> str:

@@ -62,6 +62,7 @@ def spec_of(request: m.StartRequest, trace: TraceContext | None = None) -> JobSp
         terminal=terminal,
         traceparent=trace.parent if trace else "",
         tracestate=trace.state if trace else "",
+        worker_labels=dict(spec.worker_labels),
     )
 
 
@@ -211,6 +212,7 @@ def job_message(job: Job) -> m.Job:
             umask=job.spec.umask,
             secret_env=dict(job.spec.withheld.secret_env),
             isolation=_isolation_message(job.spec.isolation),
+            worker_labels=dict(job.spec.worker_labels),
             **stdin_fields(job.spec),
         ),
         state=TO_STATE[job.state],

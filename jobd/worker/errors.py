@@ -21,6 +21,7 @@ WorkerError                (a JobdError)
 ├── OutputUnavailableError recorded output cannot be read now
 ├── OffsetBeyondEndError   an offset after the last recorded byte
 ├── RequestIdReusedError   a request_id that already stands for another request
+├── NoPoolError            what is asked for is about a pool, and there is none
 ├── QueueFullError         too many jobs wait
 ├── TooManyJobsError       whoever asks has too many jobs that have not ended
 ├── RecordDamagedError     what the job store has of a job is not what was written
@@ -205,6 +206,13 @@ class RequestIdReusedError(WorkerError):
         )
         self.job_id = job_id
         self.differs = differs
+
+
+class NoPoolError(WorkerError):
+    """What is asked for is about a pool of machines."""
+
+    def __init__(self) -> None:
+        super().__init__("this jobd is not in a pool")
 
 
 class QueueFullError(WorkerError):

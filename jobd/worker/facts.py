@@ -37,6 +37,7 @@ def spec_facts(spec: JobSpec) -> Facts:
     facts["stdin"] = spec.stdin
     facts["stdin_data"] = base64.b64encode(spec.stdin_data).decode()
     facts.update({"traceparent": spec.traceparent, "tracestate": spec.tracestate} if spec.traceparent else {})
+    facts.update({"worker_labels": dict(spec.worker_labels)} if spec.worker_labels else {})
     facts["terminal"] = dataclasses.astuple(spec.terminal) if spec.terminal else None
     return facts
 
@@ -94,6 +95,7 @@ def _spec(facts: Facts) -> JobSpec:
         terminal=Terminal(*terminal) if terminal else None,
         traceparent=facts.get("traceparent", ""),
         tracestate=facts.get("tracestate", ""),
+        worker_labels=facts.get("worker_labels", {}),
     )
 
 

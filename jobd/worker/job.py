@@ -22,6 +22,8 @@ from jobd.worker.stdin import MAX_SIDE, MAX_TERM, StdinMode, Terminal
 NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
 MAX_ACCOUNT: Final = 256
+MAX_LABELS: Final = 32
+MAX_LABEL: Final = 63
 """Characters in the name of a user or group."""
 MAX_UMASK: Final = 0o777
 MAX_SPEC: Final = 1024 * 1024
@@ -69,6 +71,7 @@ class JobSpec:
         secret_digest: of it (:mod:`jobd.worker.secret`).
         stdin_data: what it reads from stdin, when that is no pipe and no terminal.
         traceparent, tracestate: the trace that it was started in (W3C Trace Context), or "".
+        worker_labels: those that the worker has to have.
     """
 
     argv: tuple[str, ...]
@@ -87,6 +90,7 @@ class JobSpec:
     terminal: Terminal | None = None
     traceparent: str = ""
     tracestate: str = ""
+    worker_labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def withheld(self) -> JobSpec:
@@ -147,12 +151,30 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
             found.append((f"spec.{name}", f"has more than {MAX_ACCOUNT} characters, or some that are not printable"))
     if spec.umask is not None and not 0 <= spec.umask <= MAX_UMASK:
         found.append(("spec.umask", f"is {spec.umask:#o}, and not between 0 and {MAX_UMASK:#o}"))
+    found += _label_violations(spec.worker_labels)
     found += _limit_violations(spec.limits)
     found += [(f"spec.isolation.{name}", why) for name, why in spec.isolation.contradictions()]
     found += _stdin_violations(spec)
     if spec.size > MAX_SPEC:
         found.append(("spec", f"has {spec.size} bytes, and may have {MAX_SPEC}; pass large input in a file"))
     return [FieldViolation(*each) for each in found]
+
+
+def _label_violations(labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    if len(labels) > MAX_LABELS:
+        return [("spec.worker_labels", f"has {len(labels)} labels, and may have {MAX_LABELS}")]
+    return [
+        ("spec.worker_labels", f"{f'{name}={value}'!a}: {why}")
+        for name, value in labels.items()
+        if (why := wrong_with_label(name, value))
+    ]
+
+
+def wrong_with_label(name: str, value: str) -> str:
+    """Why this cannot be a worker's label; "" when it can."""
+    if not name or any(len(each) > MAX_LABEL or not each.isprintable() for each in (name, value)):
+        return f"a label's name has 1 to {MAX_LABEL} printable characters, and its value at most as many"
+    return "a label's name has neither '=' nor ','" if set(name) & {"=", ","} else ""
 
 
 def _stdin_violations(spec: JobSpec) -> list[tuple[str, str]]:

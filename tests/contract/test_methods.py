@@ -51,7 +51,7 @@ def test_what_changes_something_takes_a_writer() -> None:
     """And what only looks, a reader. A new method is put on one side or the other here, on purpose."""
     writer = {method.name for method in METHODS if method.role is Role.WRITER}
     reader = {method.name for method in METHODS if method.role is Role.READER}
-    assert writer == {"Start", "Stop", "Signal", "Attach", "Delete"}
+    assert writer == {"Start", "Stop", "Signal", "Attach", "Delete", "Drain", "Undrain", "Forget"}
     assert reader == {"Query", "Stream", "List", "Wait", "ListWorkers", "Check", "Watch", "ServerReflectionInfo"}
 
 

@@ -20,6 +20,10 @@ from tests.support.refusals import refused, stdout_of
 # ---- what cannot be a job at all
 
 
+def labelled(labels: dict[str, str]) -> dict[str, Any]:
+    return {"argv": ["true"], "worker_labels": labels}
+
+
 @pytest.mark.parametrize(
     ("spec", "fields"),
     [
@@ -37,6 +41,20 @@ from tests.support.refusals import refused, stdout_of
         pytest.param({"argv": ["true"], "cwd": "/tmp\0"}, ["spec.cwd"], id="NUL in the directory"),
         pytest.param({"argv": ["true"], "name": "n" * 129}, ["spec.name"], id="a long name"),
         pytest.param({"argv": ["true"], "name": "a\nb"}, ["spec.name"], id="a name of two lines"),
+        pytest.param(
+            {"argv": ["true"], "worker_labels": {"gpu": "1"}}, ["spec.worker_labels"], id="a label, in no pool"
+        ),
+        pytest.param(
+            {"argv": ["true"], "worker_labels": {"": "1"}}, ["spec.worker_labels"], id="a label without a name"
+        ),
+        pytest.param(
+            {"argv": ["true"], "worker_labels": {"a=b": ""}}, ["spec.worker_labels"], id="= in a label's name"
+        ),
+        pytest.param(
+            {"argv": ["true"], "worker_labels": {"a": "\n"}}, ["spec.worker_labels"], id="a label of two lines"
+        ),
+        pytest.param(labelled({"a": "b" * 64}), ["spec.worker_labels"], id="a long label"),
+        pytest.param(labelled({str(n): "" for n in range(33)}), ["spec.worker_labels"], id="many labels"),
         pytest.param(
             {"argv": ["", "\0"], "name": "\x1b", "env": {"=": "\0"}, "cwd": "x"},
             ["spec.argv", "spec.argv[1]", "spec.name", "spec.env", "spec.env['=']", "spec.cwd"],

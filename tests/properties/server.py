@@ -18,8 +18,9 @@ import outcome
 import trio
 
 from api.errors import JobdError
-from jobd.broker.broker import Broker, open_broker
+from jobd.broker.broker import Broker
 from jobd.broker.journal import PatientJournal
+from jobd.broker.recovery import open_broker
 from jobd.broker.retention import Keep, Retention
 from jobd.daemon import _acknowledge
 from jobd.output.log import LogStore

@@ -145,6 +145,9 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
         pytest.param('[a]\nargv = ["true"]\nenv = { A = 1 }', "[a] has an env", id="env of numbers"),
         pytest.param('[a]\nargv = ["true"]\ncwd = 1', "[a] has a cwd that is not a text", id="cwd is a number"),
         pytest.param(
+            '[a]\nargv = ["true"]\non = { gpu = 1 }', "[a] has an on that is not a table", id="a label is a number"
+        ),
+        pytest.param(
             '[a]\nargv = ["true"]\nsecret = "@x"', "[a] has a secret that is not a table", id="secret is a text"
         ),
         pytest.param('[a]\nargv = ["true"]\nsecret = { A = "x" }', "A=@FILE or A=fd:N", id="secret is a value"),

@@ -129,6 +129,7 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "terminal": None,
         "limits": None,
         "isolation": None,
+        "worker_labels": None,
         "stop_receipt": None,
     }
 
@@ -246,6 +247,16 @@ async def test_workers_as_json_is_a_worker_a_line(jobcli: Jobcli, client: JobCli
     job = await client.start(["sleep", "1000"])
     (facts,) = map(json.loads, (await jobcli.ok("workers", "--json")).splitlines())
     assert (facts["running"], facts["slots"], facts["jobs"][0]["id"]) == (1, 64, job.id)
+
+
+async def test_what_is_about_a_pool_is_refused_where_there_is_none(jobcli: Jobcli, client: JobClient) -> None:
+    """And so is a job that asks for a label, from the command line and from a file: nobody would ever take it."""
+    for words in (("drain", "local"), ("undrain", "local"), ("forget", "00000000")):
+        assert "this jobd is not in a pool" in await jobcli.fails(*words)
+    told = await jobcli.fails("start", "--on", "gpu=a100", "--on", "zone=1", "--", "true")
+    assert "spec.worker_labels: no worker here has labels" in told
+    assert "--on 'gpu' is not of the form K=V" in await jobcli.fails("start", "--on", "gpu", "--", "true")
+    assert [job async for job in client.list()] == []
 
 
 @pytest.mark.parametrize("name", ["USR1", "sigusr1", "10"])

@@ -119,6 +119,19 @@ class WaitMode(betterproto.Enum):
     ANY = 2
 
 
+class WorkerStanding(betterproto.Enum):
+    """Whether a worker is there, and gets jobs."""
+
+    UNSPECIFIED = 0
+    """It is there, and gets jobs."""
+
+    DRAINING = 1
+    """It is there, and gets none (Drain)."""
+
+    GONE = 2
+    """Nobody has heard of it for a while. Its jobs may go on."""
+
+
 @dataclass(eq=False, repr=False)
 class JobSpec(betterproto.Message):
     """What to run: at most 1 MiB in all."""
@@ -194,6 +207,13 @@ class JobSpec(betterproto.Message):
 
     stdin_data_bytes: int = betterproto.int64_field(14)
     """In an answer: how many bytes of stdin_data there are."""
+
+    worker_labels: Dict[str, str] = betterproto.map_field(
+        15, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    """
+    Labels that the worker has to have. Without a pool, no worker has any.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -772,6 +792,50 @@ class Worker(betterproto.Message):
     """
     The isolation that can be had: names of fields of Isolation. Why others cannot is among the weaknesses.
     """
+
+    address: str = betterproto.string_field(9)
+    """
+    In a pool: where its jobd is reached, what it is labelled with, and its version.
+    """
+
+    labels: Dict[str, str] = betterproto.map_field(
+        10, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    version: str = betterproto.string_field(11)
+    standing: "WorkerStanding" = betterproto.enum_field(12)
+
+
+@dataclass(eq=False, repr=False)
+class DrainRequest(betterproto.Message):
+    worker: str = betterproto.string_field(1)
+    """The worker's name."""
+
+
+@dataclass(eq=False, repr=False)
+class DrainResponse(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class UndrainRequest(betterproto.Message):
+    worker: str = betterproto.string_field(1)
+    """The worker's name."""
+
+
+@dataclass(eq=False, repr=False)
+class UndrainResponse(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class ForgetRequest(betterproto.Message):
+    job_id: str = betterproto.string_field(1)
+    """As in StopRequest."""
+
+
+@dataclass(eq=False, repr=False)
+class ForgetResponse(betterproto.Message):
+    job: "Job" = betterproto.message_field(1)
 
 
 @dataclass(eq=False, repr=False)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from jobd.broker.broker import Broker, open_broker
+from jobd.broker.broker import Broker
 from jobd.broker.journal import PatientJournal
+from jobd.broker.recovery import open_broker
 from jobd.launcher.local import LocalLauncher
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore

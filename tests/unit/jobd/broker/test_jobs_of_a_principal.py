@@ -12,8 +12,8 @@ import trio.testing
 
 from api.errors import ResourceExhaustedError
 from jobd.broker.admission import Policy
-from jobd.broker.broker import open_broker
 from jobd.broker.journal import PatientJournal
+from jobd.broker.recovery import open_broker
 from jobd.launcher.local import LocalLauncher
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore

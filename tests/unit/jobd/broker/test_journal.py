@@ -12,8 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from jobd.broker.broker import Broker, open_broker
+from jobd.broker.broker import Broker
 from jobd.broker.journal import PATIENCE, PatientJournal
+from jobd.broker.recovery import open_broker
 from jobd.launcher.local import LocalLauncher
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
