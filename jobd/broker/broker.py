@@ -20,6 +20,7 @@ from jobd.broker.admission import (
     differences,
     see_to_writing,
 )
+from jobd.broker.held import HeldJobs
 from jobd.broker.placement import Load, choose
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry, WorkerView, ended
@@ -49,7 +50,12 @@ def unassigned(job: Job) -> Job:
 
 
 class Broker:
-    """Made by :func:`open_broker`. ``registry`` has the jobs that it knows."""
+    """Made by :func:`jobd.broker.recovery.open_broker`.
+
+    Attributes:
+        registry: the jobs that it knows.
+        held: those that are not to run before somebody says so.
+    """
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class Broker:
         self._clock = clock
         self.registry = Registry(store)
         self._queue: deque[Entry] = deque()
+        self.held = HeldJobs(self.registry, store, self._enqueue)
         self._refusal: WorkerError | None = None
         self._taken: dict[str, set[str]] = {worker.name: set() for worker in workers}
 
@@ -264,8 +271,9 @@ class Broker:
             StoreError: it waits, and that it is to end could not be recorded: it waits on.
         """
         entry = await self.registry.find(reference)
-        if entry in self._queue:
-            self._queue.remove(entry)  # meanwhile it must not be handed out
+        if entry in self._queue or entry.held:
+            if not entry.held:
+                self._queue.remove(entry)  # meanwhile it must not be handed out
             with trio.CancelScope(shield=True):
                 await self._end_pending(entry, how.by)
         elif (worker := await entry.active_worker()) is not None:
@@ -310,8 +318,10 @@ class Broker:
         try:
             await self._store.commit(ended)  # not held back: nothing runs, and whoever asked can ask again
         except StoreError:
-            self._wait_again(entry)
+            if not entry.held:
+                self._wait_again(entry)
             raise
+        entry.held = False
         entry.cell.set(ended)
         self.registry.remove(ended.id)
 
@@ -331,9 +341,15 @@ class Broker:
 
     def wait_in_turn(self, job: Job) -> JobCell:
         """Let a job that is in the store wait for a worker, behind those that wait already (:meth:`place`)."""
-        entry = self.registry.add(Entry(JobCell(job), recorded=True))
-        self._queue.append(entry)
+        entry = self.registry.add(Entry(JobCell(job), recorded=True, held=job.reason == Reason.UNCLAIMED))
+        if not entry.held:
+            self._queue.append(entry)
         return entry.cell
+
+    def _enqueue(self, entry: Entry) -> None:
+        entry.cell.set(replace(entry.cell.job, reason=Reason.NO_FREE_WORKER, message=WAITING))
+        self._queue.append(entry)
+        self.place()
 
     def take_up(self, entry: Entry, worker: Worker, launched: trio.Event) -> None:
         """Know a job that a worker has, and see it out."""

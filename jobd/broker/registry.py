@@ -31,6 +31,7 @@ class Entry:
         recorded: the job is in the store.
         begun: the worker has taken the job.
         counts: among those that run or wait.
+        held: it is on record and waits to be released (``jobd.broker.held``), not for a worker.
     """
 
     cell: JobCell
@@ -39,6 +40,7 @@ class Entry:
     number: int = field(default_factory=_NUMBERS.__next__)
     begun: trio.Event = field(default_factory=trio.Event)
     counts: bool = False
+    held: bool = False
 
     def present(self) -> Job:
         """The job as it is now; while it runs, with the output recorded so far."""
@@ -140,6 +142,10 @@ class Registry:
     def count_of(self, principal: str) -> int:
         """How many jobs that this principal has started run or wait."""
         return self._counts[principal]
+
+    def known(self, job_id: str) -> Entry | None:
+        """The job with this id, if it has not ended."""
+        return self._live.get(job_id)
 
     def entry_of(self, job: Job) -> Entry:
         """The entry for a job that the store gave: the live one, if it has not ended."""

@@ -35,6 +35,7 @@ class Reason(enum.StrEnum):
     """Why a job is in its state, for programs."""
 
     NONE = ""
+    UNCLAIMED = "UNCLAIMED"
     NO_FREE_WORKER = "NO_FREE_WORKER"
     COMMAND_NOT_FOUND = "COMMAND_NOT_FOUND"
     NOT_EXECUTABLE = "NOT_EXECUTABLE"

@@ -1,0 +1,63 @@
+"""Jobs that are on record, and that do not run before somebody says so.
+
+In a pool, a machine writes down durably that it will run a job, before it claims it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from jobd.broker.ports import Store
+from jobd.broker.registry import Entry, Registry
+from jobd.worker.job import Job, JobCell, Reason
+
+
+class HeldJobs:
+    """Of one broker. A job that is held stays so over a restart; it can be looked at, and stopped, as others can."""
+
+    def __init__(self, registry: Registry, store: Store, enqueue: Callable[[Entry], None]) -> None:
+        self._registry = registry
+        self._store = store
+        self._enqueue = enqueue
+
+    async def hold(self, job: Job) -> JobCell:
+        """Record a job durably that is not to run before :meth:`release`, whatever happens meanwhile.
+
+        Args:
+            job: pending, for the reason UNCLAIMED, with a request_id that no other has.
+
+        Raises:
+            StoreError: it could not be recorded.
+        """
+        assert job.reason == Reason.UNCLAIMED
+        entry = self._registry.add(Entry(JobCell(job), recorded=True, held=True))
+        try:
+            with trio.CancelScope(shield=True):
+                recorded = await self._store.insert(job)
+            assert recorded.id == job.id
+        except BaseException:  # whatever went wrong, the id goes back
+            self._registry.remove(job.id)
+            raise
+        return entry.cell
+
+    def release(self, job_id: str) -> None:
+        """Let a job wait for a worker, like any other. One that is not held (any more) is let be."""
+        entry = self._registry.known(job_id)
+        if entry and entry.held:
+            entry.held = False
+            self._enqueue(entry)
+
+    async def discard(self, job_id: str) -> None:
+        """Forget a job: somebody else has it, or nobody wants it any more. One that is not held is let be.
+
+        Raises:
+            StoreError: it could not be forgotten, and is held still.
+        """
+        entry = self._registry.known(job_id)
+        if entry and entry.held:
+            with trio.CancelScope(shield=True):
+                await self._store.delete(job_id)
+                self._registry.remove(job_id)
+            self._store.deleted(job_id)  # it has no output
