@@ -14,8 +14,6 @@ from typing import Final, Generic
 import h2.exceptions
 import trio
 
-from api.acting import Acting
-from api.acting import metadata_of as acting_metadata
 from api.background import background_nursery
 from api.errors import DeadlineExceededError, InternalError, RpcError, UnauthenticatedError, UnavailableError
 from api.methods import Method, Request, Response
@@ -32,20 +30,20 @@ CONNECT_TIMEOUT: Final = 10.0
 KEEPALIVE: Final = 20.0
 """Seconds between PINGs, and until an unanswered one means that the connection is lost."""
 
+Metadata = tuple[tuple[str, str], ...]
+
 
 class Channel:
     """An open connection to a server. Made by :func:`open_channel`."""
 
-    def __init__(
-        self, session: Session, authority: str, trace: TraceContext | None = None, acting: Acting | None = None
-    ) -> None:
+    def __init__(self, session: Session, authority: str, metadata: Metadata = ()) -> None:
         self._session = session
-        self._metadata = (*(metadata_of(trace) if trace else ()), *(acting_metadata(acting) if acting else ()))
+        self._metadata = metadata
         self._authority = authority
 
-    def on_behalf_of(self, acting: Acting, trace: TraceContext | None) -> Channel:
-        """The same connection, for calls that somebody else made: the peer has to know us as a broker."""
-        return Channel(self._session, self._authority, trace, acting)
+    def saying(self, metadata: Metadata) -> Channel:
+        """The same connection, for calls that say something else beside their messages."""
+        return Channel(self._session, self._authority, metadata)
 
     @property
     def usable(self) -> bool:
@@ -214,7 +212,7 @@ async def open_channel(
             nursery.start_soon(_read, session)
             nursery.start_soon(session.flusher)
             nursery.start_soon(_keepalive, session)
-            yield Channel(session, f"{host}:{port}", trace)
+            yield Channel(session, f"{host}:{port}", metadata_of(trace) if trace else ())
     finally:
         session.lose("the connection was closed here")
         with trio.CancelScope(shield=True):

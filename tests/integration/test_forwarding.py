@@ -252,9 +252,8 @@ async def test_only_a_broker_acts_for_others(pki: TestPki) -> None:
 
     async def asking(name: str, port: int, metadata: Sequence[tuple[str, str]]) -> RpcError:
         async with client(pki, port, name) as channel:
-            channel._metadata = tuple(metadata)
             with pytest.raises(RpcError) as caught:
-                await query(channel)
+                await query(channel.saying(tuple(metadata)))
             return caught.value
 
     worker = Worker()

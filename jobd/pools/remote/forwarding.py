@@ -18,11 +18,13 @@ import trio
 from api import messages as m
 from api import methods
 from api.acting import Acting
+from api.acting import metadata_of as acting_metadata
 from api.background import background_nursery
 from api.errors import PermissionDeniedError, RpcError, UnauthenticatedError, UnavailableError
 from api.identity import Role
 from api.rpc.channel import Answers, Channel
 from api.rpc.server import ServerCall
+from api.trace import metadata_of
 from jobd.pools.remote.links import Links, Machine, unreachable
 
 log = structlog.get_logger(__name__)
@@ -89,7 +91,7 @@ async def _channel(call: ServerCall, links: Links, machine: Machine) -> AsyncIte
     acting = Acting(call.principal.name, call.principal.roles - {Role.BROKER})
     async with links.to(machine, lasting=call.path in LASTING) as channel:
         try:
-            yield channel.on_behalf_of(acting, call.trace)
+            yield channel.saying((*acting_metadata(acting), *(metadata_of(call.trace) if call.trace else ())))
         except RpcError as exc:
             if not _is_about_us(exc):
                 raise
