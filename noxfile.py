@@ -275,7 +275,8 @@ def machine(session: nox.Session) -> None:
 
 @nox.session
 def model(session: nox.Session) -> None:
-    """A longer run of the model of the broker's records, with a seed printed; minutes. Argument: how many sequences."""
+    """Longer runs of the models: of the broker's records (with a seed printed), and of a pool; minutes. Argument: how
+    many sequences of the first."""
     install(session, "test")
     examples, seed = (session.posargs or ["5000"])[0], secrets.randbelow(2**32)
     session.log(f"seed {seed}")

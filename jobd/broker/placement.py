@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,21 @@ class Load:
         return self.slots - self.running
 
 
-def choose(workers: Sequence[Load]) -> str | None:
-    """The worker with the smallest part of its slots taken (the first of equals), or None when none is free."""
+def choose(workers: Sequence[Load], *, spread: str = "") -> str | None:
+    """The worker with the smallest part of its slots taken, or None when none is free.
+
+    Args:
+        spread: a job's id: of equals one that depends on it is taken, and not the first; so that brokers who do not
+            know of each other's choices choose the same for the same job, and different ones for different jobs.
+    """
     free = [worker for worker in workers if worker.free > 0]
-    return min(free, key=lambda worker: worker.running / worker.slots).name if free else None
+    if not free:
+        return None
+    least = min(worker.running / worker.slots for worker in free)
+    equals = [worker for worker in free if worker.running / worker.slots == least]
+    return max(equals, key=lambda worker: _weight(spread, worker.name)).name if spread else equals[0].name
+
+
+def _weight(job: str, worker: str) -> bytes:
+    """Rendezvous hashing (Thaler and Ravishankar, 1998)."""
+    return hashlib.blake2b(f"{job}/{worker}".encode(), digest_size=8).digest()
