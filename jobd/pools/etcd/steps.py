@@ -81,7 +81,7 @@ def done(outcome: Outcome) -> Verdict:
     return Verdict.DONE if outcome.held else Verdict.AGAIN
 
 
-def order_of(queued: KeyValue) -> int:
+def place_of(queued: KeyValue) -> int:
     """The place of a job that waits, among all jobs.
 
     Raises:

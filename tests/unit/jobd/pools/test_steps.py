@@ -140,4 +140,4 @@ async def test_a_job_that_waits_again_has_its_old_place(pool: Pool) -> None:
     await pool.take(ends.give_back(pool.keys, await pool.found()))
     found, queued = await pool.found(), await pool.at(pool.keys.queued(JOB))
     assert found.state.phase == Phase.PENDING
-    assert steps.order_of(queued) == order < queued.created
+    assert steps.place_of(queued) == order < queued.created
