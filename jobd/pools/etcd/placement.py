@@ -7,8 +7,8 @@ queue holds: a job is overtaken only by jobs that go where it could not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from jobd.broker.placement import Load, choose
 from jobd.pools.etcd.records import Order, Session
@@ -78,7 +78,7 @@ def placements(
         most: how many; the next ones are seen to when these are placed.
     """
     found: list[tuple[str, str]] = []
-    taken = {each.name: each.taken for each in candidates}
+    loads = {each.name: Load(each.name, each.session.slots, each.taken) for each in candidates}
     fitting: dict[Wish, list[Candidate]] = {}
     free = 0 if frozen else sum(max(0, each.session.slots - each.taken) for each in candidates if each.open)
     for waiting in queue:
@@ -91,17 +91,13 @@ def placements(
             ]
         if not fit:
             continue
-        worker = choose([_load(each, taken) for each in fit], spread=waiting.job)
+        worker = choose([loads[each.name] for each in fit], spread=waiting.job)
         if worker is None:
             fit.clear()  # and nothing will be free for this wish until the next time
             continue
-        taken[worker] += 1
+        loads[worker] = replace(loads[worker], running=loads[worker].running + 1)
         found.append((waiting.job, worker))
     return found
-
-
-def _load(candidate: Candidate, taken: Mapping[str, int]) -> Load:
-    return Load(candidate.name, candidate.session.slots, taken[candidate.name])
 
 
 def why(wish: Wish, candidates: Sequence[Candidate], *, gone: int = 0, frozen: bool = False) -> str:
