@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+from hypothesis import HealthCheck, settings
 
 from jobd.pools.etcd import membership, steps
 from jobd.pools.etcd.ends import Ending
@@ -14,6 +17,8 @@ from tests.support.memory_etcd import MemoryEtcd
 
 JOB = "0f9e8d7c-0000-4000-8000-000000000001"
 LEASE = 7
+CHECKED: Final = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+"""How inputs are made up: as many as it takes, on however busy a machine."""
 
 
 @dataclass

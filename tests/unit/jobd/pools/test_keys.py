@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.pool_errors import PoolDataError, PoolNameError
+from tests.support.pool import CHECKED
 
 KEYS = Keys("jobd")
 JOB = "0f9e8d7c-0000-4000-8000-000000000001"
@@ -39,7 +40,7 @@ def test_a_jobs_id_is_a_uuid(job: str) -> None:
             key(job)
 
 
-@settings(deadline=None)
+@CHECKED
 @given(st.text(min_size=1, max_size=64), st.text(min_size=1, max_size=128))
 def test_a_request_is_found_again_by_its_key(principal: str, request_id: str) -> None:
     """Whatever characters peers have chosen; two requests have two keys, in two places of the tree."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobd.pools.etcd.placement import Candidate, Waiting, Wish, placements, why
@@ -14,6 +14,7 @@ from jobd.worker.containment import Limits
 from jobd.worker.facts import spec_facts
 from jobd.worker.isolation import Isolation
 from jobd.worker.job import JobSpec
+from tests.support.pool import CHECKED
 
 ANYWHERE = Wish()
 GPU = Wish(labels=(("gpu", "a100"),))
@@ -146,7 +147,7 @@ WORKERS = st.lists(
 )
 
 
-@settings(deadline=None)
+@CHECKED
 @given(st.lists(WISHES, max_size=12), WORKERS)
 def test_whatever_there_is(wishes: list[Wish], workers: list[Candidate]) -> None:
     """Nobody gets more than it has slots for, and who waits could go nowhere: it says so."""

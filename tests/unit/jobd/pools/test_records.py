@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobd.pools.etcd import records
 from jobd.pools.etcd.codec import Record, RecordTooLargeError, decode, encode
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.records import Claim, JobState, Phase, Session
+from tests.support.pool import CHECKED
 
 SESSION = Session(
     uid="u",
@@ -71,7 +72,7 @@ def test_what_is_not_of_its_form_is_refused_whole(data: bytes) -> None:
     assert caught.value.key == b"/p/j/x"
 
 
-@settings(deadline=None)
+@CHECKED
 @given(st.sampled_from(KINDS), JSON)
 def test_whatever_json_there_is_it_is_a_record_or_refused(kind: type[Record], value: Any) -> None:
     """A record that was read can be written."""
@@ -82,7 +83,7 @@ def test_whatever_json_there_is_it_is_a_record_or_refused(kind: type[Record], va
     assert decode(kind, b"k", encode(record)) == record
 
 
-@settings(deadline=None)
+@CHECKED
 @given(st.sampled_from(["labels", "limits", "slots", "accepting", "uid"]), JSON)
 def test_a_field_that_is_another_thing_is_refused(name: str, value: Any) -> None:
     """Or it is of the right type, and then within its bounds."""
