@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from jobd.pools.etcd.codec import RecordTooLargeError, encode
 from jobd.pools.etcd.keys import MAX_ATTEMPTS, Keys
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.private import Seal
-from jobd.pools.etcd.records import MAX_LABEL, MAX_LABELS, Order, Phase
+from jobd.pools.etcd.records import Order, Phase
 from jobd.pools.etcd.steps import Found
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.facts import Facts, facts_of, job_of, spec_facts, spec_of
@@ -26,14 +26,21 @@ _MOST_OF_END: Final = 48 * 1024
 
 
 def order_of(
-    keys: Keys, job: Job, seal: Seal, *, roles: Collection[str], labels: Mapping[str, str], retry_lost: int
+    keys: Keys, job: Job, seal: Seal, *, roles: Collection[str] = (), retry_lost: int = 0
 ) -> tuple[Order, bytes]:
     """What goes to etcd of a job that was admitted, and what of that is private.
+
+    Args:
+        roles: of whoever started it.
+        retry_lost: how often it may be run again when it is lost.
 
     Raises:
         InvalidSpecError: it cannot go there.
     """
-    _check(labels, retry_lost)
+    if not 0 <= retry_lost <= MAX_ATTEMPTS:
+        raise InvalidSpecError(
+            (FieldViolation("retry_lost", f"is {retry_lost}, and not between 0 and {MAX_ATTEMPTS}"),)
+        )
     try:
         spec, private = seal.split(job.spec, keys.private(job.id))
         order = Order(
@@ -42,7 +49,6 @@ def order_of(
             roles=tuple(sorted(roles)),
             request_id=job.request_id,
             created_at=job.created_at,
-            labels=dict(labels),
             retry_lost=retry_lost,
             private=bool(private),
             stdin_bytes=len(job.spec.stdin_data),
@@ -54,27 +60,13 @@ def order_of(
     return order, private
 
 
-def _check(labels: Mapping[str, str], retry_lost: int) -> None:
-    found = []
-    if len(labels) > MAX_LABELS:
-        found.append(FieldViolation("labels", f"are {len(labels)}, and can be {MAX_LABELS}"))
-    for name, value in labels.items():
-        if not name or max(len(name), len(value)) > MAX_LABEL or not (name + value).isprintable():
-            why = f"is empty, or name or value has more than {MAX_LABEL} characters, or some that are not printable"
-            found.append(FieldViolation(f"labels[{name[:80]!a}]", why))
-    if not 0 <= retry_lost <= MAX_ATTEMPTS:
-        found.append(FieldViolation("retry_lost", f"is {retry_lost}, and not between 0 and {MAX_ATTEMPTS}"))
-    if found:
-        raise InvalidSpecError(tuple(found))
-
-
-def hash_of(spec: JobSpec, labels: Mapping[str, str], retry_lost: int) -> str:
+def hash_of(spec: JobSpec, retry_lost: int = 0) -> str:
     """Of what was asked for, whole, but for the values of secrets and the trace: requests with the same id and hash are
     the same one, if their secrets are (:func:`jobd.worker.secret.matches`)."""
     asked = spec_facts(spec.withheld)
     for name in _NOT_COMPARED:
         asked.pop(name, None)
-    text = json.dumps([asked, dict(labels), retry_lost], sort_keys=True)
+    text = json.dumps([asked, retry_lost], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

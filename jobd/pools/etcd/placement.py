@@ -49,7 +49,7 @@ class Wish:
             ValueError: the order's spec is none.
         """
         spec = spec_of(dict(order.spec))
-        return cls(tuple(sorted(order.labels.items())), spec.limits.contained, spec.isolation.asked)
+        return cls(tuple(sorted(spec.worker_labels.items())), spec.limits.contained, spec.isolation.asked)
 
     def missing(self, session: Session) -> list[str]:
         """What a worker lacks for it, in words."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from jobd.pools.etcd.codec import Record, choice, facts, flag, number, pairs, text, words
+from jobd.worker.job import MAX_LABEL, MAX_LABELS
 
 SCHEMA: Final = 1
 """The version of keys, records and steps. One that is newer is refused."""
-MAX_LABELS: Final = 32
-MAX_LABEL: Final = 63
 MAX_PRINCIPAL: Final = 256
 KIB: Final = 1024
 
@@ -102,7 +101,6 @@ class Order(Record):
     Attributes:
         spec: as :func:`jobd.worker.facts.spec_facts`, without what is :class:`Private`.
         principal, roles: who asked for it.
-        labels: what its worker has to have.
         retry_lost: how often it may be run again when it is lost, which can be twice at the same time.
         private: there is something private.
         stdin_bytes: how much given stdin there is.
@@ -115,7 +113,6 @@ class Order(Record):
     created_at: int = number(required=True)
     roles: tuple[str, ...] = words(32, 64)
     request_id: str = text(128)
-    labels: Mapping[str, str] = pairs(MAX_LABELS, MAX_LABEL)
     retry_lost: int = number()
     private: bool = flag(default=False)
     stdin_bytes: int = number()

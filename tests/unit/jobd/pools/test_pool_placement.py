@@ -31,8 +31,10 @@ def jobs(*wishes: Wish) -> list[Waiting]:
 
 def test_a_wish_is_what_a_job_needs_of_its_worker() -> None:
     """Of its spec: the limits that it takes a containment to hold, and its isolation."""
-    spec = JobSpec(("x",), limits=Limits(memory=9000, timeout=3), isolation=Isolation(no_network=True))
-    order = Order(spec=spec_facts(spec), principal="p", created_at=1, labels={"b": "2", "a": "1"})
+    labels = {"b": "2", "a": "1"}
+    limits, isolation = Limits(memory=9000, timeout=3), Isolation(no_network=True)
+    spec = JobSpec(("x",), limits=limits, isolation=isolation, worker_labels=labels)
+    order = Order(spec=spec_facts(spec), principal="p", created_at=1)
     assert Wish.of(order) == Wish((("a", "1"), ("b", "2")), frozenset({"memory"}), ("no_network",))
 
 

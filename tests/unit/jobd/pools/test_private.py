@@ -35,7 +35,7 @@ def job(spec: JobSpec, **fields: object) -> Job:
 
 def test_secrets_go_to_etcd_sealed_and_apart() -> None:
     """Nothing that is readable there has a secret, or given stdin, in it; the worker gets all of it back."""
-    order, private = order_of(KEYS, job(SECRET), Seal([FIRST]), roles=["jobd:writer"], labels={}, retry_lost=0)
+    order, private = order_of(KEYS, job(SECRET), Seal([FIRST]), roles=["jobd:writer"])
     for written in (encode(order), private):
         assert b"hunter" not in written
         assert b"aHVudGVyMw" not in written
@@ -86,43 +86,31 @@ def test_a_key_has_its_length() -> None:
 
 def test_a_request_is_known_again_by_its_hash() -> None:
     """Everything that was asked for counts, but for secrets (their digest is slow) and the trace."""
-    same = hash_of(SECRET, {"a": "b"}, 0)
-    assert (
-        hash_of(replace(SECRET, secret_env={"TOKEN": "x"}, traceparent="t", secret_digest="d"), {"a": "b"}, 0) == same
-    )
-    for spec, labels, retry in [
-        (replace(SECRET, stdin_data=b"x"), {"a": "b"}, 0),
-        (replace(SECRET, argv=("run", "x")), {"a": "b"}, 0),
-        (replace(SECRET, secret_env={"OTHER": "hunter2"}), {"a": "b"}, 0),
-        (replace(SECRET, limits=Limits(memory=9000)), {"a": "b"}, 0),
-        (SECRET, {"a": "c"}, 0),
-        (SECRET, {"a": "b"}, 1),
-    ]:
-        assert hash_of(spec, labels, retry) != same
+    same = hash_of(SECRET)
+    assert hash_of(replace(SECRET, secret_env={"TOKEN": "x"}, traceparent="t", secret_digest="d")) == same
+    for spec in (
+        replace(SECRET, stdin_data=b"x"),
+        replace(SECRET, argv=("run", "x")),
+        replace(SECRET, secret_env={"OTHER": "hunter2"}),
+        replace(SECRET, limits=Limits(memory=9000)),
+        replace(SECRET, worker_labels={"a": "b"}),
+    ):
+        assert hash_of(spec) != same
+    assert hash_of(SECRET, 1) != same
 
 
-@pytest.mark.parametrize(
-    ("labels", "retry_lost", "field"),
-    [
-        ({"": "x"}, 0, r"labels\[''\]"),
-        ({"x": "y" * 64}, 0, r"labels\['x'\]"),
-        ({"x\n": "y"}, 0, r"labels"),
-        ({str(n): "" for n in range(33)}, 0, "labels: are 33"),
-        ({}, -1, "retry_lost"),
-        ({}, 11, "retry_lost"),
-    ],
-)
-def test_what_a_pool_cannot_take_is_refused_by_its_field(labels: dict[str, str], retry_lost: int, field: str) -> None:
-    """Before anything is written."""
-    with pytest.raises(InvalidSpecError, match=field):
-        order_of(KEYS, job(JobSpec(("x",))), Seal(), roles=(), labels=labels, retry_lost=retry_lost)
+@pytest.mark.parametrize("retry_lost", [-1, 11])
+def test_a_job_is_not_run_again_for_ever(retry_lost: int) -> None:
+    """Each rerun has a claim, which is there as long as the job."""
+    with pytest.raises(InvalidSpecError, match="retry_lost"):
+        order_of(KEYS, job(JobSpec(("x",))), Seal(), retry_lost=retry_lost)
 
 
 @pytest.mark.parametrize("spec", [JobSpec(("x", "y" * 300_000)), JobSpec(("x",), stdin_data=b"y" * 300_000)])
 def test_a_spec_has_a_size(spec: JobSpec) -> None:
     """Smaller than on one machine: it goes through consensus, and every broker reads it."""
     with pytest.raises(InvalidSpecError, match="pass large input in a file"):
-        order_of(KEYS, job(spec), Seal(), roles=(), labels={}, retry_lost=0)
+        order_of(KEYS, job(spec), Seal())
 
 
 def found(state: JobState) -> Found:
@@ -131,7 +119,7 @@ def found(state: JobState) -> Found:
 
 def test_a_job_is_shown_as_the_pool_knows_it() -> None:
     """Waiting, with its worker, and with its end."""
-    order, _ = order_of(KEYS, job(JobSpec(("x",))), Seal(), roles=(), labels={}, retry_lost=0)
+    order, _ = order_of(KEYS, job(JobSpec(("x",))), Seal())
     assert job_from(KEYS, found(JobState(phase=Phase.PENDING)), order) == job(JobSpec(("x",)))
     claimed = job_from(KEYS, found(JobState(phase=Phase.CLAIMED, worker="w")), order)
     assert (claimed.state, claimed.worker) == (State.STARTING, "w")
