@@ -10,8 +10,8 @@ another wire type than it has counts as unknown, and durations below zero are wr
 unknown are skipped and not kept: nobody here passes a message on.
 """
 
-from api.protobuf.decode import MalformedMessageError, decode
+from api.protobuf.decode import MalformedMessageError, decode, read_varint
 from api.protobuf.encode import encode, varint
 from api.protobuf.make import new
 
-__all__ = ["MalformedMessageError", "decode", "encode", "new", "varint"]
+__all__ = ["MalformedMessageError", "decode", "encode", "new", "read_varint", "varint"]

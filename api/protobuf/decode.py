@@ -96,15 +96,15 @@ def _cut(data: Buffer) -> Iterator[tuple[int, int, Any]]:
     value: Any
     while at < end:
         begun = at
-        key, at = _read_varint(data, at)
+        key, at = read_varint(data, at)
         if not _FIRST_KEY <= key <= _LAST_KEY or at - begun > _KEY_BYTES:
             raise ValueError("no field has that number")
         came_as = key & 7
         if came_as == VARINT:
-            value, at = _read_varint(data, at)
+            value, at = read_varint(data, at)
         else:
             if came_as == LENGTH:
-                size, at = _read_varint(data, at)
+                size, at = read_varint(data, at)
             else:
                 size = _SIZES[came_as]
             value = data[at : at + size]
@@ -118,7 +118,7 @@ def _cut_packed(came_as: int, data: Buffer) -> Iterator[Any]:
     at, end = 0, len(data)
     while at < end:
         if came_as == VARINT:
-            value, at = _read_varint(data, at)
+            value, at = read_varint(data, at)
             yield value
         else:
             size = _SIZES[came_as]
@@ -126,8 +126,13 @@ def _cut_packed(came_as: int, data: Buffer) -> Iterator[Any]:
             at += size
 
 
-def _read_varint(data: Buffer, at: int) -> tuple[int, int]:
-    """The number at a place, and the place after it."""
+def read_varint(data: Buffer, at: int) -> tuple[int, int]:
+    """The number at a place, and the place after it.
+
+    Raises:
+        IndexError: the bytes end before it does.
+        ValueError: it has more than 64 bits.
+    """
     byte = data[at]
     if byte < 128:
         return byte, at + 1

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Generic
+from typing import Final, Generic, Literal
 
 import h2.exceptions
 import trio
 
 from api.background import background_nursery
-from api.errors import DeadlineExceededError, InternalError, RpcError, UnauthenticatedError, UnavailableError
+from api.errors import DeadlineExceededError, InternalError, RpcError, UnavailableError
 from api.methods import Method, Request, Response
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import Buffer, decode, encode
+from api.rpc.connect import alert_of, connect, handshake_error
 from api.rpc.connection import USUAL, Windows
 from api.rpc.session import CONNECTION_ERRORS, Session
-from api.rpc.stream import RECEIVE, ByteTransport, TLSStream
+from api.rpc.stream import ByteTransport
 from api.trace import TraceContext, metadata_of
 
-RECEIVE_SIZE: Final = RECEIVE
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for TCP, TLS and the server's settings together."""
 KEEPALIVE: Final = 20.0
 """Seconds between PINGs, and until an unanswered one means that the connection is lost."""
 
 Metadata = tuple[tuple[str, str], ...]
+"""What a call says beside its messages."""
 
 
 class Channel:
@@ -50,9 +49,44 @@ class Channel:
         """New calls can be made on this channel."""
         return not self._session.going_away
 
+    @property
+    def received(self) -> int:
+        """Bytes of HTTP/2 that came so far."""
+        return self._session.received
+
     async def lost(self) -> None:
         """Return when the connection can carry no call any more, and none is open."""
         await self._session.over.wait()
+
+    async def greet(self, timeout: float) -> Literal[True]:
+        """Ask the server for a sign of life; without it nobody knows yet that HTTP/2 is spoken there.
+
+        Raises:
+            trio.TooSlowError: there was none within ``timeout`` seconds.
+            RpcError: the connection was lost.
+        """
+        try:
+            return await self._session.ping(timeout)
+        except trio.BrokenResourceError as exc:
+            raise self._session.lost_error() from exc
+
+    async def exchange(self, service: str, name: str, request: bytes, *, timeout: float) -> Buffer:
+        """:meth:`unary` with another's messages, as bytes.
+
+        Raises:
+            RpcError: as for :meth:`unary`.
+        """
+        stream = self.begin(service, name, timeout)
+        try:
+            with trio.move_on_after(timeout):
+                await stream.send_message(request, end_stream=True)
+                answer = await stream.receive_message()
+                if answer is None or await stream.receive_message() is not None:
+                    raise InternalError(f"the server answered {service}/{name} with OK and not with one message")
+                return answer
+            raise DeadlineExceededError(f"{service}/{name} gave no answer within {timeout:g} s")
+        finally:
+            self.end(stream)
 
     async def unary(
         self, method: Method[Request, Response], request: Request, *, timeout: float | None = None
@@ -82,7 +116,7 @@ class Channel:
             DeadlineExceededError: the timeout passed before the block was left.
             RpcError: as for :meth:`unary`.
         """
-        stream = self._begin(method.service, method.name, timeout)
+        stream = self.begin(method.service, method.name, timeout)
         try:
             if timeout is None:
                 # No cancel scope: a stream is entered in one scope of its user's and left in another.
@@ -95,20 +129,23 @@ class Channel:
             if scope.cancelled_caught:
                 raise DeadlineExceededError(f"{method.path} gave no answer within {timeout:g} s")
         finally:
-            stream.cancel()
-            self._session.forget(stream)
+            self.end(stream)
 
     @asynccontextmanager
     async def converse(self, method: Method[Request, Response]) -> AsyncIterator[Conversation[Request, Response]]:
         """Make a call in which both sides speak. Leaving the block gives the call up, if it has not ended."""
-        stream = self._begin(method.service, method.name, None)
+        stream = self.begin(method.service, method.name, None)
         try:
             yield Conversation(stream, method.response)
         finally:
-            stream.cancel()
-            self._session.forget(stream)
+            self.end(stream)
 
-    def _begin(self, service: str, name: str, timeout: float | None) -> CallStream:
+    def begin(self, service: str, name: str, timeout: float | None = None) -> CallStream:
+        """Begin a call in which bytes go both ways; :meth:`end` ends it.
+
+        Raises:
+            UnavailableError: the channel is not usable.
+        """
         if not self.usable:
             raise self._session.lost_error()
         connection = self._session.connection
@@ -127,6 +164,11 @@ class Channel:
         except h2.exceptions.ProtocolError as exc:
             raise UnavailableError("the connection takes no further call; too many are open") from exc
         return self._session.open_stream(stream_id)
+
+    def end(self, stream: CallStream) -> None:
+        """The call is over here: given up (RST_STREAM), if it has not ended. Never waits."""
+        stream.cancel()
+        self._session.forget(stream)
 
 
 def _wire_timeout(timeout: float) -> datetime.timedelta:
@@ -204,88 +246,41 @@ async def open_channel(
         UnavailableError: nobody answers there in time, or it is not a server of this kind.
         UnauthenticatedError: one side refused the other's certificate; the message says which and why.
     """
-    transport = await _connect(host, port, context, timeout, server_name or host)
+    transport = await connect(host, port, context, timeout, server_name or host)
+    said = metadata_of(trace) if trace else ()
+    async with channel_over(transport, f"{host}:{port}", said, windows=windows) as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def channel_over(
+    transport: ByteTransport,
+    authority: str,
+    metadata: Metadata = (),
+    *,
+    windows: Windows = USUAL,
+    keepalive: float = KEEPALIVE,
+    when_idle: bool = True,
+) -> AsyncIterator[Channel]:
+    """A channel over bytes, which are closed with it; the block is its life.
+
+    Args:
+        authority: the name that the server is called by.
+        keepalive: seconds, as KEEPALIVE.
+        when_idle: PINGs are sent while there is no call, too; grpc-go's servers end connections that do so often.
+    """
     session = Session(transport, client_side=True, windows=windows)
     try:
         async with background_nursery() as nursery:
             session.start()
             nursery.start_soon(_read, session)
             nursery.start_soon(session.flusher)
-            nursery.start_soon(_keepalive, session)
-            yield Channel(session, f"{host}:{port}", metadata_of(trace) if trace else ())
+            nursery.start_soon(_keepalive, session, keepalive, when_idle)
+            yield Channel(session, authority, metadata)
     finally:
         session.lose("the connection was closed here")
         with trio.CancelScope(shield=True):
             await transport.aclose()
-
-
-async def _connect(host: str, port: int, context: ssl.SSLContext, timeout: float, name: str) -> ByteTransport:
-    where = f"{host}:{port}"
-    with trio.move_on_after(timeout):
-        try:
-            tcp = await trio.open_tcp_stream(host, port)
-        except OSError as exc:
-            raise UnavailableError(f"nobody answers at {where}: {_plain(exc)}; is jobd running there?") from exc
-        sock = socket.socket(fileno=tcp.socket.detach())
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            stream = await TLSStream.handshake(
-                sock, context, server_side=False, server_hostname=name, receive_size=RECEIVE_SIZE
-            )
-        except (ssl.SSLError, OSError) as exc:
-            raise _handshake_error(where, exc) from exc
-        if stream.alpn_protocol != "h2":
-            await stream.aclose()
-            raise UnavailableError(f"the server at {where} does not speak HTTP/2; is it a jobd?")
-        return stream
-    raise UnavailableError(f"no answer from {where} within {timeout:g} s")
-
-
-def _plain(exc: OSError) -> str:
-    errors = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else [exc]
-    return "; ".join(sorted({_without_address(each) for each in errors}))
-
-
-def _without_address(exc: BaseException) -> str:
-    """What the system says (trio puts the address in front of it)."""
-    errno = exc.errno if isinstance(exc, OSError) else None
-    return os.strerror(errno) if errno and errno > 0 else str(exc)
-
-
-def _handshake_error(where: str, exc: Exception) -> RpcError:
-    """What went wrong in a TLS handshake, or right after it, in words."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return UnauthenticatedError(
-            f"the certificate of the server at {where} was refused: {exc.verify_message}; "
-            "check --ca, and that the certificate was made for this host name"
-        )
-    alert = _alert(exc)
-    if alert in _CERTIFICATE_ALERTS:
-        return UnauthenticatedError(
-            f"the server at {where} refused this client's certificate: {_CERTIFICATE_ALERTS[alert]}"
-        )
-    if isinstance(exc, ssl.SSLEOFError) or not isinstance(exc, ssl.SSLError):
-        return UnavailableError(f"the connection to {where} was closed during the TLS handshake")
-    return UnavailableError(f"the server at {where} does not speak TLS 1.3 as this client does; is it a jobd?")
-
-
-def _alert(exc: BaseException | None) -> str:
-    """The name of the TLS alert that the peer sent, "" when it sent none."""
-    # An SSLError that was not made by OpenSSL has no reason (and no such attribute).
-    _, alert, name = (getattr(exc, "reason", None) or "").partition("_ALERT_")
-    return name if alert else ""
-
-
-_CERTIFICATE_ALERTS: Final = {
-    "CERTIFICATE_REQUIRED": "it asks for one; give --cert and --key",
-    "CERTIFICATE_EXPIRED": "it has expired; have a new one signed",
-    "CERTIFICATE_REVOKED": "it was revoked",
-    "CERTIFICATE_UNKNOWN": "it was not accepted; check its profile and validity",
-    "UNKNOWN_CA": "it is not signed by the CA that the server trusts",
-    "UNSUPPORTED_CERTIFICATE": "it was not made for a client; have one signed with the client profile",
-    "BAD_CERTIFICATE": "it was not accepted; check its profile and validity",
-    "ACCESS_DENIED": "it gives no access",
-}
 
 
 async def _read(session: Session) -> None:
@@ -293,19 +288,21 @@ async def _read(session: Session) -> None:
         await session.read()
         session.lose("the server closed the connection")
     except CONNECTION_ERRORS as exc:
-        if isinstance(exc.__cause__, ssl.SSLError) and _alert(exc.__cause__):
+        if isinstance(exc.__cause__, ssl.SSLError) and alert_of(exc.__cause__):
             # With TLS 1.3 the server judges our certificate after our side of the handshake is done.
-            refused = _handshake_error(session.transport.peer, exc.__cause__)
+            refused = handshake_error(session.transport.peer, exc.__cause__)
             session.lose(refused.message, type(refused))
         else:
             session.lose("the connection to the server was lost")
 
 
-async def _keepalive(session: Session) -> None:
+async def _keepalive(session: Session, seconds: float, when_idle: bool) -> None:
     while True:
-        await trio.sleep(KEEPALIVE)
+        await trio.sleep(seconds)
+        if not when_idle and not session.streams:
+            continue
         try:
-            await session.ping(KEEPALIVE)
+            await session.ping(seconds)
         except trio.TooSlowError:
             session.lose("the server no longer answers")
         except CONNECTION_ERRORS:

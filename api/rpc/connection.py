@@ -70,6 +70,9 @@ other, since the connection's window is never shut. A peer of ours sends no mess
 room for, as long as it asks first (:meth:`api.rpc.call_stream.CallStream.writable`)."""
 MAX_HEADER_LIST: Final = 16 * 1024
 
+NOT_GRPC: Final = "NOT_GRPC"
+"""Why an answer was none; said here, never by a server."""
+
 _RESPONSE: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
 _OK: Final = (("grpc-status", "0"),)
 
@@ -264,7 +267,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         return [Pong()]
 
     def _fail(self, stream_id: int, message: str, cause: Exception | None) -> StreamFailed:
-        error = UnknownError(message)
+        error = UnknownError(message, reason=NOT_GRPC)
         error.__cause__ = cause
         self._drop_reader(stream_id)
         self._reset_if_open(stream_id, ErrorCodes.PROTOCOL_ERROR)

@@ -311,12 +311,16 @@ class Session:
 
         Raises:
             trio.TooSlowError: none came within ``timeout`` seconds.
+            trio.BrokenResourceError: the connection was lost.
         """
         self._ping_answered = trio.Event()
-        self.connection.send_ping()
-        self.flush()
-        with trio.fail_after(timeout):
-            await self._ping_answered.wait()
+        if not self.lost:
+            self.connection.send_ping()
+            self.flush()
+            with trio.fail_after(timeout):
+                await self._ping_answered.wait()
+        if self.lost:
+            raise trio.BrokenResourceError("the connection was lost")
         return True
 
     def lose(self, message: str, error: type[RpcError] = UnavailableError) -> None:
@@ -324,6 +328,7 @@ class Session:
         if self.lost is None:
             self.lost = (error, message)
             self.over.set()
+        self._ping_answered.set()
         self.going_away = True
         for stream in list(self.streams.values()):
             stream.fail(self.lost_error())

