@@ -2,8 +2,8 @@
 
 ``goals``: what we want to reach, against ssh, grpc.aio, purerpc and blocking loops. ``memory``: what is held, against
 what we allow ourselves. ``growth``: with running jobs and followers. ``comparison``: jobd next to a
-small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and durable records cost. Exit code 1
-when any run was not correct.
+small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and durable records cost. ``etcd``:
+transactions with it, next to grpc.aio. Exit code 1 when any run was not correct.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tests.benchmarks import comparison, durability, goals, growth, memory
+from tests.benchmarks import comparison, durability, etcd, goals, growth, memory
 from tests.benchmarks.measurements import IncorrectRunError
 
 PARTS: Final = {
@@ -27,6 +27,7 @@ PARTS: Final = {
     "growth": growth.run,
     "comparison": comparison.run,
     "durability": durability.run,
+    "etcd": etcd.run,
 }
 PACKAGES: Final = ("trio", "purerpc", "h2", "betterproto", "grpcio", "protobuf")
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from jobd.pools.etcd.client import open_client
-from jobd.pools.etcd.endpoints import Endpoint, Etcd
+from jobd.pools.etcd.endpoints import Endpoint, Etcd, Limits
 from jobd.pools.etcd.errors import StoreUnavailableError
 from pki.authority import Authority
 from tests.support.patience import patient
@@ -121,17 +121,18 @@ class Cluster:
 
     @property
     def etcd(self) -> Etcd:
-        """As a jobd reaches it."""
+        """As a jobd reaches it, but with patience: other tests may have the processor."""
         return self.of([member.endpoint for member in self.members])
 
     def of(self, endpoints: list[Endpoint]) -> Etcd:
         """With these endpoints instead of its own."""
-        return Etcd.at(
+        etcd = Etcd.at(
             "etcd://" + ",".join(map(str, endpoints)),
             certificate=self.directory / "machine.crt",
             key=self.directory / "machine.key",
             ca=self.directory / "ca.crt",
         )
+        return replace(etcd, limits=Limits(patient(30), patient(30)))
 
     def prefix(self) -> bytes:
         """One that nobody has had."""

@@ -25,8 +25,6 @@ from jobd.pools.etcd.transaction import KeyValue, Outcome, Page, Txn
 
 T = TypeVar("T")
 
-CALL_TIMEOUT: Final = 1.5
-"""Seconds until a call is given up, here and there. A proposal that a dying leader dropped waits out all of it."""
 AT_ONCE: Final = 64
 """Calls that are open at a time; further ones wait. etcd's servers allow 250 on a connection, or more."""
 
@@ -38,8 +36,13 @@ MAINTENANCE: Final = "etcdserverpb.Maintenance"
 class Client:
     """A client of etcd; a :class:`jobd.pools.etcd.transaction.Store`. Made by :func:`open_client`."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, timeout: float) -> None:
+        """
+        Args:
+            timeout: seconds of a call.
+        """
         self.links = links
+        self.timeout = timeout
         self._slots = trio.CapacityLimiter(AT_ONCE)
 
     async def txn(self, txn: Txn) -> Outcome:
@@ -141,7 +144,7 @@ class Client:
             for left in reversed(range(len(self.links))):
                 link = await self.links.get()
                 try:
-                    return await link.exchange(service, name, request, CALL_TIMEOUT)
+                    return await link.exchange(service, name, request, self.timeout)
                 except RpcError as exc:
                     error = from_rpc(exc, link.where, writes=writes)
                     if isinstance(error, StoreUnavailableError | NotEtcdError):
@@ -177,4 +180,4 @@ async def open_client(etcd: endpoints.Etcd, *, first: int | None = None) -> Asyn
         first: the endpoint to begin with; if None, any.
     """
     async with background_nursery() as nursery:
-        yield Client(Links(nursery, etcd, first))
+        yield Client(Links(nursery, etcd, first), etcd.limits.call)

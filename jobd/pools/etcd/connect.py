@@ -17,21 +17,18 @@ from jobd.pools.etcd.endpoints import Endpoint
 from jobd.pools.etcd.errors import EtcdCertificateError, EtcdError, NotEtcdError, StoreUnavailableError, from_rpc
 from jobd.pools.etcd.plain import PlainStream
 
-CONNECT_TIMEOUT: Final = 2.0
-"""Seconds for TCP, TLS and the first sign of life together."""
 KEEPALIVE: Final = 6.0
 """Seconds between PINGs while a call is open, and until an unanswered one means that the member is gone. etcd ends
 connections that ask more often than every five (its --grpc-keepalive-min-time), or without a call."""
 
 
 @asynccontextmanager
-async def connect(
-    endpoint: Endpoint, tls: ssl.SSLContext | None, *, timeout: float = CONNECT_TIMEOUT
-) -> AsyncIterator[Channel]:
+async def connect(endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float) -> AsyncIterator[Channel]:
     """Connect to a member; the block is the life of the connection.
 
     Args:
         tls: None is plaintext.
+        timeout: seconds for TCP, TLS and the first sign of life together.
 
     Raises:
         EtcdError: nobody answers there in time, something else is spoken, or a certificate was refused.

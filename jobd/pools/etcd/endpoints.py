@@ -33,16 +33,31 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a member may take, in seconds.
+
+    Attributes:
+        connect: for TCP, TLS and the first sign of life together.
+        call: until a call is given up, here and there. A proposal that a dying leader dropped waits out all of it.
+    """
+
+    connect: float = 2.0
+    call: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
 class Etcd:
     """An etcd, as it is reached.
 
     Attributes:
         endpoints: its members; at least one.
         tls: None is plaintext.
+        limits: how long each of them may take.
     """
 
     endpoints: tuple[Endpoint, ...]
     tls: ssl.SSLContext | None
+    limits: Limits = Limits()
 
     @classmethod
     def at(

@@ -82,7 +82,7 @@ class Links:
             first: the endpoint to begin with, as for :class:`Rotation`.
         """
         self._nursery = nursery
-        self._tls = etcd.tls
+        self._etcd = etcd
         self._rotation = Rotation(etcd.endpoints, first)
         self._lock = trio.Lock()
         self._link: Link | None = None
@@ -134,7 +134,7 @@ class Links:
         raise self._failure from failures[-1]
 
     async def _hold(self, endpoint: Endpoint, *, task_status: trio.TaskStatus[Link]) -> None:
-        async with connect(endpoint, self._tls) as channel:
+        async with connect(endpoint, self._etcd.tls, self._etcd.limits.connect) as channel:
             link = Link(channel, endpoint)
             task_status.started(link)
             await link.finished.wait()

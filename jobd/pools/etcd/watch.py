@@ -19,7 +19,7 @@ from api.retry import Retry
 from api.rpc.call_stream import CallStream
 from jobd.pools.etcd import requests
 from jobd.pools.etcd.answers import Change, Watched, watched
-from jobd.pools.etcd.client import CALL_TIMEOUT, Client, end_of
+from jobd.pools.etcd.client import Client, end_of
 from jobd.pools.etcd.errors import CompactedError, DeniedError, EtcdError, NotEtcdError, StoreUnavailableError, from_rpc
 from jobd.pools.etcd.links import Link
 from jobd.pools.etcd.transaction import KeyValue
@@ -154,7 +154,7 @@ class Watch:
         except UnavailableError as exc:
             self._failed(exc)
         try:
-            with trio.fail_after(CALL_TIMEOUT):
+            with trio.fail_after(self._client.timeout):
                 await self._stream.send_message(requests.watch(self._prefix, end_of(self._prefix), self._next))
                 answer = await self._answer()
         except trio.TooSlowError as exc:

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,14 +14,15 @@ import trio
 import trio.testing
 
 from jobd.pools.etcd.client import Client, open_client
-from jobd.pools.etcd.connect import CONNECT_TIMEOUT
-from jobd.pools.etcd.endpoints import Endpoint, Etcd
+from jobd.pools.etcd.endpoints import Endpoint, Etcd, Limits
 from jobd.pools.etcd.errors import EtcdCertificateError, EtcdError, NotEtcdError, StoreUnavailableError
 from jobd.pools.etcd.transaction import Put, Txn
 from tests.support.etcd import Cluster
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 PUT = Txn((), (Put(b"key", b"value"),))
+PATIENT = Limits(patient(30), patient(30))
 
 
 @contextmanager
@@ -80,8 +82,9 @@ async def speaking(first: bytes, context: ssl.SSLContext | None = None) -> Async
         nursery.cancel_scope.cancel()
 
 
-async def failure(etcd: Etcd) -> EtcdError:
+async def failure(etcd: Etcd, limits: Limits = PATIENT) -> EtcdError:
     """What a write ends with."""
+    etcd = replace(etcd, limits=limits)
     async with open_client(etcd, first=0) as client:
         with pytest.raises(EtcdError) as caught:
             await client.txn(PUT)
@@ -112,8 +115,8 @@ async def test_nobody_answers(
     """Two seconds for TCP, TLS and a first sign of life together; then nothing was done."""
     with kind() as endpoint:
         begun = trio.current_time()
-        error = await failure(Etcd((endpoint,), None if plaintext else tls))
-        assert trio.current_time() - begun == pytest.approx(CONNECT_TIMEOUT, abs=0.5)
+        error = await failure(Etcd((endpoint,), None if plaintext else tls), Limits())
+        assert trio.current_time() - begun == pytest.approx(Limits().connect, abs=0.5)
     assert isinstance(error, StoreUnavailableError)
     assert not error.ambiguous
 
@@ -132,7 +135,7 @@ async def test_many_that_wait_for_a_connection_wait_once(
         async with open_client(Etcd((endpoint,), tls)) as client, trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(ask, client)
-    assert trio.current_time() - begun == pytest.approx(CONNECT_TIMEOUT, abs=0.5)
+    assert trio.current_time() - begun == pytest.approx(Limits().connect, abs=0.5)
 
 
 async def test_it_speaks_no_tls(tls: ssl.SSLContext) -> None:

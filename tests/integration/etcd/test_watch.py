@@ -118,15 +118,20 @@ async def test_a_reader_that_does_not_read_holds_no_more_than_a_window(client: C
 
 
 async def test_a_watch_that_is_left_ends_in_etcd(etcd: Cluster, client: Client, prefix: bytes) -> None:
-    """The stream is reset: etcd's count of watchers is what it was."""
-    before = await trio.to_thread.run_sync(watchers, etcd)
+    """The stream is reset: etcd has no watcher any more."""
+    await until_watchers_are(etcd, 0)  # those of other tests, too
     async with Watch(client, prefix) as watch:
         await watch.receive()
         await put(client, prefix, b"")
         await changes(watch, 1)
-        assert await trio.to_thread.run_sync(watchers, etcd) == before + 1
+        await until_watchers_are(etcd, 1)
+    await until_watchers_are(etcd, 0)
+    assert (await client.links.get()).usable  # it was not the connection that ended
+
+
+async def until_watchers_are(etcd: Cluster, count: int) -> None:
     with trio.fail_after(patient(30)):
-        while await trio.to_thread.run_sync(watchers, etcd) != before:
+        while await trio.to_thread.run_sync(watchers, etcd) != count:
             await trio.sleep(0.01)
 
 
