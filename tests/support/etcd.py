@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from tests.support.patience import patient
 # An address for each process that tests, or another could have the port between the choice of it and its use.
 _PID: Final = os.getpid() + (64 << 16)
 HOST: Final = f"127.{_PID >> 16 & 255}.{_PID >> 8 & 255}.{_PID & 255}"
-_PORTS: Final = itertools.count(12379, 2)
+_PORTS: Final = itertools.count(12379, 3)
 
 # Is no child of the tests' process (each test looks for those that it left), and ends etcd when that process ends,
 # however it does.
@@ -72,6 +73,7 @@ class Member:
     endpoint: Endpoint
     log: Path
     _guard: subprocess.Popen[bytes] | None = None
+    _pid: int = 0
     _pidfd: int = -1
 
     def start(self) -> None:
@@ -79,11 +81,24 @@ class Member:
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._guard.stdout
         with self._guard.stdout as out:
-            self._pidfd = os.pidfd_open(int(out.readline()))
+            self._pid = int(out.readline())
+        self._pidfd = os.pidfd_open(self._pid)
         self._guard.wait()
 
     def send(self, signum: int) -> None:
         signal.pidfd_send_signal(self._pidfd, signum)
+
+    def stop(self) -> None:
+        """Stop it, and see all of it stopped: each of its threads goes on until it is looked at."""
+        self.send(signal.SIGSTOP)
+        limit = time.monotonic() + patient(30)
+        while not all(_is_stopped(task) for task in Path(f"/proc/{self._pid}/task").iterdir()):
+            assert time.monotonic() < limit, "etcd does not stop"
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        """After :meth:`stop`."""
+        self.send(signal.SIGCONT)
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """End it, and see it end."""
@@ -105,6 +120,10 @@ class Member:
         os.close(self._pidfd)
         self._guard.stdin.close()
         self._guard = None
+
+
+def _is_stopped(task: Path) -> bool:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @dataclass
@@ -132,6 +151,12 @@ class Cluster:
             key=self.directory / "machine.key",
             ca=self.directory / "ca.crt",
         )
+        return replace(etcd, limits=Limits(patient(30), patient(30)))
+
+    @property
+    def plaintext(self) -> Etcd:
+        """Its first member, without TLS."""
+        etcd = Etcd.at(f"etcd+plaintext://{HOST}:{self.members[0].endpoint.port + 2}")
         return replace(etcd, limits=Limits(patient(30), patient(30)))
 
     def prefix(self) -> bytes:
@@ -169,10 +194,10 @@ def cluster(directory: Path, size: int = 1, *, binary: str = "", more: tuple[str
 
 
 def _member(binary: str, directory: Path, data: Path, port: int, peers: str, more: tuple[str, ...]) -> Member:
-    own, peer = f"https://{HOST}:{port}", f"http://{HOST}:{port + 1}"
+    own, peer, plain = f"https://{HOST}:{port}", f"http://{HOST}:{port + 1}", f"http://{HOST}:{port + 2}"
     arguments = [
         *("--name", data.name, "--data-dir", str(data)),
-        *("--listen-client-urls", own, "--advertise-client-urls", own),
+        *("--listen-client-urls", f"{own},{plain}", "--advertise-client-urls", own),
         *("--cert-file", str(directory / "server.crt"), "--key-file", str(directory / "server.key")),
         *("--client-cert-auth", "--trusted-ca-file", str(directory / "ca.crt")),
         # Between members there is no TLS here; operators are told to have it.

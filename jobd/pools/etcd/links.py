@@ -110,8 +110,7 @@ class Links:
                 raise type(self._failure)(str(self._failure)) from self._failure
             if self._link:
                 self._link.leave()
-            self._link = await self._connect()
-            return self._link
+            return await self._connect()
 
     def failed(self, link: Link) -> None:
         """Take another member next, if this is still the link at hand."""
@@ -135,7 +134,8 @@ class Links:
 
     async def _hold(self, endpoint: Endpoint, *, task_status: trio.TaskStatus[Link]) -> None:
         async with connect(endpoint, self._etcd.tls, self._etcd.limits.connect) as channel:
-            link = Link(channel, endpoint)
+            # Kept here, so that it is somebody's also when who asked for it is cancelled now.
+            link = self._link = Link(channel, endpoint)
             task_status.started(link)
             await link.finished.wait()
 

@@ -160,6 +160,9 @@ class Watch:
         except trio.TooSlowError as exc:
             self._client.links.failed(self._link)
             raise StoreUnavailableError(f"the etcd at {self._link.where} began no watch in time") from exc
+        except trio.Cancelled:
+            self._end()  # a part of the question may have been sent
+            raise
         if answer.canceled:
             self._canceled(answer)
         self.connected = True

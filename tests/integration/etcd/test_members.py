@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -63,13 +62,13 @@ async def test_a_stopped_member_is_given_up_in_time(one: Cluster) -> None:
     (member,) = one.members
     async with open_client(quick(one.etcd)) as client:
         await eventually(client, b"a", b"1")
-        member.send(signal.SIGSTOP)
+        member.stop()
         try:
             with trio.fail_after(patient(30)), pytest.raises(StoreUnavailableError) as caught:
                 await put(client, b"a", b"2")
             assert caught.value.ambiguous
         finally:
-            member.send(signal.SIGCONT)
+            member.go_on()
         await eventually(client, b"a", b"3")
 
 
@@ -82,7 +81,7 @@ async def test_a_killed_member_ends_every_call(one: Cluster) -> None:
         stream = link.begin(WATCH, "Watch")
         await stream.send_message(requests.watch(b"a", end_of(b"a"), 1))
         assert await stream.receive_message()  # it has begun
-        member.send(signal.SIGSTOP)  # so that the call is open when the member is killed
+        member.stop()  # so that the call is open when the member is killed
         with trio.fail_after(patient(30)):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(fails_ambiguously, client)
@@ -140,11 +139,11 @@ async def test_a_session_that_etcd_leaves_without_an_answer_ends_here(one: Clust
     async with open_session(one.etcd, registration(key, b""), ttl=2, keepalive=0.2) as session:
         with trio.fail_after(patient(60)):
             epoch = await session.wait_held()
-            member.send(signal.SIGSTOP)
+            member.stop()
             try:
                 await session.wait_lost(epoch)
             finally:
-                member.send(signal.SIGCONT)
+                member.go_on()
             assert await session.wait_held() > epoch
 
 
@@ -187,11 +186,11 @@ async def test_a_killed_leader_is_a_pause_and_loses_nothing(three: Cluster) -> N
         leader.start()
         await wait_until_it_answers(three)
         stopped = await leader_of(three)
-        stopped.send(signal.SIGSTOP)
+        stopped.stop()
         try:
             await eventually(client, b"stopped", b"1")
         finally:
-            stopped.send(signal.SIGCONT)
+            stopped.go_on()
         await trio.to_thread.run_sync(three.members[0].kill)
         await trio.to_thread.run_sync(three.members[1].kill)
         with trio.fail_after(patient(60)):

@@ -9,7 +9,7 @@ import trio
 
 from api.rpc.connection import STREAM_WINDOW
 from jobd.pools.etcd.answers import Deleted
-from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.client import Client, open_client
 from jobd.pools.etcd.transaction import Delete, Txn
 from jobd.pools.etcd.watch import Changed, Listed, Watch
 from tests.integration.etcd.test_store import MIB, compact, put
@@ -42,6 +42,14 @@ async def test_what_is_written_after_the_list_is_followed(client: Client, prefix
         await client.txn(Txn((), (Delete(prefix + b"a"),)))
         await put(client, prefix + b"b", b"3")
         assert await changes(watch, 2) == [(prefix + b"a", None), (prefix + b"b", b"3")]
+
+
+async def test_all_of_it_goes_without_tls_too(etcd: Cluster, prefix: bytes) -> None:
+    """Over loopback: calls, a stream, and a value that takes several writes and reads."""
+    async with open_client(etcd.plaintext) as client, Watch(client, prefix) as watch:
+        await watch.receive()
+        await put(client, prefix, b"x" * MIB)
+        assert await changes(watch, 1) == [(prefix, b"x" * MIB)]
 
 
 async def test_a_long_list_comes_in_pages_of_one_revision(client: Client, prefix: bytes) -> None:
