@@ -95,6 +95,7 @@ class TLSStream:
         self._read: Callable[[int, Buffer], int] = ssl_object.read  # type: ignore[assignment] # with a buffer it gives a size
         self._waited = True  # the last call of receive was a checkpoint for as long as it waited
         self._closed = False
+        self._deaf = False  # receiving has failed
         self._broken: BaseException | None = None
         self.peer = _address(sock)
 
@@ -165,7 +166,10 @@ class TLSStream:
         return len(self._unsent) + self._outgoing.pending
 
     async def receive(self) -> memoryview:
-        self._check_open()
+        # A write that failed does not make us deaf: the peer's last words (an alert that refuses our certificate) may
+        # have come before, and still be in the socket.
+        if self._closed or self._deaf:
+            self._check_open()
         # What is given back lies in a buffer that all connections of this thread share, so the checkpoint that every
         # call owes (trio's rule) comes before the bytes are there, and not between them and the caller.
         if self._waited:
@@ -183,6 +187,7 @@ class TLSStream:
                     await self._drain()
                 await self._fill()
         except (OSError, ValueError) as exc:
+            self._deaf = True
             raise self._break(exc) from exc
 
     def _decrypt(self) -> int | None:
