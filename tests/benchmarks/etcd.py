@@ -31,6 +31,9 @@ from tests.support import etcd_messages as m
 from tests.support.etcd import Cluster, cluster
 
 IN_FLIGHT: Final = (1, 32)
+Figures = tuple[float, float]
+"""Transactions a second, and seconds of the client's processor time for one."""
+
 VALUE: Final = b"v" * 200
 PATIENCE: Final = 30.0
 """Seconds of a call: on a busy machine it is measured all the same."""
@@ -45,7 +48,7 @@ def run(*, quick: bool, rounds: int | None) -> None:
     """
     rounds = rounds or (1 if quick else 5)
     count = 100 if quick else 1000
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    found: dict[tuple[str, int], list[Figures]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="jobd-etcd-bench-") as name, cluster(Path(name)) as etcd:
         for number in range(rounds):
             names = list(CONTENDERS)
@@ -53,15 +56,28 @@ def run(*, quick: bool, rounds: int | None) -> None:
                 for in_flight in IN_FLIGHT:
                     calls = count if in_flight > 1 else count // 2
                     found[contender, in_flight].append(CONTENDERS[contender](etcd, calls, in_flight))
-    print(f"\ntransactions of etcd a second, median of {rounds} (min to max)")
+    print(f"\ntransactions with etcd, medians of {rounds} (min to max), and the ratio to grpc.aio")
     for in_flight in IN_FLIGHT:
-        reference = statistics.median(found["grpc.aio", in_flight])
-        for contender in CONTENDERS:
-            values = found[contender, in_flight]
-            median = statistics.median(values)
-            spread = f"({min(values):.0f} to {max(values):.0f})"
-            print(f"{in_flight:3} in flight | {contender:12} | {median:7.0f} {spread:16} | {median / reference:.2f}")
+        for column, (title, unit) in enumerate((("a second", 1), ("client's processor time, µs", 1e6))):
+            reference = statistics.median(figures[column] for figures in found["grpc.aio", in_flight])
+            for contender in CONTENDERS:
+                values = [figures[column] for figures in found[contender, in_flight]]
+                median = statistics.median(values)
+                spread = f"({min(values) * unit:.0f} to {max(values) * unit:.0f})"
+                what = f"{title}, {in_flight} in flight: {contender}"
+                print(f"{what:56} | {median * unit:6.0f} {spread:16} | {median / reference:.2f}")
     print_codecs(20 if quick else 500)
+
+
+class Stopwatch:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter(), time.process_time()
+
+    def per(self, count: int) -> Figures:
+        """How many of these a second, and the processor's time for one."""
+        return count / (time.perf_counter() - self._begun[0]), (time.process_time() - self._begun[1]) / count
 
 
 def submission() -> Txn:
@@ -77,25 +93,25 @@ async def _in_flight(count: int, call: Callable[[Txn], Awaitable[Outcome]]) -> N
         check((await call(submission())).held, "a transaction was not done")
 
 
-def ours(etcd: Cluster, count: int, width: int) -> float:
-    """A second, with our client."""
+def ours(etcd: Cluster, count: int, width: int) -> Figures:
+    """With our client."""
 
-    async def main() -> float:
+    async def main() -> Figures:
         async with open_client(replace(etcd.etcd, limits=Limits(PATIENCE, PATIENCE))) as client:
             await client.status()  # connected
-            begun = time.perf_counter()
+            begun = Stopwatch()
             async with trio.open_nursery() as nursery:
                 for _ in range(width):
                     nursery.start_soon(_in_flight, count // width, client.txn)
-            return count // width * width / (time.perf_counter() - begun)
+            return begun.per(count // width * width)
 
     return trio.run(main)
 
 
-def grpc_aio(etcd: Cluster, count: int, width: int) -> float:
-    """A second, with grpc.aio."""
+def grpc_aio(etcd: Cluster, count: int, width: int) -> Figures:
+    """With grpc.aio."""
 
-    async def main() -> float:
+    async def main() -> Figures:
         files = [(etcd.directory / name).read_bytes() for name in ("ca.crt", "machine.key", "machine.crt")]
         credentials = grpc.ssl_channel_credentials(*files)
         async with grpc.aio.secure_channel(str(etcd.members[0].endpoint), credentials) as channel:
@@ -103,9 +119,9 @@ def grpc_aio(etcd: Cluster, count: int, width: int) -> float:
                 "/etcdserverpb.KV/Txn", request_serializer=requests.txn, response_deserializer=answers.outcome
             )
             await channel.channel_ready()
-            begun = time.perf_counter()
+            begun = Stopwatch()
             await asyncio.gather(*(_in_flight(count // width, partial(txn, timeout=PATIENCE)) for _ in range(width)))
-            return count // width * width / (time.perf_counter() - begun)
+            return begun.per(count // width * width)
 
     return asyncio.run(main())
 
