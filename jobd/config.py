@@ -83,6 +83,32 @@ class Config:
         "USER",
         "",
     )
+    pool: str = _setting(
+        "be in the pool of machines that is kept in this etcd (default: jobd is one machine)",
+        "etcd://HOST:PORT[,…]",
+        "",
+    )
+    pool_prefix: str = _setting("the word that all keys of the pool begin with, in etcd", "P", "jobd")
+    pool_cert: Path | None = _setting("the certificate that etcd knows this machine by (PEM)", "FILE", None)
+    pool_key: Path | None = _setting("its private key (PEM)", "FILE", None)
+    pool_ca: Path | None = _setting("the certificate of the CA that signs etcd's (PEM)", "FILE", None)
+    pool_secrets: Path | None = _setting(
+        "keys that the pool's secrets are sealed with, 64 hexadecimal digits a line; the first seals, each opens "
+        "(default: jobs with secrets are refused)",
+        "FILE",
+        None,
+    )
+    pool_keep: int = _setting("how many jobs that have ended the pool knows", "N", 10_000)
+    advertise: str = _setting("where other machines of the pool reach this one", "HOST:PORT", "")
+    broker_cert: Path | None = _setting(
+        "the certificate, of a client with the role broker, that this machine hands calls on with (PEM)", "FILE", None
+    )
+    broker_key: Path | None = _setting("its private key (PEM)", "FILE", None)
+    worker: bool = _setting("in the pool, run jobs too, and not only hand them on (default: yes)", "", True)
+    worker_name: str = _setting(
+        "this machine's name in the pool; the server's certificate has to be for it (default: the host's)", "NAME", ""
+    )
+    labels: str = _setting("what jobs may ask for of this machine", "K=V[,…]", "")
     log_level: str = _setting("debug, info, warning or error", "LEVEL", "info")
     audit_log: Path | None = _setting(
         "write a line for each call into FILE, each with the sum of the one before (default: into the log)",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,17 +35,16 @@ from jobd.launcher.local import LocalLauncher
 from jobd.launcher.visitors import peer_of
 from jobd.machine import what_there_is
 from jobd.middleware.audit import audit, audit_into
-from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize
 from jobd.middleware.draining import Draining
 from jobd.middleware.outcomes import observed
 from jobd.middleware.quotas import Quotas
 from jobd.output.budget import Budget
 from jobd.output.log import LogStore
+from jobd.parts import audit_log_of, metrics_of, service_of
 from jobd.pools.local import open_local_pool
 from jobd.service.errors import translate_errors
 from jobd.service.health import HealthService
-from jobd.service.job_worker import JobWorkerService
 from jobd.service.reflection import ReflectionService
 from jobd.storage.directory import STORE, Held, HeldError, check_restored, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
@@ -59,7 +58,6 @@ from jobd.worker.ports import Launcher
 from jobd.worker.supervisor import Timings
 
 if TYPE_CHECKING:
-    from jobd.audit.log import AuditLog
     from jobd.metrics.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -156,7 +154,7 @@ async def _run(
         _hold(config.state, kept.get("lock"), link, who) as held,
         closing(launcher.containment),
         bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
-        _metrics(config, restarted="lock" in kept) as metrics,
+        metrics_of(config, restarted="lock" in kept) as metrics,
     ):
         if link:
             link.keep("lock", held.lock)
@@ -168,7 +166,7 @@ async def _run(
         policy = Policy(config.limits, config.run_as, config.quota)
         # A server that comes after another one goes on with what that one had looked at.
         async with (
-            _audit_log(config, held.path) as audit_log,
+            audit_log_of(config, held.path) as audit_log,
             open_store(held.path / STORE, trusted="lock" in kept) as store,
         ):
             journal = PatientJournal(store)
@@ -182,19 +180,21 @@ async def _run(
                     count=config.workers,
                     slots=config.slots,
                     timings=timings,
+                    name=(config.worker_name or socket.gethostname()) if config.pool else "local",
                     ends_jobs=ends_jobs,
                 ) as workers,
                 open_broker(workers, store, journal, logs, max_pending=config.max_pending, policy=policy) as broker,
+                AsyncExitStack() as more,
             ):
-                service = JobWorkerService(broker, config.heartbeat)
                 health = HealthService([draining, link.gone] if link else [draining])
                 lasting = Draining(draining)
                 quotas = Quotas(config.quota)
                 say = audit_into(audit_log.put) if audit_log else audit
                 watch = observed([say, metrics.calls.observe] if metrics else [say])
+                pooled = await more.enter_async_context(service_of(config, broker, store, workers, policy))
                 handler = stack(
-                    [watch, authenticate, quotas.middleware, authorize, lasting.middleware, translate_errors],
-                    router({**service.handlers(), **health.handlers(), **ReflectionService().handlers()}),
+                    [watch, *pooled.middleware, quotas.middleware, authorize, lasting.middleware, translate_errors],
+                    router({**pooled.handlers, **health.handlers(), **ReflectionService().handlers()}),
                 )
                 keep = Keep(config.keep_days * 86400, config.keep_jobs, config.keep_output)
                 async with trio.open_nursery() as nursery:
@@ -238,40 +238,6 @@ async def _run(
 def files_of(config: Config) -> Files:
     """Where certificates, keys and lists are."""
     return Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
-
-
-@asynccontextmanager
-async def _audit_log(config: Config, state: Path) -> AsyncIterator[AuditLog | None]:
-    """The audit log, if it is to be in a file of its own.
-
-    Raises:
-        ConfigError: it cannot be.
-    """
-    if config.audit_log is None:
-        yield None
-        return
-    from jobd.audit.log import open_audit_log
-
-    async with open_audit_log(config.audit_log, state / "audit") as opened:
-        yield opened
-
-
-@contextmanager
-def _metrics(config: Config, *, restarted: bool) -> Iterator[Metrics | None]:
-    """The metrics, if they are wanted: what it takes to tell them is not loaded else.
-
-    Raises:
-        ConfigError: they cannot be had.
-    """
-    if not config.metrics and not config.metrics_file:
-        if config.metrics_anywhere:
-            raise ConfigError("--metrics-anywhere: there is no --metrics")
-        yield None
-        return
-    from jobd.metrics.metrics import Metrics
-
-    with closing(Metrics(config, restarted=restarted)) as metrics:
-        yield metrics
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import h2.exceptions
 import trio
 
 from api.background import background_nursery
-from api.errors import DeadlineExceededError, InternalError, RpcError, UnavailableError
+from api.errors import DeadlineExceededError, InternalError, UnavailableError
 from api.methods import Method, Request, Response
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import Buffer, decode, encode

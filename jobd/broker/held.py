@@ -6,12 +6,13 @@ In a pool, a machine writes down durably that it will run a job, before it claim
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
 from jobd.broker.ports import Store
 from jobd.broker.registry import Entry, Registry
-from jobd.worker.job import Job, JobCell, Reason
+from jobd.worker.job import Job, JobCell, JobSpec, Reason
 
 
 class HeldJobs:
@@ -42,12 +43,32 @@ class HeldJobs:
             raise
         return entry.cell
 
-    def release(self, job_id: str) -> None:
-        """Let a job wait for a worker, like any other. One that is not held (any more) is let be."""
+    def release(self, job_id: str, spec: JobSpec | None = None) -> None:
+        """Let a job wait for a worker, like any other. One that is not held (any more) is let be.
+
+        Args:
+            spec: what it is to run, if that is not what was said when it was held.
+        """
         entry = self._registry.known(job_id)
         if entry and entry.held:
             entry.held = False
+            if spec:
+                entry.cell.set(replace(entry.cell.job, spec=spec))
             self._enqueue(entry)
+
+    async def end(self, ended: Job) -> None:
+        """End a job before it ran. One that is not held (any more) is let be.
+
+        Raises:
+            StoreError: that could not be recorded, and it is held still.
+        """
+        entry = self._registry.known(ended.id)
+        if entry and entry.held:
+            with trio.CancelScope(shield=True):
+                await self._store.commit(ended)
+            entry.held = False
+            entry.cell.set(ended)
+            self._registry.remove(ended.id)
 
     async def discard(self, job_id: str) -> None:
         """Forget a job: somebody else has it, or nobody wants it any more. One that is not held is let be.

@@ -21,12 +21,13 @@ async def open_local_pool(
     count: int,
     slots: int,
     timings: Timings,
+    name: str = "local",
     ends_jobs: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[list[Worker]]:
     """``count`` workers. On the way out their jobs are ended, and the end of each is in the journal; or they are left
     to the launcher, if ``ends_jobs`` says so then."""
     async with trio.open_nursery() as nursery:
-        names = ["local"] if count == 1 else [f"local-{number}" for number in range(1, count + 1)]
+        names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
         try:
             yield [
                 Worker(

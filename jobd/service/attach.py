@@ -26,14 +26,16 @@ from jobd.worker.ports import MOST, Follower
 from jobd.worker.stdin import Attachment
 
 
-async def serve_attachment(call: ServerCall, broker: Broker, heartbeat: float, by: Principal) -> None:
+async def serve_attachment(
+    call: ServerCall, broker: Broker, heartbeat: float, by: Principal, start: m.AttachStart
+) -> None:
     """Answer one call.
 
     Args:
         heartbeat: seconds after which a quiet call gets a sign of life.
         by: who calls.
+        start: what it began with (:func:`first_of`).
     """
-    start = await _first(call)
     call.job_id = start.job_id
     who, where = attacher_of(start, by.name), t.start_of(start)
     size = None if start.window_size is None else size_of("start.window_size", start.window_size)
@@ -53,7 +55,12 @@ async def serve_attachment(call: ServerCall, broker: Broker, heartbeat: float, b
         follower.close()
 
 
-async def _first(call: ServerCall) -> m.AttachStart:
+async def first_of(call: ServerCall) -> m.AttachStart:
+    """The first message of a call.
+
+    Raises:
+        InvalidArgumentError: it is another one.
+    """
     request = await call.receive_next()
     start = None if request is None else betterproto.which_one_of(request, "request")[1]
     if not isinstance(start, m.AttachStart):

@@ -13,7 +13,7 @@ from api.protobuf import new
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
-from jobd.service.attach import serve_attachment
+from jobd.service.attach import first_of, serve_attachment
 from jobd.worker.errors import NoPoolError
 from jobd.worker.ports import MOST, Follower, Gap, Record
 
@@ -61,12 +61,12 @@ class JobWorkerService:
 
     async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
         call.job_id = request.job_id
-        job = await self._broker.stop(request.job_id, t.stop_of(request, _caller(call)))
+        job = await self._broker.stop(request.job_id, t.stop_of(request, caller_of(call)))
         return new(m.StopResponse, job=t.job_message(job))
 
     async def signal(self, call: ServerCall, request: m.SignalRequest) -> m.SignalResponse:
         call.job_id = request.job_id
-        job = await self._broker.signal(request.job_id, t.signal_of(request), by=_caller(call))
+        job = await self._broker.signal(request.job_id, t.signal_of(request), by=caller_of(call))
         return new(m.SignalResponse, job=t.job_message(job))
 
     async def delete(self, call: ServerCall, request: m.DeleteRequest) -> m.DeleteResponse:
@@ -100,9 +100,13 @@ class JobWorkerService:
                 return await follower.receive(min(room, MOST))
             await call.send(t.heartbeat_message(follower.offset))
 
-    async def attach(self, call: ServerCall) -> None:
+    async def attach(self, call: ServerCall, start: m.AttachStart | None = None) -> None:
+        """
+        Args:
+            start: the first message of the call, if it was read already.
+        """
         assert call.principal is not None  # as above
-        await serve_attachment(call, self._broker, self._heartbeat, call.principal)
+        await serve_attachment(call, self._broker, self._heartbeat, call.principal, start or await first_of(call))
 
     async def list(self, call: ServerCall, request: m.ListRequest) -> m.ListResponse:
         before, size, states = t.page_of(request)
@@ -128,6 +132,7 @@ async def no_pool(call: ServerCall) -> None:
     raise NoPoolError
 
 
-def _caller(call: ServerCall) -> str:
+def caller_of(call: ServerCall) -> str:
+    """Who calls, or for whom."""
     assert call.principal is not None  # authorization lets nobody else through
     return call.principal.name

@@ -22,6 +22,9 @@ WorkerError                (a JobdError)
 ├── OffsetBeyondEndError   an offset after the last recorded byte
 ├── RequestIdReusedError   a request_id that already stands for another request
 ├── NoPoolError            what is asked for is about a pool, and there is none
+├── PoolUnavailableError   what the pool is kept in cannot be read or written now
+├── NoSuchWorkerError      the pool knows no worker of that name
+├── WorkerIsThereError     a job is to be given up whose worker is there
 ├── QueueFullError         too many jobs wait
 ├── TooManyJobsError       whoever asks has too many jobs that have not ended
 ├── RecordDamagedError     what the job store has of a job is not what was written
@@ -213,6 +216,28 @@ class NoPoolError(WorkerError):
 
     def __init__(self) -> None:
         super().__init__("this jobd is not in a pool")
+
+
+class PoolUnavailableError(WorkerError):
+    """What the pool is kept in cannot be read or written now, or nobody knows whether it was."""
+
+    def __init__(self) -> None:
+        super().__init__("the pool cannot be reached now; its jobs go on, call again")
+
+
+class NoSuchWorkerError(WorkerError):
+    """The pool knows no worker of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the pool knows no worker {name[:100]!a}; 'jobcli workers' lists them")
+
+
+class WorkerIsThereError(WorkerError):
+    """A job is to be given up whose worker is there, or that nobody has yet."""
+
+    def __init__(self, job_id: str, worker: str) -> None:
+        whose = f"its worker {worker} is there" if worker else "no worker has it yet"
+        super().__init__(f"job {job_id} is not given up: {whose}; stop it")
 
 
 class QueueFullError(WorkerError):

@@ -57,6 +57,8 @@ class Reason(enum.StrEnum):
     REBOOTED = "REBOOTED"
     SUPERVISOR_FAILED = "SUPERVISOR_FAILED"
     RESTORED = "RESTORED"
+    UNREACHABLE = "UNREACHABLE"
+    FORGOTTEN = "FORGOTTEN"
 
 
 _NOT_COMPARED: Final = frozenset({"secret_env", "secret_digest", "traceparent", "tracestate"})

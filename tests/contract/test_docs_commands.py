@@ -21,8 +21,8 @@ from tests.support.documents import DOCUMENTS, generator, options_of, parsers, s
 
 PROGRAMS = ("jobd", "jobcli", "jobpki")
 ENDS = frozenset({"|", "||", "&", "&&", ";"})
-FOREIGN = frozenset({"--no-deps", "--die-with-parent", "--quick"})
-"""Options of other programs that documents name by themselves: pip, bwrap, the benchmarks."""
+FOREIGN = frozenset({"--no-deps", "--die-with-parent", "--quick", "--client-cert-auth", "--trusted-ca-file"})
+"""Options of other programs that documents name by themselves: pip, bwrap, the benchmarks, etcd."""
 GIVEN_LATER = re.compile(r"the following arguments are required|one of the arguments .* is required")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")

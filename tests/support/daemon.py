@@ -27,7 +27,7 @@ FAST = {"grace": 15.0, "drain": 1.0, "shutdown": 0.2}
 
 def config_for(pki: TestPki, state: Path, **settings: Any) -> Config:
     """Settings for a daemon on a free loopback port, with short waits."""
-    return Config(**pki.server(), state=state, **{"listen": "127.0.0.1:0", **FAST, **settings})
+    return Config(state=state, **{**pki.server(), "listen": "127.0.0.1:0", **FAST, **settings})
 
 
 @asynccontextmanager

@@ -44,8 +44,11 @@ with open(sys.argv[1], "ab") as log:
 print(etcd.pid, flush=True)
 os.close(1)
 sys.stdin.read()
-etcd.kill()  # harmless when it has ended: nobody has waited for it, so its pid is still its own
-etcd.wait()
+if etcd.poll() is None:  # the tests' process has died
+    etcd.kill()
+    etcd.wait()
+    import shutil
+    shutil.rmtree(os.path.dirname(sys.argv[sys.argv.index("--data-dir") + 1]), ignore_errors=True)
 os._exit(0)
 """
 

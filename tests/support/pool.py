@@ -1,95 +1,114 @@
-"""A pool in an etcd that is in memory, and somebody who takes the steps."""
+"""Pools of daemons over a real etcd: in this process (fast)."""
 
 from __future__ import annotations
 
+import itertools
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from hypothesis import HealthCheck, settings
+import trio
 
-from jobd.pools.etcd import membership, steps
-from jobd.pools.etcd.ends import Ending
-from jobd.pools.etcd.keys import Keys
-from jobd.pools.etcd.records import Member, Order, Session
-from jobd.pools.etcd.steps import Found, Intent, Verdict
-from jobd.pools.etcd.transaction import KeyValue, Outcome, Txn
-from tests.support.memory_etcd import MemoryEtcd
+from api.client import JobClient
+from api.identity import Role
+from pki.authority import Authority
+from tests.support.daemon import running_daemon
+from tests.support.etcd import Cluster
+from tests.support.patience import patient
+from tests.support.pki import TestPki
 
-JOB = "0f9e8d7c-0000-4000-8000-000000000001"
-LEASE = 7
-CHECKED: Final = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
-"""How inputs are made up: as many as it takes, on however busy a machine."""
+_PREFIXES = itertools.count()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @dataclass
 class Pool:
-    """Steps, each taken at once, with what is there."""
+    """Machines with names, all on loopback.
 
-    etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
-    keys: Keys = field(default_factory=lambda: Keys("p"))
-    job: str = JOB
+    Attributes:
+        machines: the address of each that runs.
+    """
 
-    async def take(self, txn: Txn | None) -> Outcome:
-        assert txn is not None
-        return await self.etcd.txn(txn)
+    nursery: trio.Nursery
+    etcd: Cluster
+    pki: TestPki
+    directory: Path
+    prefix: str
+    machines: dict[str, str] = field(default_factory=dict)
+    _running: dict[str, tuple[trio.CancelScope, trio.Event]] = field(default_factory=dict)
+    _ports: dict[str, int] = field(default_factory=dict)
 
-    async def at(self, key: bytes) -> KeyValue:
-        found = await self.etcd.get(key)
-        assert found is not None
-        return found
+    def settings(self, name: str, **more: Any) -> dict[str, Any]:
+        """Of a machine's daemon."""
+        home = self.directory / name
+        if not home.exists():
+            home.mkdir(parents=True)
+            authority = Authority.load(self.pki.directory)
+            now = datetime.now(UTC)
+            authority.issue_server(home, [name, "localhost", "127.0.0.1"], now=now)
+            authority.issue_client(home, f"broker-{name}", [Role.BROKER], now=now)
+            self._ports[name] = free_port()
+        port = self._ports[name]
+        return {
+            "listen": f"127.0.0.1:{port}",
+            "cert": home / "server.crt",
+            "key": home / "server.key",
+            "pool": "etcd://" + ",".join(str(member.endpoint) for member in self.etcd.members),
+            "pool_prefix": self.prefix,
+            "pool_cert": self.etcd.directory / "machine.crt",
+            "pool_key": self.etcd.directory / "machine.key",
+            "pool_ca": self.etcd.directory / "ca.crt",
+            "advertise": f"localhost:{port}",
+            "broker_cert": home / f"broker-{name}.crt",
+            "broker_key": home / f"broker-{name}.key",
+            "worker_name": name,
+            **more,
+        }
 
-    async def has(self, key: bytes) -> bool:
-        return await self.etcd.get(key) is not None
+    async def start(self, name: str, **settings: Any) -> str:
+        """Start a machine; its address."""
+        self.machines[name] = await self.nursery.start(self._run, name, settings)
+        return self.machines[name]
 
-    async def found(self) -> Found:
-        return Found.of(self.keys, await self.at(self.keys.state(self.job)))
+    async def _run(self, name: str, settings: dict[str, Any], task_status: trio.TaskStatus[str]) -> None:
+        over = trio.Event()
+        with trio.CancelScope() as scope:
+            self._running[name] = scope, over
+            settings = self.settings(name, **settings)
+            async with running_daemon(self.pki, self.directory / name / "state", **settings) as address:
+                task_status.started(address)
+                await trio.sleep_forever()
+        over.set()
 
-    def intent(self, worker: str = "w1", id_: str = "n1") -> Intent:
-        return Intent(id_, worker, f"uid-{worker}")
+    async def stop(self, name: str) -> None:
+        """End a machine's daemon, and its jobs with it."""
+        scope, over = self._running.pop(name)
+        scope.cancel()
+        await over.wait()
 
-    async def enter(self, worker: str = "w1", instance: str = "i1", lease: int = LEASE) -> None:
-        """A worker is there with a new session."""
-        member = Member(uid=f"uid-{worker}", address="h:1")
-        session = Session(uid=member.uid, instance=instance, address="h:1", slots=2)
-        self.etcd.grant(lease)
-        for _ in range(3):
-            was, up = await self.etcd.get(self.keys.member(worker)), await self.etcd.get(self.keys.session(worker))
-            txn = membership.enter(self.keys, worker, member, session, lease, was=was, up=up)
-            if txn is None:
-                return
-            await self.take(txn)
-        raise AssertionError
-
-    async def submit(self, *, request_id: str = "r", hash_: str = "h", job: str = "") -> steps.Submitted:
-        order = Order(spec={"argv": ["x"]}, principal="ann", created_at=5, request_id=request_id)
-        txn = steps.submit(self.keys, job or self.job, order, hash_, b"private")
-        return steps.submitted(await self.take(txn), job or self.job, order, hash_)
-
-    async def place_txn(self, worker: str = "w1") -> Txn:
-        queued, session = await self.at(self.keys.queued(self.job)), await self.at(self.keys.session(worker))
-        return steps.place(self.keys, await self.found(), queued, session, f"uid-{worker}")
-
-    async def place(self, worker: str = "w1") -> Verdict:
-        return steps.done(await self.take(await self.place_txn(worker)))
-
-    async def claim_txn(self, worker: str = "w1", id_: str = "n1") -> tuple[Txn, KeyValue]:
-        assigned, session = (
-            await self.at(self.keys.assigned(worker, self.job)),
-            await self.at(self.keys.session(worker)),
-        )
-        return steps.claim(self.keys, await self.found(), assigned, session, self.intent(worker, id_)), assigned
-
-    async def claim(self, worker: str = "w1", id_: str = "n1") -> Verdict:
-        txn, assigned = await self.claim_txn(worker, id_)
-        return steps.claimed(await self.take(txn), assigned, self.intent(worker, id_))
-
-    async def running(self) -> None:
-        """A job is claimed by w1."""
-        await self.enter()
-        await self.submit()
-        await self.place()
-        assert await self.claim() is Verdict.DONE
+    @asynccontextmanager
+    async def client(self, *names: str, who: str = "alice") -> AsyncIterator[JobClient]:
+        """A client of these machines, or of all."""
+        servers = ",".join(self.machines[name] for name in names or self.machines)
+        async with JobClient.connect(servers, **self.pki.credentials(who), retry_for=patient(20)) as client:
+            yield client
 
 
-def ending(state: str = "succeeded", *, lost: bool = False, retries: int = 0) -> Ending:
-    return Ending(9, {"state": state}, "ann", request_id="r", lost=lost, retries=retries)
+@asynccontextmanager
+async def open_pool(etcd: Cluster, pki: TestPki, directory: Path) -> AsyncIterator[Pool]:
+    """A pool without machines, under a prefix that nobody has had."""
+    async with trio.open_nursery() as nursery:
+        yield Pool(nursery, etcd, pki, directory, f"pool{next(_PREFIXES)}")
+        nursery.cancel_scope.cancel()

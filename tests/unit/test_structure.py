@@ -30,7 +30,8 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"jobd.daemon"}),
-    frozenset({"jobd.metrics"}),
+    frozenset({"jobd.parts"}),
+    frozenset({"jobd.metrics", "jobd.pooled"}),
     frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged", "jobd.machine"}),
     frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
     | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits", "jobd.audit"}),

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from api.errors import RpcError
-from api.rpc.channel import Channel, channel_over
+from api.rpc.channel import Channel, Metadata, channel_over
 from api.rpc.connect import detached, handshake_error, reason_of
 from api.rpc.stream import RECEIVE, ByteTransport, TLSStream
 from jobd.pools.etcd.endpoints import Endpoint
@@ -20,6 +20,9 @@ from jobd.pools.etcd.plain import PlainStream
 KEEPALIVE: Final = 6.0
 """Seconds between PINGs while a call is open, and until an unanswered one means that the member is gone. etcd ends
 connections that ask more often than every five (its --grpc-keepalive-min-time), or without a call."""
+WITH_LEADER: Final[Metadata] = (("hasleader", "true"),)
+"""Each call says this: a member that knows no leader then says so at once, where it would wait, or (a watch) stay
+silent for ever."""
 
 
 @asynccontextmanager
@@ -35,7 +38,7 @@ async def connect(endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float
     """
     begun = trio.current_time()
     transport = await _transport(endpoint, tls, timeout)
-    async with channel_over(transport, str(endpoint), keepalive=KEEPALIVE, when_idle=False) as channel:
+    async with channel_over(transport, str(endpoint), WITH_LEADER, keepalive=KEEPALIVE, when_idle=False) as channel:
         await _greet(channel, endpoint, max(begun + timeout - trio.current_time(), 0))
         yield channel
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import trio
 
 from api.rpc.call_stream import CallStream
-from api.rpc.channel import Channel, Metadata
+from api.rpc.channel import Channel
 from api.rpc.codec import Buffer
 from jobd.pools.etcd.connect import connect
 from jobd.pools.etcd.endpoints import Endpoint, Etcd, Rotation
 from jobd.pools.etcd.errors import EtcdError, StoreUnavailableError
-
-WITH_LEADER: Final[Metadata] = (("hasleader", "true"),)
-"""A member that knows no leader says so at once, where it would wait, or (a watch) stay silent for ever."""
 
 
 class Link:

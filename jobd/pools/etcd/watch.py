@@ -71,6 +71,7 @@ class Watch:
         """
         self._client = client
         self._prefix = prefix
+        self._name = prefix.decode(errors="replace")
         self._page = page
         self._retry = Retry(float("inf"))
         self._link: Link | None = None
@@ -102,9 +103,7 @@ class Watch:
             try:
                 event = await (self._receive_changes() if self._next else self._receive_page())
             except CompactedError:
-                log.info(
-                    "etcd has compacted what a watch was to begin with; listing anew", prefix=self._prefix.decode()
-                )
+                log.info("etcd has compacted what a watch was to begin with; listing anew", prefix=self._name)
                 self._end()
                 self._list_anew()
             except (StoreUnavailableError, NotEtcdError) as exc:
@@ -122,7 +121,7 @@ class Watch:
         """Once for each reason: it may be tried many times."""
         if str(exc) != self._told:
             self._told = str(exc)
-            log.warning("a watch on etcd was interrupted", prefix=self._prefix.decode(), reason=self._told)
+            log.warning("a watch on etcd was interrupted", prefix=self._name, reason=self._told)
 
     async def _receive_page(self) -> Listed:
         page = await self._client.page(self._prefix, after=self._after, revision=self._revision, size=self._page)
@@ -165,6 +164,11 @@ class Watch:
             raise
         if answer.canceled:
             self._canceled(answer)
+        if answer.revision + 1 < self._next:
+            # A store that was restored from an older copy would be silent until it is as far again. Or this member
+            # is late; then it is not any more once it has listed.
+            self._list_anew()
+            raise StoreUnavailableError(f"the etcd at {self._link.where} is not as far as it was")
         self.connected = True
         self._told = ""
         self._retry.reset()

@@ -40,7 +40,7 @@ async def forward(call: ServerCall, links: Links, machine: Machine, request: bet
         RpcError: as the machine answered; UnavailableError (WORKER_UNREACHABLE) when it did not.
     """
     assert call.method is not None  # authorization lets no other through
-    async with _channel(call, links, machine) as channel:
+    async with acting(call, links, machine) as channel:
         timeout = None if call.deadline is None else max(call.deadline - trio.current_time(), 0.0)
         async with channel.call(call.method, request, timeout=timeout) as answers:
             await _hand_back(call, answers)
@@ -56,7 +56,7 @@ async def forward_conversation(call: ServerCall, links: Links, machine: Machine,
         RpcError: as for :func:`forward`.
     """
     wrong: RpcError | None = None
-    async with _channel(call, links, machine) as channel, channel.converse(methods.ATTACH) as conversation:
+    async with acting(call, links, machine) as channel, channel.converse(methods.ATTACH) as conversation:
         await conversation.send(first)
         async with background_nursery() as nursery:
 
@@ -84,14 +84,14 @@ async def _hand_back(call: ServerCall, answers: Answers[Any]) -> None:
 
 
 @asynccontextmanager
-async def _channel(call: ServerCall, links: Links, machine: Machine) -> AsyncIterator[Channel]:
+async def acting(call: ServerCall, links: Links, machine: Machine) -> AsyncIterator[Channel]:
     """A connection on which we act for whoever called. What goes wrong between us and the machine is not told as if
     it were about the caller."""
     assert call.principal is not None  # as above
-    acting = Acting(call.principal.name, call.principal.roles - {Role.BROKER})
+    who = Acting(call.principal.name, call.principal.roles - {Role.BROKER})
     async with links.to(machine, lasting=call.path in LASTING) as channel:
         try:
-            yield channel.saying((*acting_metadata(acting), *(metadata_of(call.trace) if call.trace else ())))
+            yield channel.saying((*acting_metadata(who), *(metadata_of(call.trace) if call.trace else ())))
         except RpcError as exc:
             if not _is_about_us(exc):
                 raise

@@ -97,6 +97,19 @@ async def test_a_compaction_between_two_pages_begins_the_list_anew(client: Clien
         assert again.found[0].value == b"new"
 
 
+async def test_a_store_that_went_back_is_listed_anew(client: Client, prefix: bytes) -> None:
+    """As after a restore: it would be silent until it is as far again."""
+    async with Watch(client, prefix) as watch:
+        await watch.receive()
+        watch._next += 1000
+        with trio.fail_after(patient(30)):
+            listed = await watch.receive()
+        assert isinstance(listed, Listed)
+        assert listed.first
+        await put(client, prefix, b"1")
+        assert await changes(watch, 1) == [(prefix, b"1")]
+
+
 async def test_a_cancelled_receive_loses_nothing(client: Client, prefix: bytes) -> None:
     """A reader may look at other things in between."""
     async with Watch(client, prefix) as watch:

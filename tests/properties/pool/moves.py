@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
 
-from jobd.pools.etcd import ends, membership, steps
-from jobd.pools.etcd.ends import Ending
-from jobd.pools.etcd.records import Member, Order, Phase, Session
-from jobd.pools.etcd.rejoin import Local as Known
-from jobd.pools.etcd.rejoin import Todo, todo
+from jobd.pools.etcd import membership
+from jobd.pools.etcd.records import Member, Phase, Session
+from jobd.pools.etcd.rejoin import Todo
 from jobd.pools.etcd.steps import Found, Intent, Verdict
 from jobd.pools.etcd.transaction import Delete, KeyValue, Txn
+from tests.properties.pool.rules import KNOWN, LEASE, NOTHING, Rules, ending_of, order_of
 from tests.properties.pool.world import (
     JOBS,
     KEYS,
     WORKERS,
     BrokenRuleError,
-    Budget,
     Local,
     Plan,
     Worker,
@@ -28,39 +25,6 @@ from tests.properties.pool.world import (
     perform,
     tidy,
 )
-
-LEASE: Final = 7
-NOTHING: Final = Local()
-KNOWN: Final = {
-    "": Known.UNKNOWN,
-    "intended": Known.INTENDED,
-    "cleared": Known.INTENDED,
-    "uncertain": Known.UNCERTAIN,
-    "runs": Known.RUNS,
-    "ended": Known.ENDED,
-}
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The steps that are searched; a mutant has others.
-
-    Attributes:
-        intent_first: the worker writes its intent down before it claims.
-    """
-
-    submit: Callable[..., Txn] = steps.submit
-    place: Callable[..., Txn] = steps.place
-    claim: Callable[..., Txn] = steps.claim
-    claimed: Callable[..., Verdict] = steps.claimed
-    report: Callable[..., Txn] = ends.report
-    gone: Callable[..., Txn] = ends.gone
-    give_back: Callable[..., Txn] = ends.give_back
-    stop: Callable[..., Txn] = ends.stop
-    forget: Callable[..., Txn] = ends.forget
-    settle: Callable[..., Txn] = ends.settle
-    todo: Callable[..., Todo] = todo
-    intent_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,7 +114,7 @@ class Moves:
     def _wanted(self, world: World, number: int) -> Iterator[tuple[str, Txn]]:
         job, name = world.job(number), JOBS[number]
         if job is None:
-            yield "submit", self.rules.submit(KEYS, name, _order(world, number), "h", b"private")
+            yield "submit", self.rules.submit(KEYS, name, order_of(world, number), "h", b"private")
             return
         if job.ended:
             return
@@ -165,9 +129,9 @@ class Moves:
         elif phase == Phase.ASSIGNED and KEYS.drain(job.state.worker) in world.kvs:
             yield "take back", self.rules.give_back(KEYS, job)
         if ("stop", number) in world.told and phase != Phase.CLAIMED:
-            yield "stop", self.rules.stop(KEYS, job, _ending(world, number, "stopped"))
+            yield "stop", self.rules.stop(KEYS, job, ending_of(world, number, "stopped"))
         if world.budget.forgets and phase == Phase.CLAIMED and session is None:
-            yield "forget", self.rules.forget(KEYS, job, _ending(world, number, "lost"))
+            yield "forget", self.rules.forget(KEYS, job, ending_of(world, number, "lost"))
 
     def _broker_sends(self, world: World, broker: int, plan: Plan) -> Iterator[Move]:
         idle = world.with_broker(broker, None)
@@ -237,9 +201,9 @@ class Moves:
             case Todo.TELL if job.state.unreachable:
                 plan = Plan("tell", number, self.rules.report(KEYS, job, at, None), job.at)
             case Todo.REPORT:
-                plan = Plan("report", number, self.rules.report(KEYS, job, at, _ending(world, number, "ok")), job.at)
+                plan = Plan("report", number, self.rules.report(KEYS, job, at, ending_of(world, number, "ok")), job.at)
             case Todo.LOSE:
-                lost = _ending(world, number, "lost")
+                lost = ending_of(world, number, "lost")
                 plan = Plan("lose", number, self.rules.report(KEYS, job, at, lost), job.at, lost=True)
             case Todo.SETTLE if assigned:
                 plan = Plan("settle", number, self.rules.settle(KEYS, worker.name, job), job.at)
@@ -333,28 +297,3 @@ def _forgetting(local: Local, becomes: dict[str, str]) -> Local:
 def _with_local(world: World, worker: Worker, number: int, local: Local) -> World:
     jobs = (*worker.jobs[:number], local, *worker.jobs[number + 1 :])
     return world.with_worker(worker._replace(jobs=jobs))
-
-
-def _order(world: World, number: int) -> Order:
-    return Order(spec={}, principal="p", created_at=1, request_id=f"r{number}", retry_lost=world.budget.retries)
-
-
-def _ending(world: World, number: int, state: str) -> Ending:
-    facts: dict[str, Any] = {"state": state}
-    lost, retries = state == "lost", world.budget.retries
-    return Ending(1, facts, "p", request_id=f"r{number}", lost=lost, retries=retries)
-
-
-def beginning(budget: Budget, *, jobs: int = 1, brokers: int = 2) -> World:
-    """Workers are there, and nothing has been submitted."""
-    world = World(
-        {}, 1, (None,) * brokers, tuple(Worker(name, None, (NOTHING,) * jobs) for name in WORKERS), budget, (0,) * jobs
-    )
-    for worker in world.workers:
-        member = Member(uid=f"uid-{worker.name}", address="a:1")
-        session = Session(uid=member.uid, instance="first", address="a:1", slots=1)
-        txn = membership.enter(KEYS, worker.name, member, session, LEASE, was=None, up=None)
-        assert txn
-        _, world = perform(world, txn)
-        world = world.with_worker(worker._replace(up=world.kvs[KEYS.session(worker.name)]))
-    return world

@@ -11,7 +11,7 @@ from jobd.pools.etcd.records import Claim
 from jobd.pools.etcd.rejoin import Local, Todo, todo
 from jobd.pools.etcd.steps import Found, Intent, Verdict, claimed
 from jobd.pools.etcd.transaction import Compare, KeyValue, Outcome, Txn, absent, unchanged
-from tests.properties.pool.moves import Rules
+from tests.properties.pool.rules import Rules
 from tests.properties.pool.world import KEYS, Budget
 
 

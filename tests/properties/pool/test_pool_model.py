@@ -15,8 +15,9 @@ from typing import Final
 
 import pytest
 
-from tests.properties.pool.moves import Moves, beginning
+from tests.properties.pool.moves import Moves
 from tests.properties.pool.mutants import MUTANTS
+from tests.properties.pool.rules import beginning
 from tests.properties.pool.search import search
 from tests.properties.pool.world import Budget
 
@@ -29,12 +30,13 @@ BUDGETS: Final = [
     Budget(expiries=1, forgets=1),
     Budget(expiries=1, forgets=1, retries=1),
     Budget(crashes=1, doubts=1),
-    Budget(crashes=1, reboots=1),
+    Budget(doubts=1, reboots=1),
     Budget(doubts=1, stops=1),
     Budget(doubts=1, drains=1, undrains=1),
     Budget(reboots=1, retries=1),
 ]
 DEEP: Final = [
+    Budget(crashes=1, reboots=1),
     Budget(expiries=1, crashes=1, doubts=1),
     Budget(expiries=1, stops=1, doubts=1, crashes=1),
     Budget(expiries=2, doubts=1),

@@ -20,24 +20,18 @@ SERVICE, NAME = methods.QUERY.service, methods.QUERY.name
 
 
 async def test_bytes_are_exchanged() -> None:
-    """With the further headers that were given."""
-    seen: list[str] = []
+    """With what the channel was told to say beside them."""
+    seen: list[tuple[str, str | bytes]] = []
 
     async def look(call: ServerCall, request: QueryRequest) -> QueryResponse:
-        assert call.trace
-        seen.append(call.trace.trace_id)
+        seen.extend(call.metadata)
         return QueryResponse(Job(id=request.job_id))
 
     async with rig(query(look)) as r:
-        data = await r.channel.exchange(
-            SERVICE,
-            NAME,
-            encode(QueryRequest("x")),
-            timeout=60,
-            metadata=(("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),),
-        )
+        channel = r.channel.saying((("hasleader", "true"),))
+        data = await channel.exchange(SERVICE, NAME, encode(QueryRequest("x")), timeout=60)
         assert decode(QueryResponse, data).job.id == "x"
-        assert seen == ["a" * 32]
+        assert ("hasleader", "true") in seen
         assert r.session.streams == {}
 
 

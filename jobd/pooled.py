@@ -1,0 +1,265 @@
+"""Being in a pool: the parts of it meet here. Loaded with ``--pool`` only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import betterproto
+import structlog
+import trio
+from cryptography import x509
+
+from api.address import parse_address
+from api.background import background_nursery
+from api.errors import ConfigError
+from api.messages import AttachRequest
+from api.methods import METHODS
+from api.retry import Retry
+from api.rpc.server import ServerCall
+from api.tls import client_context
+from api.version import VERSION
+from jobd.broker.admission import Policy
+from jobd.broker.broker import Broker
+from jobd.broker.ports import Store, Worker
+from jobd.config import Config
+from jobd.pools.etcd import membership
+from jobd.pools.etcd.agent import Agent
+from jobd.pools.etcd.client import Client, open_client
+from jobd.pools.etcd.endpoints import Etcd
+from jobd.pools.etcd.errors import EtcdError, StoreUnavailableError
+from jobd.pools.etcd.front import Front
+from jobd.pools.etcd.keys import Keys, worker_name
+from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.private import KEY, Seal
+from jobd.pools.etcd.records import Member, Session
+from jobd.pools.etcd.roster import Roster
+from jobd.pools.etcd.session import Register, open_session
+from jobd.pools.etcd.sweeper import Sweeper
+from jobd.pools.etcd.transaction import Store as EtcdStore
+from jobd.pools.remote.forwarding import acting, forward, forward_conversation
+from jobd.pools.remote.links import Links, Machine, open_links
+from jobd.service.job_worker import JobWorkerService
+from jobd.service.pool import ASK, Elsewhere, PoolService
+from jobd.worker.job import wrong_with_label
+
+log = structlog.get_logger(__name__)
+
+IDENTITY: Final = "pool-identity"
+"""The file of the state directory that says which machine this is, whatever it is called."""
+FIRST: Final = 5.0
+"""Seconds that a start waits for etcd; after that, the machine's own jobs go on without."""
+
+
+@asynccontextmanager
+async def open_pooled(
+    config: Config, broker: Broker, store: Store, workers: Sequence[Worker], policy: Policy, local: JobWorkerService
+) -> AsyncIterator[PoolService]:
+    """Be in the pool for the length of the block: a broker of it, and a worker, if this machine is one.
+
+    Raises:
+        ConfigError: a setting cannot be used, what etcd has at the prefix is no pool of this version, or another
+            machine has this one's name.
+    """
+    name, keys, etcd, seal = _name(config), Keys(config.pool_prefix), _etcd(config), Seal(_seal_keys(config))
+    labels, context = labels_of(config.labels), _context(config)
+    async with open_client(etcd) as client, open_links(context) as links, background_nursery() as nursery:
+        mirror = Mirror(client, keys)
+        front = Front(client, mirror, seal, policy=policy, workers=workers)
+        looked = trio.Event()
+
+        async def be_a_worker() -> None:
+            uid = await trio.to_thread.run_sync(_identity, config.state)
+            member, session = _records(config, uid, labels, workers)
+            async with open_session(etcd, _registration(keys, name, member, session)) as held:
+                agent = Agent(
+                    client,
+                    mirror,
+                    broker,
+                    store,
+                    seal,
+                    name=name,
+                    uid=uid,
+                    epoch=lambda: held.epoch,
+                    policy=policy,
+                    workers=workers,
+                )
+                await agent.run()
+
+        async def be_in_it() -> None:
+            await _find_pool(client, keys, looked)
+            nursery.start_soon(mirror.run)
+            nursery.start_soon(front.placer.run)
+            nursery.start_soon(Sweeper(client, mirror, config.keep_days * 86400, config.pool_keep).run)
+            if config.worker:
+                nursery.start_soon(be_a_worker)
+
+        nursery.start_soon(be_in_it)
+        with trio.move_on_after(FIRST):
+            await looked.wait()
+            await mirror.whole()
+        yield PoolService(name, local, front, Roster(client, mirror), _elsewhere(links))
+
+
+async def _find_pool(client: Client, keys: Keys, looked: trio.Event) -> None:
+    """See that there is a pool of this version, and begin one where there is nothing; wait for etcd if need be."""
+    retry, told = Retry(float("inf")), ""
+    while True:
+        try:
+            schema, first = await client.get(keys.schema), await client.page(keys.everything, size=1)
+            txn = membership.found_pool(keys, schema, first)
+            if txn is None:
+                break
+            await client.txn(txn)
+        except StoreUnavailableError as exc:
+            if str(exc) != told:
+                told = str(exc)
+                log.warning("the pool cannot be reached", error=told)
+            looked.set()
+            await retry.pause()
+        except EtcdError as exc:
+            raise ConfigError(f"--pool: {exc}") from exc
+    log.info("in a pool", prefix=keys.prefix)
+    looked.set()
+
+
+def _registration(keys: Keys, name: str, member: Member, session: Session) -> Register:
+    async def register(store: EtcdStore, lease: int) -> int:
+        while True:
+            was, up = await store.get(keys.member(name)), await store.get(keys.session(name))
+            txn = membership.enter(keys, name, member, session, lease, was=was, up=up)
+            if txn is None:
+                assert up is not None
+                return up.created
+            await store.txn(txn)
+
+    return register
+
+
+def _records(config: Config, uid: str, labels: Mapping[str, str], workers: Sequence[Worker]) -> tuple[Member, Session]:
+    first = workers[0]
+    session = Session(
+        uid=uid,
+        instance=uuid.uuid4().hex,
+        address=config.advertise,
+        slots=sum(worker.slots for worker in workers),
+        labels=labels,
+        version=VERSION,
+        containment=first.containment.name,
+        limits=tuple(sorted(first.containment.limits)),
+        isolation=tuple(first.means.available),
+    )
+    return Member(uid=uid, address=config.advertise, version=VERSION), session
+
+
+def _elsewhere(links: Links) -> Elsewhere:
+    async def hand_on(call: ServerCall, name: str, address: str, request: betterproto.Message) -> None:
+        await forward(call, links, Machine(name, address), request)
+
+    async def converse(call: ServerCall, name: str, address: str, first: AttachRequest) -> None:
+        await forward_conversation(call, links, Machine(name, address), first)
+
+    async def ask(call: ServerCall, name: str, address: str, request: betterproto.Message) -> betterproto.Message:
+        method = next(each for each in METHODS if each.request is type(request))
+        async with acting(call, links, Machine(name, address)) as channel:
+            return await channel.unary(method, request, timeout=ASK)
+
+    return Elsewhere(hand_on, converse, ask)
+
+
+# ---- settings
+
+
+def labels_of(text: str) -> dict[str, str]:
+    """``K=V,K=V``.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
+    for name, equals, value in pairs:
+        why = wrong_with_label(name, value) if equals else "it is not of the form K=V"
+        if why:
+            raise ConfigError(f"--labels: {name + equals + value!a}: {why}")
+    return {name: value for name, _, value in pairs}
+
+
+def _name(config: Config) -> str:
+    """The worker's name, which the server's certificate has to say: brokers ask for it.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    name = worker_name(config.worker_name or socket.gethostname())
+    named = _names_in(config.cert)
+    if config.worker and name not in named:
+        raise ConfigError(
+            f"--worker-name: the certificate {config.cert} does not name {name!a}: have it made with --host {name}, or "
+            f"give one of its names: {', '.join(named) or 'it has none'}"
+        )
+    return name
+
+
+def _names_in(path: Path) -> list[str]:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
+def _etcd(config: Config) -> Etcd:
+    if not config.advertise:
+        raise ConfigError("--pool: --advertise is needed too: where the other machines reach this one")
+    parse_address(config.advertise)
+    return Etcd.at(config.pool, certificate=config.pool_cert, key=config.pool_key, ca=config.pool_ca)
+
+
+def _context(config: Config) -> Callable[[], ssl.SSLContext]:
+    if not (config.broker_cert and config.broker_key):
+        raise ConfigError("--pool: --broker-cert and --broker-key are needed too: a client's, with the role broker")
+    make = partial(client_context, certificate=config.broker_cert, key=config.broker_key, ca=config.ca)
+    make()  # so that what cannot be used is said now
+    return make
+
+
+def _seal_keys(config: Config) -> list[bytes]:
+    """A key a line, in hexadecimal digits.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    if config.pool_secrets is None:
+        return []
+    try:
+        keys = [bytes.fromhex(line) for line in config.pool_secrets.read_text("ascii").split()]
+    except (OSError, ValueError):
+        keys = []
+    if not keys or any(len(key) != KEY for key in keys):
+        raise ConfigError(
+            f"--pool-secrets: {config.pool_secrets} is no list of keys, {2 * KEY} hexadecimal digits each"
+        )
+    return keys
+
+
+def _identity(state: Path) -> str:
+    """Which machine this is: made up once, and kept."""
+    path = state / IDENTITY
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        made, fresh = uuid.uuid4().hex, path.with_suffix(".new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"{made}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+        return made

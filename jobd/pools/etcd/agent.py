@@ -1,0 +1,336 @@
+"""What a machine does as a worker of the pool: it takes the jobs that it is given, and says how they end.
+
+For each job that is assigned to it, or that its own store knows as the pool's, there is a task. That looks at what etcd
+and the store say of the job, does what :func:`jobd.pools.etcd.rejoin.todo` says, and looks again, until nothing is left
+to do. So a job that was just assigned, and one that is found after a crash or a partition, go the same way.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Final
+
+import structlog
+import trio
+
+from api.retry import Retry
+from jobd.broker.admission import Policy, admitted
+from jobd.broker.broker import Broker
+from jobd.broker.ports import Store as JobStore
+from jobd.broker.ports import Worker
+from jobd.pools.etcd import ends, steps
+from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.codec import decode
+from jobd.pools.etcd.ends import Ending
+from jobd.pools.etcd.errors import EtcdError
+from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.orders import end_facts, job_from
+from jobd.pools.etcd.pool_errors import PoolDataError
+from jobd.pools.etcd.private import Seal
+from jobd.pools.etcd.records import Claim, Order
+from jobd.pools.etcd.rejoin import Local, Todo, todo
+from jobd.pools.etcd.steps import Found, Intent, Verdict
+from jobd.pools.etcd.transaction import KeyValue
+from jobd.worker.errors import InvalidSpecError, StoreError, WorkerError
+from jobd.worker.job import Job, Reason
+from jobd.worker.lifecycle import Event, State
+from jobd.worker.policy import Caller
+from jobd.worker.supervisor import Stop
+
+log = structlog.get_logger(__name__)
+
+MARK: Final = "pool"
+"""What the request_id of a job of the pool begins with, in this machine's store; the attempt and the intent follow."""
+LOOK_AGAIN: Final = 5.0
+"""Seconds after which a job is looked at anew that the pool does not know, or has forgotten."""
+
+
+def request_id_of(attempt: int, intent: str) -> str:
+    """How an intent stands in the store of this machine."""
+    return f"{MARK}:{attempt}:{intent}"
+
+
+def intent_of(job: Job | None) -> tuple[int, str] | None:
+    """The attempt and the intent of a job in the store; None when it is not the pool's."""
+    parts = job.request_id.split(":") if job else []
+    if len(parts) != 3 or parts[0] != MARK or not parts[1].isdigit():
+        return None
+    return int(parts[1]), parts[2]
+
+
+class Agent:
+    """Made for one worker; :meth:`run` is its life."""
+
+    def __init__(
+        self,
+        client: Client,
+        mirror: Mirror,
+        broker: Broker,
+        store: JobStore,
+        seal: Seal,
+        *,
+        name: str,
+        uid: str,
+        epoch: Callable[[], int | None],
+        policy: Policy,
+        workers: Collection[Worker],
+    ) -> None:
+        """
+        Args:
+            epoch: that of the session, if there is one now.
+        """
+        self._client = client
+        self._mirror = mirror
+        self._broker = broker
+        self._store = store
+        self._seal = seal
+        self._name = name
+        self._uid = uid
+        self._epoch = epoch
+        self._policy = policy
+        self._workers = list(workers)
+        self._seen: set[str] = set()
+
+    async def run(self) -> None:
+        """Take up what there is, and what comes, for ever."""
+        await self._mirror.whole()
+        at = self._mirror.at
+        async with trio.open_nursery() as nursery:
+            for job in await self._store.live():
+                if intent_of(job):
+                    self._begin(nursery, job.id)
+            mine = at.assignments(self._name)
+            while True:
+                for each in list(self._mirror.assignments.below(mine)):
+                    self._begin(nursery, at.job_of(each.key))
+                await self._mirror.changed()
+
+    def _begin(self, nursery: trio.Nursery, job_id: str) -> None:
+        if job_id not in self._seen:
+            self._seen.add(job_id)
+            nursery.start_soon(self._see_to, job_id)
+
+    async def _see_to(self, job_id: str) -> None:
+        """Do what there is to do about a job, until there is nothing more."""
+        retry = Retry(float("inf"))
+        try:
+            while True:
+                try:
+                    if not await self._step(job_id):
+                        return
+                    retry.reset()
+                except (EtcdError, StoreError) as exc:
+                    log.info("a job of the pool cannot be seen to now", job=job_id, error=str(exc))
+                    await retry.pause()
+                except PoolDataError as exc:
+                    log.error("a job of the pool cannot be taken", job=job_id, error=str(exc))
+                    await trio.sleep(LOOK_AGAIN)
+        finally:
+            self._seen.discard(job_id)
+
+    # ---- one look, and one step
+
+    async def _step(self, job_id: str) -> bool:
+        """Look, and do; False when nothing is left to do."""
+        at = self._mirror.at
+        mine = await self._own(job_id)
+        state = await self._client.get(at.state(job_id))
+        found = Found.of(at, state) if state else None
+        known = intent_of(mine)
+        attempt, intent_id = known or (found.state.attempt if found else 0, "")
+        claim_at = await self._client.get(at.claim(job_id, attempt))
+        claim = decode(Claim, claim_at.key, claim_at.value) if claim_at else None
+        intent = Intent(intent_id, self._name, self._uid)
+        what = todo(found, claim, intent, _local(mine), attempt)
+        log.debug("a job of the pool is looked at", job=job_id, todo=what.name)
+        match what:
+            case Todo.CLAIM:
+                assert found is not None
+                return await self._claim(found, mine)
+            case Todo.START:
+                assert mine is not None
+                await self._start(mine)
+                return True
+            case Todo.TELL:
+                assert found is not None
+                assert claim_at is not None
+                if found.state.unreachable:
+                    await self._client.txn(ends.report(at, found, claim_at, None))
+                await self._until_ended(job_id)
+                return True
+            case Todo.REPORT | Todo.LOSE:
+                assert found is not None
+                assert claim_at is not None
+                return await self._report(found, claim_at, mine)
+            case Todo.SETTLE:
+                if found is not None:
+                    await self._client.txn(ends.settle(at, self._name, found))
+                return False
+            case Todo.END:
+                await self._end(job_id)
+                return True
+            case Todo.DROP:
+                await self._broker.held.discard(job_id)
+                return False
+            case Todo.REASSERT:
+                return await self._reassert(found, intent, mine)
+            case Todo.KEEP:
+                log.warning("a job runs that the pool does not know of; it goes on", job=job_id)
+                await trio.sleep(LOOK_AGAIN)
+                return True
+            case Todo.NOTHING:
+                return False
+
+    async def _own(self, job_id: str) -> Job | None:
+        """What this machine knows of a job."""
+        entry = self._broker.registry.known(job_id)
+        if entry is not None:
+            return entry.cell.job
+        found = await self._store.starting_with(job_id)
+        return found[0] if found else None
+
+    async def _claim(self, found: Found, mine: Job | None) -> bool:
+        at = self._mirror.at
+        epoch = self._epoch()
+        up = await self._client.get(at.session(self._name))
+        assigned = await self._client.get(at.assigned(self._name, found.id))
+        if assigned is None:
+            return mine is not None  # looked at again, it is somebody else's
+        if epoch is None or up is None or up.created != epoch:
+            await trio.sleep(0.1)  # the session is being made anew
+            return True
+        if mine is None:
+            order = await self._order(found.id)
+            if order is None:
+                return False
+            mine = await self._intend(found, order)
+        known = intent_of(mine)
+        assert known is not None
+        intent = Intent(known[1], self._name, self._uid)
+        txn = steps.claim(at, found, assigned, up, intent, last=not await self._may_run_again(found.id))
+        outcome = await self._client.txn(txn)
+        if steps.claimed(outcome, assigned, intent) is Verdict.AGAIN:
+            if await self._client.get(at.drain(self._name)) is not None:
+                await self._client.txn(ends.give_back(at, found))
+            await trio.sleep(0.05)
+        return True
+
+    async def _order(self, job_id: str) -> Order | None:
+        at = self._mirror.at.spec(job_id)
+        found = await self._client.get(at)
+        return decode(Order, at, found.value) if found else None
+
+    async def _may_run_again(self, job_id: str) -> bool:
+        order = await self._order(job_id)
+        return bool(order and order.retry_lost)
+
+    async def _intend(self, found: Found, order: Order) -> Job:
+        """Write down durably that this machine will run the job, if it gets the claim."""
+        at = self._mirror.at
+        job = job_from(at, found, order)
+        spec = job.spec
+        if order.private:
+            private = await self._client.get(at.private(found.id))
+            if private is not None:
+                spec = self._seal.join(spec, private.key, private.value)
+        mine = Job(
+            found.id,
+            spec,
+            State.PENDING,
+            order.created_at,
+            started_by=order.principal,
+            request_id=request_id_of(found.state.attempt, uuid.uuid4().hex),
+            reason=Reason.UNCLAIMED,
+            message="the pool has not given it to this machine yet",
+        )
+        await self._broker.held.hold(mine)
+        return mine
+
+    async def _start(self, mine: Job) -> None:
+        """It is claimed: let it run, as this machine's own rules allow."""
+        order = await self._order(mine.id)
+        caller = Caller(mine.started_by, order.roles if order else ())
+        try:
+            spec = await admitted(mine.spec, caller, self._policy, self._workers, pooled=True)
+        except (InvalidSpecError, WorkerError) as exc:
+            refused = replace(mine, reason="", message="").moved(Event.ASSIGNED, worker=self._name)
+            refused = refused.moved(
+                Event.LAUNCH_FAILED, ended_at=time.time_ns(), reason=Reason.LAUNCH_REFUSED, message=str(exc)
+            )
+            await self._broker.held.end(refused)
+            return
+        self._broker.held.release(mine.id, spec)
+
+    async def _until_ended(self, job_id: str) -> None:
+        """Wait until the job has ended here, or something is said of it in etcd."""
+        entry = self._broker.registry.known(job_id)
+        if entry is None:
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def changed() -> None:
+                await self._mirror.jobs.changed(self._mirror.at.state(job_id))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(changed)
+            await entry.cell.ended()
+            nursery.cancel_scope.cancel()
+
+    async def _report(self, found: Found, claim: KeyValue, mine: Job | None) -> bool:
+        at = self._mirror.at
+        order = await self._order(found.id)
+        if order is None:
+            return False
+        if mine is None or not mine.state.terminal:
+            mine = _lost(job_from(at, found, order))
+        ending = Ending(
+            mine.ended_at or time.time_ns(),
+            end_facts(replace(mine, worker=self._name)),
+            order.principal,
+            order.request_id,
+            lost=mine.state is State.LOST,
+            retries=order.retry_lost,
+        )
+        outcome = await self._client.txn(ends.report(at, found, claim, ending))
+        return ends.reported(at, outcome, found) is Verdict.AGAIN
+
+    async def _end(self, job_id: str) -> None:
+        """The pool has given the job up: what is left of it here ends."""
+        log.warning("a job that the pool has given up is ended", job=job_id)
+        try:
+            await self._broker.stop(job_id, Stop(by="the pool"))
+        except WorkerError as exc:
+            log.error("a job that the pool has given up does not end", job=job_id, error=str(exc))
+            await trio.sleep(LOOK_AGAIN)
+
+    async def _reassert(self, found: Found | None, intent: Intent, mine: Job | None) -> bool:
+        at = self._mirror.at
+        frozen, up = await self._client.get(at.frozen), await self._client.get(at.session(self._name))
+        if frozen is not None and up is not None and found is not None:
+            await self._client.txn(ends.reassert(at, found, frozen, up, intent))
+            return True
+        if mine is not None and mine.state.terminal:
+            return False
+        log.warning("a job runs whose claim the pool does not know; it goes on", job=found.id if found else "")
+        await trio.sleep(LOOK_AGAIN)
+        return True
+
+
+def _local(mine: Job | None) -> Local:
+    if mine is None or intent_of(mine) is None:
+        return Local.UNKNOWN
+    if mine.state.terminal:
+        return Local.ENDED
+    return Local.INTENDED if mine.reason == Reason.UNCLAIMED and mine.state is State.PENDING else Local.RUNS
+
+
+def _lost(job: Job) -> Job:
+    return job.moved(
+        Event.UNTRACEABLE,
+        ended_at=time.time_ns(),
+        reason=Reason.DAEMON_LOST,
+        message="the worker has claimed the job, and has no record of it: its state was lost, or is an older one",
+    )

@@ -1,0 +1,134 @@
+"""What a broker knows of the pool without asking: the small records, as etcd's watches tell of them.
+
+It may be a moment old, and the parts of it of different moments; every step compares what it rests on, so that costs a
+step and nothing else. What must not be old is asked of etcd itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import structlog
+import trio
+
+from jobd.pools.etcd.answers import Deleted
+from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.errors import EtcdError
+from jobd.pools.etcd.keys import Keys
+from jobd.pools.etcd.transaction import KeyValue
+from jobd.pools.etcd.watch import Listed, Watch
+
+REFUSED: Final = 5.0
+"""Seconds until etcd is asked again that has refused us."""
+
+log = structlog.get_logger(__name__)
+
+
+class Part:
+    """The keys with one prefix."""
+
+    def __init__(self, prefix: bytes, told: Callable[[], None]) -> None:
+        self.prefix = prefix
+        self.keys: dict[bytes, KeyValue] = {}
+        self.whole = trio.Event()
+        self._told = told
+        self._listing: dict[bytes, KeyValue] = {}
+        self._waiting: dict[bytes, trio.Event] = {}
+        self.watch: Watch | None = None
+
+    async def run(self, client: Client) -> None:
+        """Follow them for ever."""
+        async with Watch(client, self.prefix) as self.watch:
+            while True:
+                try:
+                    event = await self.watch.receive()
+                except EtcdError as exc:  # etcd refuses us: an operator has to see to that
+                    log.error("the pool cannot be followed", prefix=self.prefix.decode(), error=str(exc))
+                    await trio.sleep(REFUSED)
+                    continue
+                if isinstance(event, Listed):
+                    self._list(event)
+                else:
+                    for change in event.changes:
+                        self._change(change)
+                self._told()
+
+    def _list(self, page: Listed) -> None:
+        if page.first:
+            self._listing = {}
+        self._listing.update((each.key, each) for each in page.found)
+        if page.last:
+            before, self.keys, self._listing = self.keys, self._listing, {}
+            for key in before.keys() | self.keys.keys():
+                self._wake(key)
+            self.whole.set()
+
+    def _change(self, change: KeyValue | Deleted) -> None:
+        if isinstance(change, Deleted):
+            self.keys.pop(change.key, None)
+        else:
+            self.keys[change.key] = change
+        self._wake(change.key)
+
+    def _wake(self, key: bytes) -> None:
+        event = self._waiting.pop(key, None)
+        if event is not None:
+            event.set()
+
+    async def changed(self, key: bytes) -> None:
+        """Wait until something is heard of a key."""
+        await self._waiting.setdefault(key, trio.Event()).wait()
+
+    def below(self, prefix: bytes) -> Iterator[KeyValue]:
+        """Those that begin with a longer prefix."""
+        return (each for key, each in self.keys.items() if key.startswith(prefix))
+
+
+class Mirror:
+    """All of it. Made for one client; :meth:`run` is its life."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self.at = keys
+        self._changed = trio.Event()
+        self.members = Part(keys.members, self._tell)
+        self.sessions = Part(keys.sessions, self._tell)
+        self.drains = Part(keys.drains, self._tell)
+        self.jobs = Part(keys.states, self._tell)
+        self.queue = Part(keys.queue, self._tell)
+        self.assignments = Part(keys.assignments(), self._tell)
+        self._parts = (self.members, self.sessions, self.drains, self.jobs, self.queue, self.assignments)
+
+    async def run(self) -> None:
+        """Follow everything for ever."""
+        async with trio.open_nursery() as nursery:
+            for part in self._parts:
+                nursery.start_soon(part.run, self._client)
+
+    async def whole(self) -> None:
+        """Wait until all was heard of once."""
+        for part in self._parts:
+            await part.whole.wait()
+
+    @property
+    def is_whole(self) -> bool:
+        """All was heard of once."""
+        return all(part.whole.is_set() for part in self._parts)
+
+    @property
+    def connected(self) -> bool:
+        """What is known is at most a moment old."""
+        return all(part.watch is not None and part.watch.connected for part in self._parts)
+
+    async def changed(self) -> None:
+        """Wait until something is heard of."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def sessions_by_worker(self) -> Mapping[str, KeyValue]:
+        """The sessions that there are."""
+        return {self.at.worker_of(each.key): each for each in self.sessions.keys.values()}

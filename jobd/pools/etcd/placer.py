@@ -1,0 +1,173 @@
+"""A broker's own accord: jobs that wait go to workers, and what a worker that is gone had does not stay with it.
+
+All brokers do the same; whoever is late changes nothing. So that they do not all try at the same moment, each waits a
+little, another time each, before it sees to what it did not bring itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+import trio
+
+from jobd.pools.etcd import ends, steps
+from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.codec import decode
+from jobd.pools.etcd.errors import EtcdError
+from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.placement import Candidate, Waiting, Wish, placements, why
+from jobd.pools.etcd.pool_errors import PoolDataError
+from jobd.pools.etcd.records import Order, Phase, Session
+from jobd.pools.etcd.steps import Found
+from jobd.pools.etcd.transaction import KeyValue
+
+log = structlog.get_logger(__name__)
+
+PATIENCE: Final = 0.25
+"""Seconds, at most, that a broker leaves to others what it did not bring."""
+GRACE: Final = 1.0
+"""Seconds that a session has been missing before its worker counts as gone: a server that comes back makes it anew."""
+AT_ONCE: Final = 32
+"""Jobs that are placed at a time."""
+
+Orders = Callable[[str], Awaitable[Order | None]]
+"""The order of a job, if there is (still) one."""
+
+
+class Placer:
+    """Made for one mirror; :meth:`run` is its life."""
+
+    def __init__(self, client: Client, mirror: Mirror, orders: Orders) -> None:
+        self._client = client
+        self._mirror = mirror
+        self._orders = orders
+        self._wishes: dict[str, Wish] = {}
+        self._own = trio.Event()
+        self._missing: dict[str, float] = {}
+
+    def soon(self) -> None:
+        """A job was brought here: place it now."""
+        self._own.set()
+
+    async def run(self) -> None:
+        """See to the queue, and to those who are gone, for ever."""
+        await self._mirror.whole()
+        while True:
+            self._own = trio.Event()
+            changed = False
+            try:
+                changed = await self._place() | await self._see_to_the_gone()
+            except EtcdError as exc:
+                log.info("the queue of the pool cannot be seen to now", error=str(exc))
+            except PoolDataError as exc:
+                log.error("the queue of the pool cannot be seen to: a record is damaged", error=str(exc))
+            with trio.move_on_after(0.0 if changed else GRACE if self._missing else 60.0):
+                await self._mirror.changed()
+            with trio.move_on_after(random.uniform(0.0, PATIENCE)):  # noqa: S311 # jitter, not a secret
+                await self._own.wait()
+
+    # ---- the queue
+
+    def candidates(self) -> list[Candidate]:
+        """The workers that are there, and what they have."""
+        at = self._mirror.at
+        drained = {at.worker_of(key) for key in self._mirror.drains.keys}
+        taken = Counter(at.worker_of(key) for key in self._mirror.assignments.keys)
+        return [
+            Candidate(worker, decode(Session, up.key, up.value), taken[worker], worker in drained)
+            for worker, up in sorted(self._mirror.sessions_by_worker().items())
+        ]
+
+    async def why(self, job_id: str) -> str:
+        """Why a job waits, for people."""
+        wish = await self._wish(job_id)
+        gone = len(self._mirror.members.keys.keys()) - len(self._mirror.sessions.keys)
+        return "" if wish is None else why(wish, self.candidates(), gone=max(gone, 0))
+
+    async def _wish(self, job_id: str) -> Wish | None:
+        if job_id not in self._wishes:
+            order = await self._orders(job_id)
+            if order is None:
+                return None
+            self._wishes[job_id] = Wish.of(order)
+        return self._wishes[job_id]
+
+    async def _place(self) -> bool:
+        """Place what can be placed; whether something was."""
+        mirror = self._mirror
+        queue = {mirror.at.job_of(each.key): each for each in sorted(mirror.queue.keys.values(), key=steps.place_of)}
+        self._wishes = {job: wish for job, wish in self._wishes.items() if job in queue}
+        waiting = []
+        for job in queue:
+            try:
+                wish = await self._wish(job)
+            except ValueError:  # what it is to run is none; it waits until somebody stops it
+                continue
+            if wish is not None:
+                waiting.append(Waiting(job, wish))
+        chosen = placements(waiting, self.candidates(), most=AT_ONCE)
+        held = []
+
+        async def place(job: str, worker: str) -> None:
+            up = mirror.sessions_by_worker().get(worker)
+            at = mirror.jobs.keys.get(mirror.at.state(job))
+            if up is None or at is None:
+                return
+            uid = decode(Session, up.key, up.value).uid
+            outcome = await self._client.txn(steps.place(mirror.at, Found.of(mirror.at, at), queue[job], up, uid))
+            if outcome.held:
+                held.append(job)
+                log.debug("a job was placed", job=job, worker=worker)
+
+        async with trio.open_nursery() as nursery:
+            for job, worker in chosen:
+                nursery.start_soon(self._try, place, job, worker)
+        return bool(held)
+
+    # ---- those who are gone
+
+    async def _see_to_the_gone(self) -> bool:
+        there = self._mirror.sessions_by_worker()
+        now = trio.current_time()
+        having = {found.state.worker: found for found in self._assigned()}
+        self._missing = {worker: self._missing.get(worker, now) for worker in having if worker not in there}
+        gone = {worker for worker, since in self._missing.items() if now - since >= GRACE}
+        jobs = [found for found in self._assigned() if found.state.worker in gone and not found.state.unreachable]
+        held = []
+
+        async def see_to(found: Found) -> None:
+            outcome = await self._client.txn(ends.gone(self._mirror.at, found, time.time_ns()))
+            if outcome.held:
+                held.append(found)
+                what = "cannot be reached" if found.state.phase == Phase.CLAIMED else "waits again"
+                log.warning(f"the worker of a job is gone; the job {what}", job=found.id, worker=found.state.worker)
+
+        async with trio.open_nursery() as nursery:
+            for found in jobs[:AT_ONCE]:
+                nursery.start_soon(self._try, see_to, found)
+        return bool(held)
+
+    def _assigned(self) -> list[Found]:
+        """The jobs that some worker has, or is to have."""
+        found = (self._found(each) for each in self._mirror.jobs.keys.values())
+        return [each for each in found if each and each.state.phase in (Phase.ASSIGNED, Phase.CLAIMED)]
+
+    def _found(self, at: KeyValue) -> Found | None:
+        try:
+            return Found.of(self._mirror.at, at)
+        except PoolDataError as exc:
+            log.error("a record of the pool is damaged", error=str(exc))
+            return None
+
+    @staticmethod
+    async def _try(step: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Do it; what fails is seen to the next time."""
+        try:
+            await step(*arguments)
+        except (EtcdError, PoolDataError) as exc:
+            log.info("a step of the pool was not done", error=str(exc))
