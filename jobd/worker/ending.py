@@ -1,12 +1,14 @@
 """Ends a job's processes, all of them, and keeps the receipt.
 
 The order: a polite signal to all (or to the main process alone), SIGCONT since a stopped process cannot react, the
-grace period, SIGKILL to all. It is over when no process of the job is left; what does not go is said to be there.
+grace period, SIGKILL to all. It is over when no process of the job is left; what does not go is said to be there, and
+that only when it was seen: on a machine where a look takes as long as the patience, time alone proves nothing.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -35,7 +37,7 @@ class Ending:
 
     Attributes:
         survived: processes were still there when we gave up.
-        given_up: set then.
+        given_up: set then; another one when what is left gets its time anew.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Ending:
     ) -> None:
         """
         Args:
-            patience: seconds after SIGKILL until what is left is given up.
+            patience: seconds after SIGKILL was sent to all from which on what is seen there is given up.
             record: sees that the wish is on record, and what was found, before anybody is sent anything: after a crash
                 the receipt has those too that had ended by then.
             before: what was so recorded of the job, before this process.
@@ -62,6 +64,7 @@ class Ending:
         self._seen = {stopped.member.pid: stopped for stopped in before.processes} if before else {}
         self._unseen = before.found - len(self._seen) if before else 0
         self._begun = before.begun_at if before else None
+        self._give_up_at = math.inf
         self.survived = False
         self.given_up = trio.Event()
 
@@ -92,38 +95,48 @@ class Ending:
             await process.signal(signal.SIGCONT)
             with self._until_kill:
                 await trio.sleep_forever()
-        with trio.move_on_after(self._patience):
-            await self._kill(process)
-        self.survived = True
-        self.given_up.set()
-        await self._kill(process, LATER)  # nobody waits for it any more; but it is to end when it can
+        await self._kill(process)
 
-    async def _kill(self, process: Process, pause: float = POLL_FIRST) -> None:
-        """Again and again: without a kernel that does it at one stroke, somebody may have been forked meanwhile."""
+    async def _kill(self, process: Process) -> None:
+        """Again and again: without a kernel that does it at one stroke, somebody may have been forked meanwhile; and
+        what was given up is to end when it can, though nobody waits for it any more."""
+        pause = POLL_FIRST
         while True:
-            await self._note(process, signal.SIGKILL)
+            looked_at = trio.current_time()
+            if await self._note(process, signal.SIGKILL) and looked_at >= self._give_up_at:
+                self.survived = True
+                self.given_up.set()
             await process.kill()
-            await trio.sleep(pause)
-            pause = max(pause, min(pause * 2, POLL_LONGEST))
+            if self._give_up_at == math.inf:
+                self._give_up_at = trio.current_time() + self._patience
+            await trio.sleep(LATER if self.given_up.is_set() else pause)
+            pause = min(pause * 2, POLL_LONGEST)
 
     async def clear(self, process: Process, grace: float) -> None:
         """The main process has ended: see that nobody else is left, or end them; until then, or given up."""
-        if await self._is_over(process):
-            self.survived = False  # if it was given up, it has gone after all
-            return
-        self.want(grace)
         pause = POLL_FIRST
-        while not await self._is_over(process) and not self.given_up.is_set():
-            await trio.sleep(pause)
-            pause = min(pause * 2, POLL_LONGEST)
+        if not await self._is_over(process):
+            self.want(grace)
+            if self.given_up.is_set():  # what held the main process has let go; the others get their time too
+                self._give_up_at, self.given_up = trio.current_time() + self._patience, trio.Event()
+            while not self.given_up.is_set():
+                await trio.sleep(pause)
+                pause = min(pause * 2, POLL_LONGEST)
+                if await self._is_over(process):
+                    break
+            else:
+                return
+        self.survived = False
 
     async def _is_over(self, process: Process) -> bool:
         """Nobody is left. What a stop answers for is looked for more closely than what ended by itself."""
         return await process.is_empty() and (not self._wanted.is_set() or not await process.members())
 
-    async def _note(self, process: Process, signum: int) -> None:
-        for member in await process.members():
-            self._seen[member.pid] = Stopped(member, signum)
+    async def _note(self, process: Process, signum: int) -> bool:
+        """Keep who is there, and what they are sent; whether there is anybody."""
+        members = await process.members()
+        self._seen.update({member.pid: Stopped(member, signum) for member in members})
+        return bool(members)
 
     async def receipt(self, process: Process) -> Receipt | None:
         """What was found and ended; None when nothing had to be."""
