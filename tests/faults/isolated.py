@@ -19,7 +19,7 @@ from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 60
+SECONDS = patient(60)
 MEANS = detect_isolation(allow_new_privileges=False)
 WHOLE = Isolation(private_tmp=True, read_only_root=True, no_network=True, pid_namespace=True)
 ALL_FLAGS = ("private_tmp", "read_only_root", "no_network", "pid_namespace")

@@ -20,6 +20,7 @@ from api.messages import Job, JobState, Limits
 from tests.faults.trees import held_by, processes_of, running, start_tree
 from tests.support.disk import needs_root, small_disk
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 KINDS = ["auto", "none"]
@@ -64,7 +65,7 @@ async def test_a_fork_bomb_and_a_memory_hog_beside_a_neighbour(pki: TestPki, tmp
         hoard = "x = []\nwhile True: x.append(bytearray(1 << 20))"
         hog = await client.start([sys.executable, "-c", hoard], limits=Limits(memory_bytes=40_000_000))
         await finishes(client)
-        assert await slowest_answer(client, bomb) < 5  # it is some milliseconds on a machine that does nothing else
+        assert await slowest_answer(client, bomb) < patient(5)  # some milliseconds where nothing else is done
         [ended] = await client.wait(hog.id)
         assert ended.state == JobState.OUT_OF_MEMORY
         await ends(client, bomb)
@@ -89,7 +90,7 @@ async def test_a_flood_of_output_is_nobody_else_s_concern(pki: TestPki, tmp_path
         while not (await client.query(flood.id)).dropped_bytes:
             await trio.sleep(0.01)
         await finishes(client)
-        assert await slowest_answer(client, flood) < 5
+        assert await slowest_answer(client, flood) < patient(5)
         assert (await ends(client, flood)).output_bytes == 100_000
 
 

@@ -17,6 +17,7 @@ from api.messages import Isolation, JobState, Limits, OutputSource
 from tests.faults.isolated import MEANS, WHOLE, needs_sandbox, outcome, running
 from tests.support.daemon import ROOT as CODE
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 # ---- how it starts and ends
@@ -86,7 +87,7 @@ async def test_a_stop_gives_the_job_its_grace(
         job = await client.start(["sh", "-c", HANDLER], isolation=isolation)
         async with client.stream(job.id, source=OutputSource(OutputSource.STDOUT)) as output:
             assert (await anext(output)).data == b"ready\n"
-            stopped = await client.stop(job.id, grace=20, main_only=main)
+            stopped = await client.stop(job.id, grace=patient(20), main_only=main)
             text = b"".join([chunk.data async for chunk in output])
         assert text == b"heard\ndone\n"
         assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, 5)
@@ -110,7 +111,7 @@ async def test_nobody_outlives_a_sandboxed_job(pki: TestPki, tmp_path: Path, kin
         ended = []
         for script, limits in (
             (endless, None),
-            (endless, Limits(timeout=timedelta(seconds=1))),
+            (endless, Limits(timeout=timedelta(seconds=patient(1)))),
             (deaf.format("exit 4"), None),
         ):
             job = await client.start(["sh", "-c", script], isolation=isolation, env=mark, limits=limits)

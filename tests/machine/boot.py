@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from tests.machine.guest import WISH
 
 OPTIONS: Final = (
-    *("-smp", "2", "-m", "4096", "-nographic", "-nodefaults", "-no-reboot", "-nic", "none", "-monitor", "none"),
+    *("-smp", "2", "-m", "3072", "-nographic", "-nodefaults", "-no-reboot", "-nic", "none", "-monitor", "none"),
     *("-cpu", "max,la57=off"),
 )
 ARGUMENTS: Final = (
-    "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off "
+    "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off tsc=reliable "
     "systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all systemd.show_status=1"
 )
-"""For the kernel: control groups of version 2 and no others."""
-ACCELERATORS: Final = ("kvm", "tcg,thread=multi")
+"""For the kernel: control groups of version 2 and no others; and the processors' own clock, which qemu keeps in step:
+each look at another one leaves the emulated processor, and everything looks at it all the time."""
+KVM: Final = "kvm"
+SOFTWARE: Final = "tcg,thread=multi"
 FIRST_WORD: Final = 20.0
 """Seconds until the kernel has said something where the accelerator works; some have a /dev/kvm that does not."""
 POLL: Final = 0.2
@@ -28,72 +37,89 @@ class MachineError(Exception):
     """It did not run to its end."""
 
 
-def boot(disk: Path, kernel: tuple[Path, Path], directory: Path, limit: float) -> str:
-    """Run a machine until it powers itself off; prints what its tests say meanwhile, and gives all of it.
+@dataclass(frozen=True)
+class Machine:
+    """What machines are made of; each writes to a copy of the disk, which is nobody's afterwards.
 
-    Args:
+    Attributes:
         kernel: the kernel, and its first file system.
-        limit: seconds that it may take.
-
-    Raises:
-        MachineError: it cannot run here, or took too long.
+        directory: for what they say.
+        enough: when set, they end.
     """
-    until = time.monotonic() + limit
-    console, said = directory / "console", directory / "said"
-    for accelerator in ACCELERATORS:
-        if accelerator == "kvm" and not Path("/dev/kvm").exists():
-            continue
+
+    disk: Path
+    kernel: tuple[Path, Path]
+    directory: Path
+    enough: threading.Event = field(default_factory=threading.Event)
+
+    def accelerator(self) -> str:
+        """The one that works here."""
+        if Path("/dev/kvm").exists():
+            with self._process(KVM, "probe", {}) as process:
+                console, until = self._file("probe", "console"), time.monotonic() + FIRST_WORD
+                while time.monotonic() < until and process.poll() is None:
+                    if b"Linux version" in console.read_bytes():
+                        return KVM
+                    time.sleep(POLL)
+        return SOFTWARE
+
+    def run(
+        self, accelerator: str, name: str, wish: Mapping[str, Any], limit: float, say: Callable[[str], None]
+    ) -> str:
+        """Run a machine until it powers itself off; gives all that was said.
+
+        Args:
+            name: of its files.
+            wish: what the guest is to do (``guest.py``).
+            limit: seconds that it may take.
+            say: is given each line that the guest says, when it says it.
+
+        Raises:
+            MachineError: it cannot run here, or took too long.
+        """
+        until, said = time.monotonic() + limit, self._file(name, "said")
         said.write_text("")
-        with _machine(accelerator, disk, kernel, console, said) as process:
-            if not _speaks(process, console):
-                print(f"machine: with {accelerator} its kernel says nothing", flush=True)
-                continue
-            print(f"machine: it runs, with {accelerator}", flush=True)
-            _follow(process, said, until)
-            return said.read_text(errors="replace")
-    raise MachineError(f"no machine can be run here: {_end_of(console)}")
+        with self._process(accelerator, name, wish) as process, said.open("rb") as lines:
+            rest = b""
+            while not self.enough.is_set():
+                ended = process.poll() is not None
+                *whole, rest = (rest + lines.read()).split(b"\n")
+                for line in [*whole, *([rest] if ended and rest else [])]:
+                    say(line.decode(errors="replace").strip("\r"))
+                if ended:
+                    break
+                if time.monotonic() > until:
+                    raise MachineError(f"it took more than the {limit:.0f} s that it may, and was ended")
+                time.sleep(POLL)
+        if self.enough.is_set():
+            raise MachineError("it was told to end")
+        if not said.read_bytes():
+            raise MachineError(f"it did not run: {self._end_of_console(name)}")
+        return said.read_text(errors="replace")
 
+    @contextmanager
+    def _process(self, accelerator: str, name: str, wish: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+        """A process of qemu, ended with the block."""
+        console, said = self._file(name, "console"), self._file(name, "said")
+        wished = base64.urlsafe_b64encode(json.dumps(wish).encode()).decode()
+        command = ["qemu-system-x86_64", "-accel", accelerator, *OPTIONS]
+        command += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=unsafe,snapshot=on"]
+        command += ["-kernel", str(self.kernel[0]), "-initrd", str(self.kernel[1])]
+        command += ["-append", f"{ARGUMENTS} {WISH}={wished}"]
+        command += ["-serial", f"file:{console}", "-serial", f"file:{said}"]
+        console.write_text("")
+        environment = {**os.environ, "TMPDIR": str(self.directory)}  # what it writes to the disk
+        with self._file(name, "qemu").open("wb") as errors:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=environment)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
-@contextmanager
-def _machine(
-    accelerator: str, disk: Path, kernel: tuple[Path, Path], console: Path, said: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of qemu, ended with the block."""
-    command = ["qemu-system-x86_64", "-accel", accelerator, *OPTIONS]
-    command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
-    command += ["-kernel", str(kernel[0]), "-initrd", str(kernel[1]), "-append", ARGUMENTS]
-    command += ["-serial", f"file:{console}", "-serial", f"file:{said}"]
-    console.write_text("")
-    with console.with_suffix(".qemu").open("wb") as errors:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    def _file(self, name: str, kind: str) -> Path:
+        return self.directory / f"{kind}-{name}"
 
-
-def _speaks(process: subprocess.Popen[bytes], console: Path) -> bool:
-    until = time.monotonic() + FIRST_WORD
-    while time.monotonic() < until and process.poll() is None:
-        if b"Linux version" in console.read_bytes():
-            return True
-        time.sleep(POLL)
-    return False
-
-
-def _follow(process: subprocess.Popen[bytes], said: Path, until: float) -> None:
-    with said.open("rb") as lines:
-        while True:
-            ended = process.poll() is not None
-            print(lines.read().decode(errors="replace").replace("\r", ""), end="", flush=True)
-            if ended:
-                return
-            if time.monotonic() > until:
-                raise MachineError("it took too long, and was ended")
-            time.sleep(POLL)
-
-
-def _end_of(console: Path) -> str:
-    errors = console.with_suffix(".qemu").read_text(errors="replace")
-    return "".join((errors + console.read_text(errors="replace")).splitlines(keepends=True)[-20:])
+    def _end_of_console(self, name: str) -> str:
+        texts = [self._file(name, kind).read_text(errors="replace") for kind in ("qemu", "console")]
+        return "".join("".join(texts).splitlines(keepends=True)[-20:])

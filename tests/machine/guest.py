@@ -1,39 +1,43 @@
-"""In the machine: the tests, each group of them in a unit of systemd's, and what came of them, on a serial line.
+"""In the machine: a group of tests in a unit of systemd's, and what came of them, on a serial line.
 
 Every test that is skipped has to be one of those that the group says; else the machine was made for nothing.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from xml.etree import ElementTree
 
-from tests.machine.image import TESTED, USER, WISH
+from tests.machine.image import TESTED, USER
 
-DONE: Final = "machine: nothing was wrong"
+WISH: Final = "jobd.tests"
+"""Of the kernel's command line: which group, and more options for pytest."""
+WELL: Final = "nothing was wrong"
 """The last line, if that is so."""
-CONTAINED: Final = (
-    *("-k", "not none"),  # without control groups all is as on any machine
-    "tests/unit/jobd/limits",
-    "tests/faults/test_contained.py",
-    "tests/faults/test_hostile_job.py",
-    "tests/faults/test_isolated_ends.py",
-    "tests/integration/test_unprivileged.py",
-)
-"""What depends on control groups."""
+DID: Final = "did: "
+"""Begins a line that says what was done."""
 NOT_HERE: Final = ("control groups of version 1", "--containment cgroup-v1", "freezer of cgroup v1")
 """Why a test may be skipped in a machine without control groups of version 1."""
-PATIENCE: Final = 8
+NOT_AS_ROOT: Final = (*NOT_HERE, "needs not to be root")
+NOT_AS_USER: Final = (*NOT_HERE, "needs root")
+PATIENCE: Final = 10
 """Without virtualization a machine is so much slower than ours, or more."""
 ENVIRONMENT: Final = f"TMPDIR=/tmp LANG=C.UTF-8 JOBD_TEST_PATIENCE={PATIENCE}"
 REPORTS: Final = Path("/var/tmp")
+DELEGATED: Final = ("Delegate=yes",)
+AS_USER: Final = (*DELEGATED, f"User={USER}")
+CONTAINED: Final = ("-k", "not none", "tests/unit/jobd/limits", "tests/faults/test_contained.py")
+"""What depends on control groups: without them all is as on any machine."""
+HOSTILE: Final = ("-k", "not none", "tests/faults/test_hostile_job.py", "tests/faults/test_isolated_ends.py")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Group:
         command: a module, and its arguments.
         properties: of the unit that they run in.
         may_skip: texts, one of which has to be in the reason of each test that is skipped.
+        limit: seconds that it may take, with its machine, where that is emulated.
     """
 
     name: str
     command: Sequence[str]
     properties: Sequence[str] = ()
     may_skip: Sequence[str] = ()
+    limit: float = 3600.0
 
     @property
     def report(self) -> Path | None:
@@ -58,10 +64,16 @@ class Group:
 
 
 GROUPS: Final = (
-    Group("service", ("pytest", "tests/machine")),
-    Group("root", ("pytest", *CONTAINED), ("Delegate=yes",), (*NOT_HERE, "needs not to be root")),
-    Group("user", ("pytest", *CONTAINED), ("Delegate=yes", f"User={USER}"), (*NOT_HERE, "needs root")),
-    Group("matrix", ("tests.faults.matrix", "--kind", "cgroup-v2"), ("Delegate=yes",)),
+    # By the ids of test_service.py's SERVERS, and what is of none of them.
+    Group("service-root", ("pytest", "tests/machine", "-k", "not privileges and not ordinary")),
+    Group("service-unprivileged", ("pytest", "tests/machine", "-k", "privileges")),
+    Group("service-user", ("pytest", "tests/machine", "-k", "ordinary")),
+    Group("root", ("pytest", *CONTAINED), DELEGATED, NOT_AS_ROOT),
+    Group("root-hostile", ("pytest", *HOSTILE), DELEGATED, NOT_AS_ROOT),
+    Group("root-unprivileged", ("pytest", "-k", "not none", "tests/integration/test_unprivileged.py"), DELEGATED),
+    Group("user", ("pytest", *CONTAINED), AS_USER, NOT_AS_USER),
+    Group("user-hostile", ("pytest", *HOSTILE), AS_USER, NOT_AS_USER),
+    Group("matrix", ("tests.faults.matrix", "--kind", "cgroup-v2"), DELEGATED),
 )
 
 
@@ -77,7 +89,7 @@ def run(group: Group, options: Sequence[str]) -> list[str]:
         command += ["-p", "tests.machine.told", "-p", "no:cacheprovider", f"--junitxml={group.report}"]
         command += ["--color=no", "-vv", "--durations=10", *options]
     began = time.monotonic()
-    print(f"machine: {group.name}: {' '.join(group.command)} ({', '.join(group.properties)})", flush=True)
+    print(f"{' '.join(group.command)} ({', '.join(group.properties)})", flush=True)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -85,33 +97,55 @@ def run(group: Group, options: Sequence[str]) -> list[str]:
         for line in process.stdout:
             print(line.decode(errors="replace"), end="", flush=True)
     wrong = [] if process.returncode == 0 else [f"it ended with {process.returncode}"]
-    wrong += unseen(group)
-    print(f"machine: {group.name}: {time.monotonic() - began:.0f} s; {'; '.join(wrong) or 'well'}", flush=True)
+    cases = cases_in(group.report) if group.report else []
+    if group.report and not cases:
+        wrong.append("it ran no tests")
+    wrong += unforeseen(cases, group.may_skip)
+    counts = Counter(kind for _, kind, _ in cases)
+    numbers = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts)) or "no tests of pytest's"
+    print(f"{DID}{numbers}, {time.monotonic() - began:.0f} s", flush=True)
+    reasons = Counter(why for _, kind, why in cases if kind == "skipped")
+    for why, count in sorted(reasons.items()):
+        print(f"{DID}skipped {count}: {why}", flush=True)
     return wrong
 
 
-def unseen(group: Group) -> list[str]:
-    """The tests that were skipped and should not have been."""
-    if group.report is None:
+def cases_in(report: Path) -> list[tuple[str, str, str]]:
+    """Each test in a report: its name, what became of it, and why."""
+    if not report.exists():
         return []
-    if not group.report.exists():
-        return ["it left no report"]
     found = []
-    for case in ElementTree.parse(group.report).iter("testcase"):
-        for skipped in case.iter("skipped"):
-            why = skipped.get("message", "")
-            if not any(text in why for text in group.may_skip):
-                found.append(f"{case.get('name')} was skipped: {why}")
+    for case in ElementTree.parse(report).iter("testcase"):
+        ends = [(each.tag, each.get("message", "")) for each in case if each.tag in ("skipped", "failure", "error")]
+        kind, why = ends[0] if ends else ("passed", "")
+        found.append((case.get("name", ""), kind, why))
     return found
 
 
+def unforeseen(cases: Sequence[tuple[str, str, str]], may_skip: Sequence[str]) -> list[str]:
+    """The tests that were skipped and should not have been."""
+    return [
+        f"{name} was skipped: {why}"
+        for name, kind, why in cases
+        if kind == "skipped" and not any(text in why for text in may_skip)
+    ]
+
+
+def wish() -> dict[str, Any]:
+    """What is to be done, as said when the machine was started."""
+    words = dict(word.partition("=")[::2] for word in Path("/proc/cmdline").read_text().split())
+    wished: dict[str, Any] = json.loads(base64.urlsafe_b64decode(words[WISH]))
+    return wished
+
+
 def main() -> int:
-    wish = json.loads(WISH.read_text())
-    wanted = [group for group in GROUPS if group.name in wish["only"] or not wish["only"]]
-    wrong = [f"{group.name}: {each}" for group in wanted for each in run(group, wish["options"])]
+    wished = wish()
+    [group] = (each for each in GROUPS if each.name == wished["group"])
+    wrong = run(group, wished["options"])
     for each in wrong:
-        print(f"machine: {each}", flush=True)
-    print(DONE if not wrong else f"machine: {len(wrong)} wrong", flush=True)
+        print(f"{DID}WRONG: {each}", flush=True)
+    if not wrong:
+        print(WELL, flush=True)
     return bool(wrong)
 
 

@@ -6,7 +6,6 @@ machine's apt is set up with; what comes from a package index is got by this Pyt
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -33,8 +32,6 @@ USER: Final = "tester"
 """An ordinary user."""
 ACCOUNTS: Final = (USER, "jobd", "jobs")
 """That user, and those of the service: the server's and the jobs'."""
-WISH: Final = Path("/etc/jobd-tests.json")
-"""What is to be run there."""
 SIZE: Final = "3G"
 TESTS_UNIT: Final = f"""\
 [Unit]
@@ -63,7 +60,7 @@ def what_is_missing() -> str:
     return "" if os.geteuid() == 0 else "it takes root, to make files of other users"
 
 
-def make_disk(directory: Path, release: str, wish: Mapping[str, Any]) -> Path:
+def make_disk(directory: Path, release: str) -> Path:
     """Make a disk in a directory. What an earlier one left there (a Debian) is used again.
 
     Raises:
@@ -80,7 +77,6 @@ def make_disk(directory: Path, release: str, wish: Mapping[str, Any]) -> Path:
     _say("the project in it")
     _furnish(root)
     _copy_project(root)
-    (root / WISH.relative_to("/")).write_text(json.dumps(wish))
     _install(root, directory / f"wheels-{release}", release)
     _say(f"a disk of it: {disk}")
     disk.unlink(missing_ok=True)
