@@ -47,6 +47,14 @@ async def admitted(
     if spec.worker_labels and not pooled:
         why = "no worker here has labels: this jobd is not in a pool"
         raise InvalidSpecError((FieldViolation("spec.worker_labels", why),))
+    beyond = [spec.limits.beyond(worker.containment.capacity) for worker in workers]
+    if beyond and all(beyond) and not pooled:  # a worker on another machine may have more
+        raise InvalidSpecError(
+            tuple(
+                FieldViolation(f"spec.limits.{LIMITS[name][0]}", f"is {wanted:.15g}, and the machine has {has:.15g}")
+                for name, wanted, has in beyond[0]
+            )
+        )
     spec = replace(spec, limits=policy.limits.apply(spec.limits, caller))
     missing = [spec.limits.contained - worker.containment.limits for worker in workers]
     if missing and all(missing):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from jobd.limits.capacity import capacity
 from jobd.limits.hierarchies import Hierarchy, shared
 from jobd.limits.processes import look_together, member_of, parents_first, send_directly, stat_of
 from jobd.limits.settings import OPTIONAL, holdable, settings, text_of, usage
@@ -41,6 +42,7 @@ class ControlGroups:
         self._all = [tree, *(other for other in others if _is_of_use(other, tree))]
         self._rooms = [each.base / name for each in self._all]
         self.send: Send = send_directly
+        self.capacity = capacity()
         self.limits = frozenset[str]().union(*(holdable(each.controllers) for each in self._all))
         kinds = {each.version for each in self._all}
         self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from jobd.limits.capacity import capacity
 from jobd.limits.processes import ProcessStat, look, look_together, parents_first, send_directly
 from jobd.worker.containment import Limits, Member, Send, Usage
 
@@ -37,6 +38,7 @@ class Walk:
 
     def __init__(self) -> None:
         self.send: Send = send_directly
+        self.capacity = capacity()
 
     def give_to(self, uid: int, gid: int) -> Sequence[str]:
         """Nothing has to be made; what somebody else's process has in its environment is not to be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
 CONTAINED: Final = ("memory", "cpus", "cpu_weight", "processes")
@@ -47,6 +47,11 @@ class Limits:
     def contained(self) -> frozenset[str]:
         """The names of those that it takes a containment to hold."""
         return frozenset(name for name in CONTAINED if getattr(self, name))
+
+    def beyond(self, most: Limits) -> list[tuple[str, float, float]]:
+        """Those that are more than they may be (0: anything): the name, what it is, and what it may be at the most."""
+        pairs = [(each.name, getattr(self, each.name), getattr(most, each.name)) for each in fields(self)]
+        return [(name, wanted, highest) for name, wanted, highest in pairs if 0 < highest < wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,10 @@ class Containment(Protocol):
     @property
     def limits(self) -> frozenset[str]:
         """The names of the limits (:class:`Limits`) that it can hold."""
+
+    @property
+    def capacity(self) -> Limits:
+        """What the machine has: the most that each limit may be; 0 where that is not known."""
 
     send: Send
     """How signals are sent."""

@@ -69,8 +69,7 @@ class LimitPolicy:
             FieldViolation(
                 f"spec.limits.{LIMITS[name][0]}", f"is {wanted:.15g}, and {caller.name} may ask for {most:.15g}"
             )
-            for name, wanted, most in _pairs(asked, bounds.ceiling)
-            if most and wanted > most
+            for name, wanted, most in asked.beyond(bounds.ceiling)
         )
         if violations:
             raise InvalidSpecError(violations)

@@ -6,6 +6,7 @@ each of them alone, in each kind and for each end, is the session ``matrix``.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from datetime import timedelta
@@ -205,8 +206,15 @@ IMPOSSIBLE = [
 ]
 
 
+BEYOND_THE_MACHINE = Limits(
+    memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + 1,
+    cpus=(os.cpu_count() or 0) + 0.5,
+)
+
+
 async def test_a_limit_that_is_none_is_refused_by_name(pki: TestPki, tmp_path: Path) -> None:
-    """Zero means "as the server is set"; all else has to be within bounds. Nothing is started."""
+    """Zero means "as the server is set"; all else has to be within bounds, and those of the machine. Nothing is
+    started."""
     async with running(pki, tmp_path, "none") as (_, client):
         for limits, field in IMPOSSIBLE:
             with pytest.raises(InvalidArgumentError) as caught:
@@ -215,6 +223,9 @@ async def test_a_limit_that_is_none_is_refused_by_name(pki: TestPki, tmp_path: P
         with pytest.raises(InvalidArgumentError) as caught:
             await client.start(["true"], limits=Limits(nice=20, timeout=timedelta(seconds=-2)))
         assert {each.field for each in caught.value.violations} == {"spec.limits.nice", "spec.limits.timeout"}
+        with pytest.raises(InvalidArgumentError, match="the machine has") as caught:
+            await client.start(["true"], limits=BEYOND_THE_MACHINE)
+        assert {each.field for each in caught.value.violations} == {"spec.limits.memory_bytes", "spec.limits.cpus"}
         assert [job async for job in client.list()] == []
         [ended] = await client.wait((await client.start(["true"], limits=Limits())).id)
         assert ended.state == JobState.SUCCEEDED
