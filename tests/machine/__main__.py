@@ -1,6 +1,6 @@
 """Makes machines and runs them: ``nox -s machine [-- --release R --only GROUP -- OPTIONS OF PYTEST]``; many minutes.
 
-Each group of tests (``guest.py``) has a machine of its own, some of them at the same time. Ends with 1 when a test
+The groups of tests (``guest.py``) are run in several machines, some of them at the same time. Ends with 1 when a test
 failed, or one was skipped that the machine was made for; the last lines say what each group did.
 """
 
@@ -25,29 +25,41 @@ from tests.machine.image import PYTHONS, MissingError, kernel, make_disk, what_i
 
 AT_ONCE: Final = 2
 """Machines, each with two processors; the tests wait for much."""
+BOOT: Final = 900.0
+"""Seconds that a machine may take beside its groups."""
 
 _turn = threading.Lock()
 
 
-def say(group: str, line: str) -> None:
-    """A line, and whose it is."""
+def say(line: str) -> None:
+    """Print a line, of whichever machine it is."""
     with _turn:
-        print(f"{group}: {line}", flush=True)
+        print(line, flush=True)
 
 
-def run_group(machine: Machine, accelerator: str, group: Group, options: Sequence[str]) -> tuple[bool, str]:
-    """Run one; whether all was well, and what it did."""
-    begun = time.monotonic()
-    wish = {"group": group.name, "options": options}
+def run_groups(machine: Machine, accelerator: str, groups: Sequence[Group], options: Sequence[str]) -> list[str]:
+    """Run some in a machine; gives what each did, in its own words, and WELL if it was so."""
+    name = f"{machine.disk.name}-{groups[0].name}"
+    wish = {"groups": [each.name for each in groups], "options": options}
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        say(line)
+
     try:
-        said = machine.run(
-            accelerator, f"{machine.disk.name}-{group.name}", wish, group.limit, lambda line: say(group.name, line)
-        )
+        machine.run(accelerator, name, wish, BOOT + sum(each.limit for each in groups), hear)
     except MachineError as exc:
-        return False, str(exc)
-    lines = said.replace("\r", "").splitlines()
-    told = [line.removeprefix(guest.DID) for line in lines if line.startswith(guest.DID)]
-    return guest.WELL in lines, f"{'; '.join(told) or 'it says nothing'} ({time.monotonic() - begun:.0f} s in all)"
+        ended = {line.partition(":")[0] for line in said if guest.DID in line}
+        said += [f"{each.name}: {guest.DID}WRONG: {exc}" for each in groups if each.name not in ended]
+    return said
+
+
+def result(group: Group, said: Sequence[str]) -> tuple[bool, str]:
+    """Whether all was well with a group, and what it did."""
+    own = [line.removeprefix(f"{group.name}: ") for line in said if line.startswith(f"{group.name}: ")]
+    did = [line.removeprefix(guest.DID) for line in own if line.startswith(guest.DID)]
+    return guest.WELL in own, "; ".join(did) or "it did not say what it did"
 
 
 def run(directory: Path, release: str, groups: Sequence[Group], options: Sequence[str], at_once: int) -> bool:
@@ -62,16 +74,17 @@ def run(directory: Path, release: str, groups: Sequence[Group], options: Sequenc
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: machine.enough.set())
     accelerator = machine.accelerator()
-    say("machine", f"{release}, with {accelerator}, {at_once} at once; made in {time.monotonic() - begun:.0f} s")
+    say(f"machine: {release}, with {accelerator}, {at_once} at once; made in {time.monotonic() - begun:.0f} s")
+    together = [[each for each in some if each in groups] for some in guest.MACHINES]
     with ThreadPoolExecutor(at_once) as pool:
-        running = [pool.submit(run_group, machine, accelerator, group, options) for group in groups]
-        ends = [each.result() for each in running]
-    for group, (well, did) in zip(groups, ends, strict=True):
-        say("machine", f"{release}: {group.name}: {'well' if well else 'NOT WELL'}: {did}")
-    all_well = all(well for well, _ in ends)
-    say(
-        "machine", f"{release}: {'all was well' if all_well else 'not all was well'} ({time.monotonic() - begun:.0f} s)"
-    )
+        running = [pool.submit(run_groups, machine, accelerator, some, options) for some in together if some]
+        said = [line for each in running for line in each.result()]
+    results = [result(group, said) for group in groups]
+    for group, (well, did) in zip(groups, results, strict=True):
+        say(f"machine: {release}: {group.name}: {'well' if well else 'NOT WELL'}: {did}")
+    all_well = all(well for well, _ in results)
+    how = "all was well" if all_well else "not all was well"
+    say(f"machine: {release}: {how} ({time.monotonic() - begun:.0f} s)")
     return all_well
 
 

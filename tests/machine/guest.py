@@ -1,4 +1,4 @@
-"""In the machine: a group of tests in a unit of systemd's, and what came of them, on a serial line.
+"""In the machine: groups of tests, each in a unit of systemd's, and what came of them, on a serial line.
 
 Every test that is skipped has to be one of those that the group says; else the machine was made for nothing.
 """
@@ -20,9 +20,9 @@ from xml.etree import ElementTree
 from tests.machine.image import TESTED, USER
 
 WISH: Final = "jobd.tests"
-"""Of the kernel's command line: which group, and more options for pytest."""
+"""Of the kernel's command line: which groups, and more options for pytest."""
 WELL: Final = "nothing was wrong"
-"""The last line, if that is so."""
+"""The last line of a group, if that is so."""
 DID: Final = "did: "
 """Begins a line that says what was done."""
 NOT_HERE: Final = ("control groups of version 1", "--containment cgroup-v1", "freezer of cgroup v1")
@@ -48,7 +48,7 @@ class Group:
         command: a module, and its arguments.
         properties: of the unit that they run in.
         may_skip: texts, one of which has to be in the reason of each test that is skipped.
-        limit: seconds that it may take, with its machine, where that is emulated.
+        limit: seconds that it may take, where the machine is emulated.
     """
 
     name: str
@@ -63,18 +63,25 @@ class Group:
         return REPORTS / f"{self.name}.xml" if self.command[0] == "pytest" else None
 
 
-GROUPS: Final = (
+SERVICE: Final = (
     # By the ids of test_service.py's SERVERS, and what is of none of them.
     Group("service-root", ("pytest", "tests/machine", "-k", "not privileges and not ordinary")),
     Group("service-unprivileged", ("pytest", "tests/machine", "-k", "privileges")),
     Group("service-user", ("pytest", "tests/machine", "-k", "ordinary")),
+)
+AS_ROOT: Final = (
     Group("root", ("pytest", *CONTAINED), DELEGATED, NOT_AS_ROOT),
     Group("root-hostile", ("pytest", *HOSTILE), DELEGATED, NOT_AS_ROOT),
     Group("root-unprivileged", ("pytest", "-k", "not none", "tests/integration/test_unprivileged.py"), DELEGATED),
-    Group("user", ("pytest", *CONTAINED), AS_USER, NOT_AS_USER),
-    Group("user-hostile", ("pytest", *HOSTILE), AS_USER, NOT_AS_USER),
     Group("matrix", ("tests.faults.matrix", "--kind", "cgroup-v2"), DELEGATED),
 )
+AS_ORDINARY: Final = (
+    Group("user", ("pytest", *CONTAINED), AS_USER, NOT_AS_USER),
+    Group("user-hostile", ("pytest", *HOSTILE), AS_USER, NOT_AS_USER),
+)
+MACHINES: Final = (SERVICE, AS_ROOT, AS_ORDINARY)
+"""What is run in one machine, one after another. (To start a machine takes minutes where it is emulated.)"""
+GROUPS: Final = tuple(group for groups in MACHINES for group in groups)
 
 
 def run(group: Group, options: Sequence[str]) -> list[str]:
@@ -82,20 +89,21 @@ def run(group: Group, options: Sequence[str]) -> list[str]:
     # The project's folder is root's, and the group's user need not be.
     environment = f"{ENVIRONMENT} HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis-{group.name}"
     command = ["systemd-run", f"--unit=tests-{group.name}", "--wait", "--pipe", "--collect", "--quiet"]
-    properties = ("KillMode=mixed", f"WorkingDirectory={TESTED}", f"Environment={environment}", *group.properties)
+    properties = ["KillMode=mixed", f"RuntimeMaxSec={group.limit:.0f}", f"WorkingDirectory={TESTED}"]
+    properties += [f"Environment={environment}", *group.properties]
     command += [f"--property={each}" for each in properties]
     command += [sys.executable, "-m", *group.command]
     if group.report:
         command += ["-p", "tests.machine.told", "-p", "no:cacheprovider", f"--junitxml={group.report}"]
         command += ["--color=no", "-vv", "--durations=10", *options]
     began = time.monotonic()
-    print(f"{' '.join(group.command)} ({', '.join(group.properties)})", flush=True)
+    say(group, f"{' '.join(group.command)} ({', '.join(group.properties)})")
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(line.decode(errors="replace"), end="", flush=True)
+            say(group, line.decode(errors="replace").rstrip("\r\n"))
     wrong = [] if process.returncode == 0 else [f"it ended with {process.returncode}"]
     cases = cases_in(group.report) if group.report else []
     if group.report and not cases:
@@ -103,11 +111,18 @@ def run(group: Group, options: Sequence[str]) -> list[str]:
     wrong += unforeseen(cases, group.may_skip)
     counts = Counter(kind for _, kind, _ in cases)
     numbers = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts)) or "no tests of pytest's"
-    print(f"{DID}{numbers}, {time.monotonic() - began:.0f} s", flush=True)
     reasons = Counter(why for _, kind, why in cases if kind == "skipped")
-    for why, count in sorted(reasons.items()):
-        print(f"{DID}skipped {count}: {why}", flush=True)
+    skipped = [f"{count} skipped: {why}" for why, count in sorted(reasons.items())]
+    for each in (f"{numbers}, {time.monotonic() - began:.0f} s", *skipped, *(f"WRONG: {each}" for each in wrong)):
+        say(group, f"{DID}{each}")
+    if not wrong:
+        say(group, WELL)
     return wrong
+
+
+def say(group: Group, line: str) -> None:
+    """A line, and whose it is."""
+    print(f"{group.name}: {line}", flush=True)
 
 
 def cases_in(report: Path) -> list[tuple[str, str, str]]:
@@ -140,13 +155,9 @@ def wish() -> dict[str, Any]:
 
 def main() -> int:
     wished = wish()
-    [group] = (each for each in GROUPS if each.name == wished["group"])
-    wrong = run(group, wished["options"])
-    for each in wrong:
-        print(f"{DID}WRONG: {each}", flush=True)
-    if not wrong:
-        print(WELL, flush=True)
-    return bool(wrong)
+    wanted = [each for each in GROUPS if each.name in wished["groups"]]
+    wrong = [run(group, wished["options"]) for group in wanted]  # each, whatever became of the others
+    return any(wrong)
 
 
 if __name__ == "__main__":

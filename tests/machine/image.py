@@ -32,6 +32,13 @@ USER: Final = "tester"
 """An ordinary user."""
 ACCOUNTS: Final = (USER, "jobd", "jobs")
 """That user, and those of the service: the server's and the jobs'."""
+NOT_NEEDED: Final = (
+    # Nobody logs in, and nothing is to be fetched.
+    *("getty.target", "timers.target", "systemd-networkd-wait-online.service", "systemd-logind.service"),
+    # All the hardware that is used is there before; where all is emulated, to look for more takes minutes.
+    *("systemd-udev-trigger.service", "systemd-binfmt.service", "e2scrub_reap.service", "modprobe@.service"),
+)
+"""Units of systemd that are not to be started."""
 SIZE: Final = "3G"
 TESTS_UNIT: Final = f"""\
 [Unit]
@@ -115,8 +122,7 @@ def _furnish(root: Path) -> None:
         link = root / "usr" / "local" / "bin" / program
         link.unlink(missing_ok=True)
         link.symlink_to(f"{INSTALLED}/bin/{program}")
-    # Nobody logs in, and nothing is to be fetched.
-    for unit in ("getty.target", "timers.target", "systemd-networkd-wait-online.service"):
+    for unit in NOT_NEEDED:
         link = system / unit
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
