@@ -18,6 +18,8 @@ from typing import Final
 ROUNDS: Final = 100
 PAUSE: Final = 0.002
 """Seconds between two looks at those who are being ended."""
+LOOKS: Final = 100
+"""At who a process descends from, until two of them in a row see the same."""
 DEEPEST: Final = 100_000
 """Steps up to an ancestor; a tree that is deeper, or changes all the time, is not followed."""
 
@@ -49,7 +51,7 @@ def end_those_of(uid: int) -> bool:
     """SIGKILL to all that descend from this process and are this user's, until none is left; False when some are."""
     for _ in range(ROUNDS):
         left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_live_and_of(pid, uid)]  # noqa: PTH208 # the names are enough
-        left = [pid for pid in left if _ancestry(pid, None)]
+        left = [pid for pid in left if _ancestry(pid, None) != []]
         if not left:
             return True
         signal_descendants([(pid, started(pid) or 0) for pid in left], signal.SIGKILL, but=None)
@@ -68,17 +70,27 @@ def _is_live_and_of(pid: int, uid: int) -> bool:
 
 def _is_ours(pid: int, started: int, but: int | None) -> bool:
     """While somebody holds a pidfd, made before: else the number could mean another one by the time of the signal."""
-    first = _ancestry(pid, but)
-    # A parent that ended between two steps, and whose number was another's by then, is no parent at the second look.
-    return bool(first) and first[0] == (pid, started) and first == _ancestry(pid, but)
+    before = None
+    for _ in range(LOOKS):
+        found = _ancestry(pid, but)
+        if found == []:
+            return False
+        # A parent that ended between two steps, and whose number was another's by then, is no parent at the next look.
+        if found and found == before:
+            return found[0] == (pid, started)
+        before = found
+    return False
 
 
-def _ancestry(pid: int, but: int | None) -> list[tuple[int, int]]:
-    """From a process up to a child of ours: each one's pid and start; [] when it is not below us."""
+def _ancestry(pid: int, but: int | None) -> list[tuple[int, int]] | None:
+    """From a process up to a child of ours: each one's pid and start; [] when it is not below us, None when one of them
+    ended meanwhile, as parents do that were sent the same signal just before: then it has another parent by now."""
     found: list[tuple[int, int]] = []
     while len(found) < DEEPEST:
         there = _stat(pid)
-        if there is None or pid == but:
+        if there is None:
+            return None if found else []
+        if pid == but:
             return []
         found.append((pid, there[1]))
         if there[0] == os.getpid():

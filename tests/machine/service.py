@@ -18,6 +18,7 @@ from api.address import parse_address
 from api.messages import Job
 from tests.machine.image import INSTALLED
 from tests.support.daemon import ROOT, holder_of, is_alive
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 UNIT: Final = ROOT / "docs" / "systemd" / "jobd.service"
@@ -29,7 +30,7 @@ SYSTEM: Final = Path("/etc/systemd/system")
 SETTINGS: Final = Path("/etc/jobd")
 STATE: Final = Path("/var/lib/jobd")
 ADDRESS: Final = "127.0.0.1:50051"
-SECONDS: Final = 120.0
+SECONDS: Final = patient(30)
 """A machine without virtualization is slow."""
 CONFIGURATION: Final = f"""\
 cert = "{SETTINGS}/server.crt"

@@ -1,0 +1,46 @@
+"""Who descends from a launcher, and signals that reach nobody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.daemon import ROOT
+
+PROGRAM = """
+import os, signal, subprocess, sys
+from jobd.launcher import family
+from jobd.launcher.orphans import adopt_orphans
+
+adopt_orphans()
+with subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE) as parent:
+    child = int(parent.stdout.readline())
+    look = family._ancestry
+
+    def then_the_parent_ends(pid, but):
+        found = look(pid, but)
+        if parent.poll() is None:
+            parent.kill()
+            parent.wait()
+        return found
+
+    family._ancestry = then_the_parent_ends
+    but = parent.pid if "but" in sys.argv else None
+    strangers = family.signal_descendants([(child, family.started(child))], signal.SIGTERM, but=but)
+    parent.stdout.close()
+    if strangers:
+        os.kill(child, signal.SIGKILL)
+    print(strangers == [child], os.WTERMSIG(os.waitpid(child, 0)[1]))
+"""
+"""Has a child's parent end between two looks at whom the child descends from."""
+
+
+@pytest.mark.parametrize(("spared", "said"), [(False, "False 15\n"), (True, "True 9\n")])
+def test_whose_parent_ends_meanwhile_is_no_stranger(spared: bool, said: str) -> None:
+    """The first signal of a stop goes to parents and then to children: it reaches those whose parent it has just ended.
+    Whoever was of the one that is not meant is not taken for ours by that alone."""
+    arguments = [sys.executable, "-c", PROGRAM, *(["but"] if spared else [])]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == said
