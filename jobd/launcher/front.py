@@ -22,8 +22,9 @@ from jobd.launcher import protocol
 from jobd.launcher.console import say
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-PATIENCE: Final = 10.0
-"""Seconds that a launcher found in the state directory has to answer."""
+PATIENCE: Final = 30.0
+"""Seconds that a launcher found in the state directory has to answer. It answers nobody while it executes itself anew,
+which on a slow machine takes more than 10 s."""
 EXIT_REFUSED: Final = 2
 EXIT_LAUNCHER_LOST: Final = 1
 

@@ -47,15 +47,29 @@ def detect(name: str, choice: Choice = Choice.AUTO, *, only_look: bool = False) 
         return Walk()
     found = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     wanted = VERSIONS.get(choice, {1, 2})
-    groups = control_groups(name, [each for each in found if each.version in wanted], only_look=only_look)
+    problems: list[str] = []
+    wished = [each for each in found if each.version in wanted]
+    groups = control_groups(name, wished, only_look=only_look, problems=problems)
     if groups is None and choice is not Choice.AUTO:
         raise OSError(errno.EACCES, "no control group can be made here; see the documentation on delegation")
-    return groups or Walk()
+    return groups or Walk(problems)
 
 
-def control_groups(name: str, found: Sequence[Hierarchy], *, only_look: bool = False) -> ControlGroups | None:
-    """Control groups in those of the hierarchies that this process may use; None when there is none."""
-    usable = [usable for each in found if (usable := _usable(each, name, only_look=only_look)) is not None]
+def control_groups(
+    name: str, found: Sequence[Hierarchy], *, only_look: bool = False, problems: list[str] | None = None
+) -> ControlGroups | None:
+    """Control groups in those of the hierarchies that this process may use; None when there is none.
+
+    Args:
+        problems: is given why the others cannot be used.
+    """
+    usable = []
+    for each in found:
+        try:
+            usable.append(_usable(each, name, only_look=only_look))
+        except OSError as exc:
+            if problems is not None:
+                problems.append(f"no control group can be made in {each.base}: {exc.strerror}")
     tree = next((each for each in usable if each.version == 2), None) or _version_1_tree(usable)
     if tree is None:
         return None
@@ -67,21 +81,22 @@ def _version_1_tree(usable: Sequence[Hierarchy]) -> Hierarchy | None:
     return next((each for killer in KILLERS for each in usable if killer in each.controllers), None)
 
 
-def _usable(hierarchy: Hierarchy, name: str, *, only_look: bool) -> Hierarchy | None:
-    """The hierarchy with the controllers that can be used in it; None when no group can be made there."""
-    try:
-        # Another jobd may be looking, or have the directory, at this moment: neither is to be in the other's way.
-        probe = hierarchy.base / f"{name}-probe-{os.getpid()}"
-        probe.mkdir(exist_ok=True)
-        probe.rmdir()
-        if hierarchy.version == 1 or not hierarchy.controllers:
-            return hierarchy
-        if only_look:
-            may = os.access(hierarchy.base / "cgroup.subtree_control", os.W_OK)
-            return hierarchy if may else Hierarchy(2, frozenset(), hierarchy.base)
-        (hierarchy.base / name).mkdir(exist_ok=True)
-    except OSError:
-        return None
+def _usable(hierarchy: Hierarchy, name: str, *, only_look: bool) -> Hierarchy:
+    """The hierarchy with the controllers that can be used in it.
+
+    Raises:
+        OSError: no group can be made there.
+    """
+    # Another jobd may be looking, or have the directory, at this moment: neither is to be in the other's way.
+    probe = hierarchy.base / f"{name}-probe-{os.getpid()}"
+    probe.mkdir(exist_ok=True)
+    probe.rmdir()
+    if hierarchy.version == 1 or not hierarchy.controllers:
+        return hierarchy
+    if only_look:
+        may = os.access(hierarchy.base / "cgroup.subtree_control", os.W_OK)
+        return hierarchy if may else Hierarchy(2, frozenset(), hierarchy.base)
+    (hierarchy.base / name).mkdir(exist_ok=True)
     try:
         share_out(hierarchy, name)
     except OSError as exc:

@@ -36,7 +36,12 @@ class Walk:
     )
     limits: frozenset[str] = frozenset()
 
-    def __init__(self) -> None:
+    def __init__(self, problems: Sequence[str] = ()) -> None:
+        """
+        Args:
+            problems: why it is not control groups, where those were looked for.
+        """
+        self.weaknesses = (*self.weaknesses, *problems)
         self.send: Send = send_directly
         self.capacity = capacity()
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import trio
 from api.client import JobClient
 from api.messages import JobState
 from jobd.launcher import control, protocol
-from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
+from tests.support.daemon import SOON, JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
 from tests.support.jobs import new_mark, processes_with
 from tests.support.pki import TestPki
 
@@ -215,18 +215,20 @@ def test_a_launcher_that_does_not_answer_is_not_waited_for(pki: TestPki, tmp_pat
     with jobd_program(pki, tmp_path / "state") as jobd:
         os.kill(jobd.launcher, signal.SIGSTOP)
         try:
-            done = run_again(pki, jobd, tmp_path / "state")
+            done = run_again(pki, jobd, tmp_path / "state", SOON)
         finally:
             os.kill(jobd.launcher, signal.SIGCONT)
         assert done.returncode == 2
         assert f"held by another jobd (pid {jobd.launcher}), which does not answer" in done.stderr
 
 
-def run_again(pki: TestPki, jobd: JobdProgram, state: Path) -> subprocess.CompletedProcess[str]:
+def run_again(
+    pki: TestPki, jobd: JobdProgram, state: Path, program: Sequence[str] = ("-m", "jobd")
+) -> subprocess.CompletedProcess[str]:
     """A second jobd on a state directory that somebody has."""
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     return subprocess.run(
-        [sys.executable, "-m", "jobd", *flags, "--state", str(state), "--listen", "127.0.0.1:0"],
+        [sys.executable, *program, *flags, "--state", str(state), "--listen", "127.0.0.1:0"],
         check=False,
         capture_output=True,
         text=True,

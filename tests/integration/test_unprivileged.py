@@ -22,7 +22,7 @@ from jobd.audit.verify import verify
 from jobd.launcher import protocol
 from tests.faults.soak import groups_of
 from tests.support.accounts import DAEMON, NOBODY, needs_root, room, said
-from tests.support.daemon import ROOT, JobdProgram, jobd_program, until_dead
+from tests.support.daemon import ROOT, SOON, JobdProgram, jobd_program, until_dead
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 
@@ -277,7 +277,10 @@ async def test_a_front_does_not_ask_an_impostor(pki: TestPki) -> None:
             os.seteuid(DAEMON.pw_uid)
             impostor.listen()
             os.seteuid(0)
-            with pytest.raises(AssertionError, match="is held by another jobd"), jobd_program(pki, jobd.state, *AS):
+            with (
+                pytest.raises(AssertionError, match="is held by another jobd"),
+                jobd_program(pki, jobd.state, *AS, program=SOON),
+            ):
                 pass
             impostor.settimeout(1)
             with impostor.accept()[0] as visitor:

@@ -22,6 +22,8 @@ from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ROOT = Path(__file__).parents[2]
+SOON = ("-c", "import sys, jobd.cli; jobd.cli.front.PATIENCE = 3; sys.exit(jobd.cli.main())")
+"""A jobd that does not wait long for a launcher that does not answer."""
 FAST = {"grace": 15.0, "drain": 1.0, "shutdown": 0.2}
 
 
@@ -159,6 +161,7 @@ def jobd_program(
     stderr: int | None = None,
     path: Sequence[Path] = (ROOT,),
     python: str = sys.executable,
+    program: Sequence[str] = ("-m", "jobd"),
     identity: Mapping[str, Any] | None = None,
 ) -> Iterator[JobdProgram]:
     """The real program, ended with SIGTERM at the end of the block (if it still runs).
@@ -168,6 +171,7 @@ def jobd_program(
         stderr: where it writes instead of to a file.
         path: where its code is looked for.
         python: the interpreter.
+        program: what it is given to execute.
         identity: arguments of Popen: the user that it is to run as.
     """
     arguments = ["--listen", "127.0.0.1:0", "--state", str(state), "--grace", "15", "--drain", "1", "--shutdown", "0.2"]
@@ -178,7 +182,7 @@ def jobd_program(
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [python, "-m", "jobd", *arguments, *flags],
+            [python, *program, *arguments, *flags],
             stdout=subprocess.PIPE,
             stderr=errors if stderr is None else stderr,
             text=True,

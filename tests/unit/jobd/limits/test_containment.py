@@ -340,6 +340,15 @@ def test_looking_for_groups_leaves_those_of_another_jobd_alone(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["jobd"]
 
 
+def test_why_there_are_no_groups_is_said(tmp_path: Path) -> None:
+    """Each hierarchy in which none can be made, with the kernel's reason."""
+    problems: list[str] = []
+    nowhere = tmp_path / "nowhere"
+    assert control_groups("jobd", [Hierarchy(2, frozenset({"pids"}), nowhere)], problems=problems) is None
+    assert problems == [f"no control group can be made in {nowhere}: No such file or directory"]
+    assert Walk(problems).weaknesses == (*Walk().weaknesses, *problems)
+
+
 def test_why_controllers_cannot_be_had_is_said(tmp_path: Path) -> None:
     """Jobs are held together all the same; who wonders why there are no limits learns the kernel's reason."""
     (tmp_path / "cgroup.subtree_control").mkdir()  # it cannot be written
