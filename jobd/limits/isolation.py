@@ -24,8 +24,8 @@ KEPT: Final = (
 )
 """The capabilities of a sandboxed job of root: those that containers have by default, less CAP_MKNOD. With others (to
 mount, to trace, to make devices) it could undo what it is in."""
-PATIENCE: Final = 5.0
-"""Seconds that a trial may take."""
+PATIENCE: Final = 20.0
+"""Seconds that a trial may take. One that takes longer costs every job its sandbox; on a slow machine 5 s are too few."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def containment(request: pytest.FixtureRequest) -> Iterator[Containment]:
     try:
         yield found
     finally:
-        found.sweep(frozenset())
+        until(lambda: found.sweep(frozenset()) == 0)  # whoever was killed may take a while to end
         remove_all(DAEMON)
 
 

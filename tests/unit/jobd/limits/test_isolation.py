@@ -15,9 +15,11 @@ from jobd.limits.isolation import KEPT, PATH, Bubblewrap, detect_isolation, try_
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.isolation import NOT_ALLOWED, SANDBOXED, Isolation
 from jobd.worker.job import JobSpec
+from tests.support.patience import patient
 
 BWRAP = shutil.which("bwrap", path=PATH)
 needs_bwrap = pytest.mark.skipif(BWRAP is None, reason="needs bubblewrap (bwrap)")
+SHORT = patient(1)
 WHOLE = Isolation(private_tmp=True, read_only_root=True, no_network=True, pid_namespace=True)
 
 
@@ -76,7 +78,7 @@ def program(directory: Path, script: str) -> None:
     [
         ('case " $* " in *" --unshare-net "*) echo "bwrap: no such luck" >&2; exit 1;; esac', "bwrap: no such luck"),
         ('case " $* " in *" --unshare-net "*) exit 3;; esac', "a trial ended with 3"),
-        ('case " $* " in *" --unshare-net "*) sleep 100;; esac', "a trial was not over after 0.3 s"),
+        ('case " $* " in *" --unshare-net "*) sleep 100;; esac', f"a trial was not over after {SHORT:g} s"),
     ],
 )
 def test_what_cannot_be_made_here_is_said_with_the_reason(
@@ -85,7 +87,7 @@ def test_what_cannot_be_made_here_is_said_with_the_reason(
     """Each flag is tried; one that fails, or takes for ever, does not cost the others."""
     program(tmp_path, f"{script}; exit 0".replace("sleep", "exec sleep"))
     monkeypatch.setattr(isolation, "PATH", f"{tmp_path}:{PATH}")
-    monkeypatch.setattr(isolation, "PATIENCE", 0.3)
+    monkeypatch.setattr(isolation, "PATIENCE", SHORT)
     means = detect_isolation(allow_new_privileges=True)
     assert dict(means.missing) == {"no_network": f"cannot be had here: {why}"}
     assert means.weaknesses[0] == f"no_network cannot be had here: {why}"
