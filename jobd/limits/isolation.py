@@ -25,7 +25,7 @@ KEPT: Final = (
 """The capabilities of a sandboxed job of root: those that containers have by default, less CAP_MKNOD. With others (to
 mount, to trace, to make devices) it could undo what it is in."""
 PATIENCE: Final = 20.0
-"""Seconds that a trial may take. One that takes longer costs every job its sandbox; on a slow machine 5 s are too few."""
+"""Seconds that a trial may take. One that takes longer costs every job its sandbox; 5 are too few on a slow machine."""
 
 
 @dataclass(frozen=True, slots=True)
