@@ -23,6 +23,8 @@ from jobcli import secret
 from jobcli.commands._command import IO_CLASSES, ISOLATION, isolation_of, mask, size
 
 LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
+MOST: Final = 2**63
+"""Beyond what the protocol carries."""
 FRACTIONS: Final = ("timeout", "cpus")
 FLAGS: Final = ("stop-at-output",)
 TEXTS: Final = ("name", "cwd", "user", "group")
@@ -122,9 +124,14 @@ def _number(path: Path, name: str, key: str, value: Any) -> float:
     """A limit: a number, or a size as on the command line."""
     if isinstance(value, str) and key in ("memory", "output", "core"):
         try:
-            return size(value)
+            value = size(value)
         except ArgumentTypeError as exc:
             raise ConfigError(f"{path}: [{name}] has a {key} that is no size: {exc}") from exc
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (key not in FRACTIONS and value != int(value)):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (isinstance(value, float) and (key in FRACTIONS or value.is_integer()))):
         raise ConfigError(f"{path}: [{name}] has a {key} that is not a number: {value!a}")
+    if value == 0:
+        raise ConfigError(f"{path}: [{name}] has a {key} of 0, which is no limit; without it the server's holds")
+    if not 0 < value < MOST:
+        raise ConfigError(f"{path}: [{name}] has a {key} that cannot be: {value!a}")
     return value if key in FRACTIONS else int(value)

@@ -60,18 +60,22 @@ def add_job_arguments(parser: Parser) -> None:
     limits = parser.add_argument_group(
         "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
     )
-    limits.add_argument("--timeout", type=seconds, metavar="SECONDS", help="how long it may run; then it is stopped")
-    limits.add_argument("--memory", type=size, metavar="SIZE", help="memory of all its processes together")
-    limits.add_argument("--cpus", type=float, metavar="N", help="processors' time that it may take, as 1.5")
-    limits.add_argument("--cpu-weight", type=COUNT, metavar="N", help="its share of scarce processors (100: usual)")
-    limits.add_argument("--processes", type=COUNT, metavar="N", help="processes and threads at a time")
-    limits.add_argument("--output", type=size, metavar="SIZE", help="output that is recorded")
+    limits.add_argument(
+        "--timeout", type=some(seconds), metavar="SECONDS", help="how long it may run; then it is stopped"
+    )
+    limits.add_argument("--memory", type=some(size), metavar="SIZE", help="memory of all its processes together")
+    limits.add_argument("--cpus", type=some(float), metavar="N", help="processors' time that it may take, as 1.5")
+    limits.add_argument(
+        "--cpu-weight", type=some(COUNT), metavar="N", help="its share of scarce processors (100: usual)"
+    )
+    limits.add_argument("--processes", type=some(COUNT), metavar="N", help="processes and threads at a time")
+    limits.add_argument("--output", type=some(size), metavar="SIZE", help="output that is recorded")
     limits.add_argument(
         "--stop-at-output", action="store_true", help="stop it when it writes more (else that is dropped, and counted)"
     )
-    limits.add_argument("--open-files", type=COUNT, metavar="N", help="open files of each of its processes")
-    limits.add_argument("--core", type=size, metavar="SIZE", help="size of a core dump")
-    limits.add_argument("--nice", type=COUNT, metavar="N", help="how nice it is to others, 0 to 19")
+    limits.add_argument("--open-files", type=some(COUNT), metavar="N", help="open files of each of its processes")
+    limits.add_argument("--core", type=some(size), metavar="SIZE", help="size of a core dump")
+    limits.add_argument("--nice", type=some(COUNT), metavar="N", help="how nice it is to others, 0 to 19")
     limits.add_argument(
         "--io-class", choices=IO_CLASSES, help="its turn at a disk: when nobody else wants it, or with others"
     )
@@ -209,6 +213,20 @@ def mask(text: str) -> int:
     if not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= 0o777):
         raise argparse.ArgumentTypeError(f"{text!a} is not an octal number between 000 and 777")
     return int(text, 8)
+
+
+def some(convert: Callable[[str], float]) -> Callable[[str], float]:
+    """A limit for argparse, of which 0 is none: to the server it would say nothing at all."""
+
+    def checked(text: str) -> float:
+        value = convert(text)
+        if value == 0:
+            raise argparse.ArgumentTypeError(f"{text!a} is no limit; without the flag the server's holds")
+        return value
+
+    # What argparse says of a text that is none at all.
+    checked.__name__ = getattr(convert, "__name__", "value")
+    return checked
 
 
 def whole(highest: int) -> Callable[[str], int]:

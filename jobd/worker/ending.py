@@ -20,7 +20,8 @@ from jobd.worker.ports import Process
 
 POLL_FIRST: Final = 0.001
 POLL_LONGEST: Final = 0.05
-"""Seconds between two looks at what should be empty; not every kind of containment has an event for that."""
+"""Seconds between two looks at what should be empty; not every kind of containment has an event for that. Where a look
+takes longer itself, it is as long as the look: a slow machine has more to do than to look."""
 LATER: Final = 1.0
 """Seconds between two attempts at what was given up."""
 
@@ -109,19 +110,20 @@ class Ending:
             await process.kill()
             if self._give_up_at == math.inf:
                 self._give_up_at = trio.current_time() + self._patience
-            await trio.sleep(LATER if self.given_up.is_set() else pause)
+            took = trio.current_time() - looked_at
+            await trio.sleep(max(LATER if self.given_up.is_set() else pause, took))
             pause = min(pause * 2, POLL_LONGEST)
 
     async def clear(self, process: Process, grace: float) -> None:
         """The main process has ended: see that nobody else is left, or end them; until then, or given up."""
-        pause = POLL_FIRST
+        pause, looked_at = POLL_FIRST, trio.current_time()
         if not await self._is_over(process):
             self.want(grace)
             if self.given_up.is_set():  # what held the main process has let go; the others get their time too
                 self._give_up_at, self.given_up = trio.current_time() + self._patience, trio.Event()
             while not self.given_up.is_set():
-                await trio.sleep(pause)
-                pause = min(pause * 2, POLL_LONGEST)
+                await trio.sleep(max(pause, trio.current_time() - looked_at))
+                pause, looked_at = min(pause * 2, POLL_LONGEST), trio.current_time()
                 if await self._is_over(process):
                     break
             else:

@@ -34,7 +34,7 @@ async def running(
 ) -> AsyncIterator[tuple[JobdProgram, JobClient]]:
     """A jobd, and a writer."""
     with jobd_program(pki, directory / "state", "--containment", kind, *flags) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             yield jobd, client
 
 

@@ -59,7 +59,7 @@ async def running(
     """A jobd with this kind of containment, and a writer."""
     arguments = ("--containment", kind, "--slots", "200", *flags)
     with jobd_program(pki, directory / "state", *arguments) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             yield jobd, client
 
 

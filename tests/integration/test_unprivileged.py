@@ -35,7 +35,7 @@ AS = ("--user", "daemon", "--job-user", "nobody")
 async def running(pki: TestPki, *flags: str) -> AsyncIterator[tuple[JobdProgram, JobClient]]:
     """A jobd whose server is daemon's, and whose jobs are nobody's; and alice, who is a writer."""
     with room() as directory, jobd_program(pki, directory / "state", *AS, *flags) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             yield jobd, client
 
 
@@ -209,11 +209,11 @@ async def test_the_next_jobd_takes_up_jobs(pki: TestPki) -> None:
     """Its front finds the launcher in the state directory, which is the server's user's."""
     with room() as directory, trio.fail_after(SECONDS):
         with jobd_program(pki, directory / "state", *AS, "--no-stop-jobs") as jobd:
-            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
+            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
                 job = await client.start(["sleep", "1000"])
             launcher = jobd.launcher
         with jobd_program(pki, directory / "state", *AS) as jobd:
-            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
+            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
                 assert (await client.query(job.id)).pid == job.pid
                 assert (jobd.launcher, owner(jobd)) == (launcher, DAEMON.pw_uid)
                 assert (await client.stop(job.id, grace=1)).state is JobState.STOPPED
@@ -224,7 +224,7 @@ async def test_nothing_is_left_behind(pki: TestPki) -> None:
     """No control group, though the server has no right to remove the one for all jobs."""
     with room() as directory, trio.fail_after(SECONDS):
         with jobd_program(pki, directory / "state", *AS) as jobd:
-            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(20)) as client:
+            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
                 await said(client, "true")
             launcher = jobd.launcher
             name = f"jobd-{zlib.crc32(os.fsencode(directory / 'state')):08x}"

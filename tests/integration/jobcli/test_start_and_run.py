@@ -158,6 +158,12 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
         pytest.param('[a]\nargv = ["true"]\numask = "8"', "[a] has a umask that is not an octal", id="umask of 8"),
         pytest.param('[a]\nargv = ["true"]\nprivate-tmp = 1', "neither true nor false: 1", id="a flag is a number"),
         pytest.param('[a]\nargv = ["true"]\nio-class = "rt"', "can be idle or best-effort", id="no I/O class"),
+        pytest.param('[a]\nargv = ["true"]\nmemory = "0K"', "[a] has a memory of 0", id="a limit is 0"),
+        pytest.param('[a]\nargv = ["true"]\nprocesses = nan', "not a number: nan", id="a limit is no number"),
+        pytest.param('[a]\nargv = ["true"]\ncpus = nan', "[a] has a cpus that cannot be", id="a fraction is no number"),
+        pytest.param(
+            '[a]\nargv = ["true"]\ntimeout = -1', "[a] has a timeout that cannot be", id="a limit is negative"
+        ),
         pytest.param('[a]\nargv = ["true"]\n[a]\nargv = ["true"]', "is not TOML", id="the same table twice"),
     ],
 )
