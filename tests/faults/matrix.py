@@ -29,7 +29,7 @@ from tests.support.pki import TestPki
 
 ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
 GRACE: Final = 0.3
-TIMEOUT: Final = patient(1)
+TIMEOUT: Final = max(1.0, patient(0.4))
 """Seconds; a tree is to be as it is meant to be before they are over."""
 
 

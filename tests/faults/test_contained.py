@@ -87,7 +87,7 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
 @pytest.mark.parametrize("kind", ["auto", "cgroup-v1", "none"], indirect=True)
 async def test_a_timeout_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str) -> None:
     """A state and a reason of its own; a kill of the server meanwhile does not give it more time."""
-    mark, seconds = new_mark(), patient(3)  # each is to be ready within them
+    mark, seconds = new_mark(), max(3.0, patient(0.8))  # each is to be ready within them
     async with running(pki, tmp_path, kind, "--grace", "0.3") as (jobd, client):
         limits = Limits(timeout=timedelta(seconds=seconds))
         jobs = [await start_tree(client, name, tmp_path, limits, mark=mark) for name in TREES]

@@ -29,8 +29,8 @@ NOT_HERE: Final = ("freezer of cgroup v1",)
 """Why a test may be skipped in a machine without control groups of version 1."""
 NOT_AS_ROOT: Final = (*NOT_HERE, "needs not to be root")
 NOT_AS_USER: Final = (*NOT_HERE, "needs root")
-PATIENCE: Final = 10
-"""Without virtualization a machine is so much slower than ours, or more."""
+PATIENCE: Final = 20
+"""Without virtualization a machine is so much slower than ours; more, where it is not alone."""
 ENVIRONMENT: Final = f"TMPDIR=/tmp LANG=C.UTF-8 JOBD_TEST_PATIENCE={PATIENCE}"
 REPORTS: Final = Path("/var/tmp")
 DELEGATED: Final = ("Delegate=yes",)

@@ -30,7 +30,7 @@ SYSTEM: Final = Path("/etc/systemd/system")
 SETTINGS: Final = Path("/etc/jobd")
 STATE: Final = Path("/var/lib/jobd")
 ADDRESS: Final = "127.0.0.1:50051"
-SECONDS: Final = patient(30)
+SECONDS: Final = patient(15)
 """A machine without virtualization is slow."""
 CONFIGURATION: Final = f"""\
 cert = "{SETTINGS}/server.crt"
