@@ -13,7 +13,7 @@ from api.errors import ConfigError, JobdError
 from jobd.config import load_state
 from jobd.launcher import control, protocol
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
 """Seconds for open calls to end, for the new launcher, and for a server that is ready."""
 
 

@@ -22,8 +22,8 @@ SERVER: Final = "jobd.server"
 MAX_SAID: Final = 64 * 1024
 
 
-PATIENCE: Final = 45.0
-"""Seconds that it may take."""
+PATIENCE: Final = 120.0
+"""Seconds that it may take. It loads everything, which on a slow machine takes most of a minute."""
 
 
 class Trial:

@@ -115,12 +115,16 @@ def service(pki: TestPki, settings: str = "", owner: str = "root") -> Iterator[N
 
 
 def _before_254(owner: str) -> str:
+    """As the file says: with its line for ordinary users in place of the other."""
     text = BEFORE_254.read_text()
     if owner == "root":
         return text
-    (line,) = (each for each in text.splitlines() if each.startswith("ExecStart=/"))
-    as_user = line.replace("=/", "=+/", 1).replace("--quiet", f"--quiet --uid={owner} --gid={owner}")
-    return text.replace(line, as_user)
+    lines = text.splitlines(keepends=True)
+    (for_all,) = (each for each in lines if each.startswith("ExecStart=/"))
+    (for_users,) = (each for each in lines if each.startswith("# ExecStart=+/"))
+    line = for_users.removeprefix("# ").replace("USER:GROUP", f"{owner}:{owner}")
+    line = line.replace("=USER", f"={owner}").replace("=GROUP", f"={owner}")
+    return text.replace(for_users, "").replace(for_all, line)
 
 
 def serves() -> bool:
