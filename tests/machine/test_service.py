@@ -245,7 +245,7 @@ async def test_jobs_can_be_sandboxed(pki: TestPki, jobd: None) -> None:
     async with client_of(pki) as client:
         job = await client.start(["true"], isolation=WHOLE)
         ended = await has_ended(client, job)
-        assert (ended.state, ended.message) == (JobState.SUCCEEDED, "")
+        assert (ended.state, ended.message) == (JobState.SUCCEEDED, "exited with code 0")
 
 
 def test_the_unit_is_without_faults() -> None:
