@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from api.errors import ConfigError
 from api.rpc.server import Handler, Middleware
 from jobd.broker.admission import Policy
 from jobd.broker.broker import Broker
-from jobd.config import Config
+from jobd.config import Config, key_of
 from jobd.middleware.authentication import authenticate
 from jobd.service.job_worker import JobWorkerService
 from jobd.storage.sqlite import SqliteStore
@@ -21,6 +21,12 @@ from jobd.worker.worker import Worker
 if TYPE_CHECKING:
     from jobd.audit.log import AuditLog
     from jobd.metrics.metrics import Metrics
+
+OF_A_POOL: Final = (
+    *("pool_cert", "pool_key", "pool_ca", "pool_secrets"),
+    *("advertise", "broker_cert", "broker_key", "worker_name", "labels"),
+)
+"""Settings that say nothing without --pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,9 @@ async def service_of(
     """
     service = JobWorkerService(broker, config.heartbeat)
     if not config.pool:
+        for name in OF_A_POOL:
+            if getattr(config, name):
+                raise ConfigError(f"--{key_of(name)}: there is no --pool")
         yield Service(service.handlers())
         return
     from jobd.middleware.delegation import act_for

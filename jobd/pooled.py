@@ -220,7 +220,10 @@ def _etcd(config: Config) -> Etcd:
     if not config.advertise:
         raise ConfigError("--pool: --advertise is needed too: where the other machines reach this one")
     parse_address(config.advertise)
-    return Etcd.at(config.pool, certificate=config.pool_cert, key=config.pool_key, ca=config.pool_ca)
+    etcd = Etcd.at(config.pool, certificate=config.pool_cert, key=config.pool_key, ca=config.pool_ca)
+    if etcd.tls is None:
+        log.warning("etcd is spoken to without TLS: whoever is on this machine can read the pool, and write to it")
+    return etcd
 
 
 def _context(config: Config) -> Callable[[], ssl.SSLContext]:
