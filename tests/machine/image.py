@@ -49,7 +49,7 @@ ExecStart={INSTALLED}/bin/python -m tests.machine.guest
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS1
-ExecStopPost=/bin/systemctl --no-block poweroff
+ExecStopPost=/bin/systemctl --no-block --job-mode=replace-irreversibly start poweroff.target
 [Install]
 WantedBy=multi-user.target
 """
