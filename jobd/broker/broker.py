@@ -271,9 +271,10 @@ class Broker:
             StoreError: it waits, and that it is to end could not be recorded: it waits on.
         """
         entry = await self.registry.find(reference)
-        if entry in self._queue or entry.held:
-            if not entry.held:
-                self._queue.remove(entry)  # meanwhile it must not be handed out
+        if entry.held:
+            await self.held.end(self._stopped(entry.cell.job, how.by))
+        elif entry in self._queue:
+            self._queue.remove(entry)  # meanwhile it must not be handed out
             with trio.CancelScope(shield=True):
                 await self._end_pending(entry, how.by)
         elif (worker := await entry.active_worker()) is not None:
@@ -307,21 +308,22 @@ class Broker:
             await self._archive.delete(job.id)
         self._store.deleted(job.id)
 
-    async def _end_pending(self, entry: Entry, by: str) -> None:
-        ended = entry.cell.job.moved(
+    def _stopped(self, job: Job, by: str) -> Job:
+        return job.moved(
             Event.ENDED_ON_REQUEST,
             stopped_by=by,
             ended_at=self._clock(),
             reason=Reason.STOPPED_BY_REQUEST,
             message=f"stopped by {by} before it ran",
         )
+
+    async def _end_pending(self, entry: Entry, by: str) -> None:
+        ended = self._stopped(entry.cell.job, by)
         try:
             await self._store.commit(ended)  # not held back: nothing runs, and whoever asked can ask again
         except StoreError:
-            if not entry.held:
-                self._wait_again(entry)
+            self._wait_again(entry)
             raise
-        entry.held = False
         entry.cell.set(ended)
         self.registry.remove(ended.id)
 

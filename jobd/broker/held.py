@@ -5,7 +5,8 @@ In a pool, a machine writes down durably that it will run a job, before it claim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import trio
@@ -16,7 +17,11 @@ from jobd.worker.job import Job, JobCell, JobSpec, Reason
 
 
 class HeldJobs:
-    """Of one broker. A job that is held stays so over a restart; it can be looked at, and stopped, as others can."""
+    """Of one broker. A job that is held stays so over a restart; it can be looked at, and stopped, as others can.
+
+    Whoever ends or forgets one takes it out first, before anything is waited for: so of two (a stop, and the claim that
+    comes true meanwhile) only one has it.
+    """
 
     def __init__(self, registry: Registry, store: Store, enqueue: Callable[[Entry], None]) -> None:
         self._registry = registry
@@ -64,11 +69,10 @@ class HeldJobs:
         """
         entry = self._registry.known(ended.id)
         if entry and entry.held:
-            with trio.CancelScope(shield=True):
-                await self._store.commit(ended)
-            entry.held = False
-            entry.cell.set(ended)
-            self._registry.remove(ended.id)
+            with trio.CancelScope(shield=True), self._taken(entry):
+                await self._store.commit(ended)  # not held back: nothing runs, and whoever asked can ask again
+                entry.cell.set(ended)
+                self._registry.remove(ended.id)
 
     async def discard(self, job_id: str) -> None:
         """Forget a job: somebody else has it, or nobody wants it any more. One that is not held is let be.
@@ -78,7 +82,18 @@ class HeldJobs:
         """
         entry = self._registry.known(job_id)
         if entry and entry.held:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), self._taken(entry):
                 await self._store.delete(job_id)
                 self._registry.remove(job_id)
             self._store.deleted(job_id)  # it has no output
+
+    @staticmethod
+    @contextmanager
+    def _taken(entry: Entry) -> Iterator[None]:
+        """Nobody else has the job meanwhile; it is held again if that fails."""
+        entry.held = False
+        try:
+            yield
+        except BaseException:  # whatever went wrong, it is as it was
+            entry.held = True
+            raise

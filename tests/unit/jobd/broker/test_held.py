@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from jobd.broker.broker import Broker
-from jobd.worker.errors import JobNotFoundError
+from jobd.worker.errors import JobNotFoundError, StoreError
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.supervisor import Stop
@@ -84,3 +84,45 @@ async def test_one_that_is_held_can_be_stopped(make: Make) -> None:
         assert (stopped.state, stopped.stopped_by) == (State.STOPPED, "alice")
         broker.held.release(job.id)
         assert await broker.query(job.id) == stopped
+
+
+async def test_a_stop_is_not_overtaken_by_a_release(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes while a stop is being recorded is late: the job is stopped, and no process of it runs."""
+    async with make() as broker:
+        job = to_hold()
+        await broker.held.hold(job)
+        store, begun, go_on = broker.registry._store, trio.Event(), trio.Event()
+        commit = store.commit
+
+        async def commit_slowly(what: Job) -> None:
+            begun.set()
+            await go_on.wait()
+            await commit(what)
+
+        monkeypatch.setattr(store, "commit", commit_slowly)
+        with trio.fail_after(patient(10)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(broker.stop, job.id, Stop(by="alice"))
+                await begun.wait()
+                broker.held.release(job.id)
+                await broker.held.discard(job.id)
+                assert broker.pending == 0
+                assert not any(view.jobs for view in broker.workers())
+                go_on.set()
+        assert (await broker.query(job.id)).state is State.STOPPED
+
+
+async def test_a_stop_that_cannot_be_recorded_leaves_a_job_held(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits on for whoever decides, and can be stopped again."""
+    async with make() as broker:
+        job = to_hold()
+        await broker.held.hold(job)
+
+        async def fail(what: Job) -> None:
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(broker.registry._store, "commit", fail)
+            with pytest.raises(StoreError):
+                await broker.stop(job.id, Stop(by="alice"))
+        assert (await released(broker, job)).state is State.SUCCEEDED
