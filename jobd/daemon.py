@@ -48,7 +48,7 @@ from jobd.service.health import HealthService
 from jobd.service.reflection import ReflectionService
 from jobd.storage.directory import STORE, Held, HeldError, check_restored, hold_directory
 from jobd.storage.sqlite import SqliteStore, open_store
-from jobd.transport.listener import Limits, bind_or_take, serve
+from jobd.transport.listener import Limits, bind_or_take, serve, take
 from jobd.trust.files import Files
 from jobd.trust.live import MAX_TOLD, LiveTrust
 from jobd.unprivileged import acting_as, give_up, make_state, server_user
@@ -153,12 +153,12 @@ async def _run(
     with (
         _hold(config.state, kept.get("lock"), link, who) as held,
         closing(launcher.containment),
-        bind_or_take(*parse_address(config.listen), kept.get("listener")) as listener,
+        _listener(config, kept.get(protocol.LISTENER), given=bool(link and link.given)) as listener,
         metrics_of(config, restarted="lock" in kept) as metrics,
     ):
         if link:
             link.keep("lock", held.lock)
-            link.keep("listener", listener.fileno())
+            link.keep(protocol.LISTENER, listener.fileno())
             _open_door(link, held.path, who)
             if who:
                 await give_up(link, config, who)
@@ -238,6 +238,19 @@ async def _run(
 def files_of(config: Config) -> Files:
     """Where certificates, keys and lists are."""
     return Files(config.cert, config.key, config.ca, config.key_passphrase_file, config.crl)
+
+
+def _listener(config: Config, kept: int | None, *, given: bool) -> socket.socket:
+    """The listening socket: from whoever started jobd, from a server before this one, or a new one.
+
+    Raises:
+        ConfigError: what was given is none, or there is none to be had.
+    """
+    if not given or kept is None:
+        return bind_or_take(*parse_address(config.listen), kept)
+    listener = take(kept)
+    log.info("the socket to listen on was given by who started jobd: --listen is not used", listen=config.listen)
+    return listener
 
 
 @contextmanager

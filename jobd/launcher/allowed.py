@@ -8,6 +8,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -23,7 +24,7 @@ F_GET_SEALS: Final = 1034
 LONGEST_ID: Final = 64
 MOST_PIDS: Final = 1000
 _ID: Final = re.compile(rf"[0-9A-Za-z-]{{1,{LONGEST_ID}}}")
-_OPERATIONS: Final = frozenset({"launch", "signal", "signal_pids", "close_stdin", "release", "ready"})
+_OPERATIONS: Final = frozenset({"launch", "signal", "signal_pids", "close_stdin", "release", "ready", "alive"})
 _MARK: Final = 10
 _LIMITS: Final = frozenset({resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, _MARK})
 
@@ -147,6 +148,13 @@ class Allowed:
             raise RefusedError("that program does not make sandboxes")
         if no_new_privileges is not True and not self.new_privileges and not (sandbox and self.gains):
             raise RefusedError("jobs may not gain privileges")
+
+
+def remove_rooms(rooms: list[str]) -> None:
+    """Remove those directories of control groups that are empty: a server without privileges cannot."""
+    for room in rooms:
+        with contextlib.suppress(OSError):  # it is not empty, or another jobd's by now
+            os.rmdir(room)  # noqa: PTH106 # pathlib is large, and this is all it would do
 
 
 def _is_number(value: Any, lowest: int, highest: int) -> bool:

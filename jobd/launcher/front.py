@@ -1,8 +1,9 @@
 """The front: the process that was started as ``jobd``, and that whoever started it watches.
 
-It starts the launcher, passes signals on to it, and ends with the server's exit code. It holds nothing: when an orderly
-end leaves jobs, it goes and the launcher stays. The next front finds that launcher, through the server that it had
-started in vain, and is served by it from then on.
+It starts the launcher, passes signals on to it, tells systemd (if that started it) how the server is, and ends with
+the server's exit code. It holds nothing that is needed: when an orderly end leaves jobs, it goes and the launcher
+stays. The next front finds that launcher, through the server that it had started in vain, and is served by it from then
+on.
 
 Standard library only.
 """
@@ -15,11 +16,13 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from typing import Final
 
-from jobd.launcher import protocol
+from jobd.launcher import protocol, signals
 from jobd.launcher.console import say
+from jobd.launcher.systemd import Systemd
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PATIENCE: Final = 30.0
@@ -32,14 +35,17 @@ EXIT_LAUNCHER_LOST: Final = 1
 class Front:
     """``run`` is its life."""
 
-    def __init__(self, command: list[str], launcher: list[str]) -> None:
+    def __init__(self, command: list[str], launcher: list[str], systemd: Systemd) -> None:
         """
         Args:
             command: what the server is started with.
             launcher: what the launcher is started with, but for its socket.
+            systemd: who started this process, perhaps.
         """
         self._command = command
         self._launcher = launcher
+        self._systemd = systemd
+        self._next_question = 0.0
         self._socket: socket.socket | None = None
         self._patience: float | None = None
         self._where = ""  # the state directory and the pid of who has it, once we were sent there
@@ -47,13 +53,8 @@ class Front:
 
     def run(self) -> int:
         """Serve until the server has ended for good; returns its exit code."""
-        waking, woken = socket.socketpair()
-        with waking, woken:
-            for sock in (waking, woken):
-                sock.setblocking(False)
-            for signum in (*SIGNALS, signal.SIGCHLD):
-                signal.signal(signum, lambda *_: None)
-            signal.set_wakeup_fd(waking.fileno())
+        woken, waking = signals.read_from_now_on((*SIGNALS, signal.SIGCHLD))
+        with woken, waking:
             self._ask(self._start_launcher())
             try:
                 return self._loop(woken)
@@ -63,8 +64,8 @@ class Front:
     def _loop(self, woken: socket.socket) -> int:
         while True:
             assert self._socket
-            ready, _, _ = select.select([self._socket, woken], [], [], self._patience)
-            if not ready:
+            ready, _, _ = select.select([self._socket, woken], [], [], self._wait())
+            if not ready and self._patience is not None:
                 return _refuse(f"{self._where}, which does not answer; see what keeps it, or choose another --state")
             if woken in ready:
                 for signum in woken.recv(4096):
@@ -73,6 +74,18 @@ class Front:
                 code = self._hear()
                 if code is not None:
                     return code
+            self._ask_whether_it_lives()
+
+    def _wait(self) -> float | None:
+        if self._patience is None and self._systemd.pulse is not None:
+            return max(0.0, self._next_question - time.monotonic())
+        return self._patience
+
+    def _ask_whether_it_lives(self) -> None:
+        """When it is time: the server's answer, and nothing else, is what systemd's watchdog is given."""
+        if self._patience is None and self._systemd.pulse is not None and time.monotonic() >= self._next_question:
+            self._next_question = time.monotonic() + self._systemd.pulse / 2
+            self._tell({"op": "alive"})
 
     def _start_launcher(self) -> socket.socket:
         ours, theirs = protocol.pair()
@@ -95,8 +108,9 @@ class Front:
         """Be served by the launcher at the other end."""
         self._socket, self._patience = sock, None
         wish = {"command": self._command, "launcher": self._launcher, "env": dict(os.environ), "cwd": _directory()}
+        given = [] if self._systemd.listener is None else [self._systemd.listener]
         memfd = protocol.as_memfd(wish)
-        self._tell({"op": "serve"}, [memfd, 1, 2])
+        self._tell({"op": "serve"}, [memfd, 1, 2, *given])
         os.close(memfd)
         for signum in self._passed:
             self._tell({"op": "signal", "signal": signum})
@@ -129,9 +143,15 @@ class Front:
         message, fds = heard
         match message["op"]:
             case "serving" if self._patience is not None:
+                if self._systemd.listener is not None and message.get("version", 0) < protocol.LISTENS:
+                    return _refuse(f"{self._where}, which is too old to take systemd's socket: 'jobd upgrade', first")
                 self._ask(self._socket)
             case "elsewhere":
                 self._knock(message["path"], message["pid"], socket.socket(fileno=fds[0]))
+            case "state":
+                self._systemd.state(message["state"], message["said"])
+            case "alive":
+                self._systemd.lives()
             case "busy":
                 return _refuse(f"{self._where}; stop that one, or choose another --state")
             case "ended":
@@ -167,4 +187,7 @@ def main(arguments: list[str], server: str = "jobd.server") -> int:
     _fill_gaps()
     # Only if we were ourselves found in the present directory (python -m jobd) is anything else looked for there.
     python = [sys.executable] if sys.path[0] == _directory() else [sys.executable, "-P"]
-    return Front([*python, "-m", server, *arguments], [*python, "-m", "jobd.launcher"]).run()
+    systemd = Systemd(os.environ)
+    if systemd.problem:
+        return _refuse(systemd.problem)
+    return Front([*python, "-m", server, *arguments], [*python, "-m", "jobd.launcher"], systemd).run()

@@ -25,17 +25,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from jobd.launcher import console, protocol, served, upgrade
+from jobd.launcher import console, protocol, served, signals, upgrade
+from jobd.launcher.allowed import remove_rooms
 from jobd.launcher.jobs import Jobs
 from jobd.launcher.orders import Orders
 from jobd.launcher.orphans import adopt_orphans
 from jobd.launcher.upgrade import Trial
 from jobd.launcher.visitors import Visitors
 
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 5.0
-HEALTHY: Final = 3.0
-"""Seconds that a server must have lived for its end to count as the first one again."""
 STALLED_PAUSE: Final = 0.05
 LEAVING: Final = 30.0
 """Seconds that a server has to leave before an upgrade; then it is killed, which loses nothing."""
@@ -68,7 +65,7 @@ class Launcher:
         self._rooms: list[str] = []  # directories of control groups that a server without privileges cannot remove
         self._server: served.Server | None = None
         self._served = False  # a server of this front has been ready
-        self._pause = 0.0
+        self._pauses = served.Pauses()
         self._next_start: float | None = None
         self._stops = 0  # wishes to end that were not fulfilled yet
         self._trial: Trial | None = None  # of an upgrade that is wanted
@@ -86,13 +83,8 @@ class Launcher:
     def run(self) -> int:
         """Serve until there is nothing to do and nothing to remember; returns the exit code."""
         adopt_orphans()
-        waking, woken = socket.socketpair()
-        for sock in (waking, woken):
-            sock.setblocking(False)
-        for signum in upgrade.SIGNALS:
-            signal.signal(signum, lambda *_: None)
+        woken, waking = signals.read_from_now_on(upgrade.SIGNALS)
         self._waking = waking.fileno()
-        signal.set_wakeup_fd(self._waking)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._signals(woken))
         if self._visitors.wanted:
@@ -107,9 +99,7 @@ class Launcher:
         signal.set_wakeup_fd(-1)
         if self._trial:
             self._trial.abandon()
-        for room in self._rooms:
-            with contextlib.suppress(OSError):  # it is not empty, or another jobd's by now
-                os.rmdir(room)  # noqa: PTH106 # pathlib is large, and this is all it would do
+        remove_rooms(self._rooms)
         return self._exit_code
 
     def _protected(self, step: Callable[[], None]) -> None:
@@ -152,6 +142,7 @@ class Launcher:
         """Pass the wish to end on to the server; one that is only starting hears it when it is ready. Without one, the
         jobs that are there are ended by a server that is started for it. Asked again, none of that is waited for."""
         self._stops += 1
+        self._visitors.tell_state("stopping", "ending in order")
         if self._server:
             if self._server.ready or not self._jobs:
                 self._signal_server(signal.SIGTERM)
@@ -170,6 +161,14 @@ class Launcher:
             self._exit_code = 1
         else:
             self._leave(1 if self._jobs else 0)
+
+    def ask_whether_it_lives(self) -> None:
+        if self._server:
+            self._server.ask_whether_it_lives()
+
+    def alive(self) -> None:
+        if self._server and self._server.answers():
+            self._visitors.tell_front({"op": "alive"}, [])
 
     def _signal_server(self, signum: int) -> None:
         if self._server:
@@ -199,8 +198,8 @@ class Launcher:
         try:
             self._start_server()
         except OSError as exc:  # no descriptors, no memory, no processes: that passes
-            self._next_start = time.monotonic() + LONGEST_PAUSE
-            self._say(f"the server cannot be started ({exc.strerror}); trying again in {LONGEST_PAUSE:g} s")
+            self._next_start = time.monotonic() + served.LONGEST_PAUSE
+            self._say(f"the server cannot be started ({exc.strerror}); trying again in {served.LONGEST_PAUSE:g} s")
 
     def _start_server(self) -> None:
         self._next_start = None
@@ -209,10 +208,10 @@ class Launcher:
         served.go_to(wanted["cwd"])
         restarted = self._served or not self._visitors.front
         self._server = served.start(wanted, self._selector, self._hear, restarted=restarted)
-        names = list(self._kept)
         ending = bool(self._stops) and not self._visitors.front
-        hello = {"op": "hello", "version": protocol.VERSION, "launcher": self._identity, "kept": names, "end": ending}
-        self._tell(hello, [os.dup(self._kept[name]) for name in names])
+        about = {"version": protocol.VERSION, "launcher": self._identity, "given": wanted.get("given", False)}
+        hello = {"op": "hello", **about, "kept": [*self._kept], "end": ending}
+        self._tell(hello, [os.dup(fd) for fd in self._kept.values()])
         self._jobs.tell_all()
         self._tell({"op": "known"}, [])
 
@@ -233,7 +232,7 @@ class Launcher:
         elif self._is_final(code):
             self._leave(code if code >= 0 else 128 - code)
         else:
-            self._start_again(code, time.monotonic() - server.started > HEALTHY)
+            self._start_again(code, time.monotonic() - server.started)
 
     def _is_final(self, code: int) -> bool:
         """It ended as it should, or because of what it was told, or nothing depends on it."""
@@ -241,14 +240,12 @@ class Launcher:
             return True
         return not self._served and not self._stops and (code > 0 or not self._jobs)
 
-    def _start_again(self, code: int, healthy: bool) -> None:
-        if healthy:
-            self._pause = 0.0
+    def _start_again(self, code: int, lived: float) -> None:
         how = f"ended with code {code}" if code >= 0 else f"was ended by signal {-code}"
-        pause = self._pause
+        pause = self._pauses.after(lived)
         self._next_start = time.monotonic() + pause
-        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self._say(f"the server {how}; starting it again in {pause:g} s ({len(self._jobs)} jobs go on)")
+        self._visitors.tell_state("down", f"the server {how}; it is started again")
         self._visitors.answer_asked(f"the new server {how}")
 
     def _leave(self, code: int) -> None:
@@ -260,9 +257,8 @@ class Launcher:
                 "start jobd again with the same --state to take them up, or end them with SIGTERM to that pid"
             )
         console.quieten()
-        if not self._jobs:
-            for fd in self._kept.values():  # whoever starts jobd again, once the front has ended, is not to meet us
-                os.close(fd)
+        if not self._jobs:  # whoever starts jobd again, once the front has ended, is not to meet us
+            protocol.close_all([*self._kept.values()])
             self._kept.clear()
         self._visitors.dismiss_front(code)
         if not self._jobs:
@@ -272,6 +268,8 @@ class Launcher:
 
     def upgrade(self) -> None:
         """Replace both halves by what is installed now, if a server is to run at all."""
+        if not self._stops:
+            self._visitors.tell_state("reloading", "being upgraded")
         if self._upgrading or self._trial or self._stops:
             self._visitors.answer_asked("it is being upgraded, or ended, already")
         elif not self._server and self._next_start is None:
@@ -302,6 +300,8 @@ class Launcher:
             self._visitors.answer_asked(why)
             if not self._server:
                 self._start_server_or_wait()
+            elif self._server.ready:
+                self._visitors.tell_state("ready", f"serving; no upgrade: {problem}")
             return
         self._upgrading = True
         self._next_start = None
@@ -371,8 +371,9 @@ class Launcher:
     def ready(self) -> None:
         self._served = True
         self._visitors.answer_asked()
-        if self._server:
+        if self._server and not self._server.ready:
             self._server.ready = True
+            self._visitors.tell_state("ready", "serving")
         if self._stops:
             self._signal_server(signal.SIGTERM)
 

@@ -42,6 +42,7 @@ class LauncherLink:
         identity: which launcher it is, and since which boot; another one knows nothing of this one's jobs.
         adopted: the processes that an earlier server had started, by job id.
         kept: descriptors that an earlier server left with the launcher, by name.
+        given: the listening socket among them is from whoever started jobd, and to be used whatever its address.
         gone: set when the launcher has ended.
         leave: set when this server is to end, and to leave the jobs to the next one.
         end: this server is there to end the jobs.
@@ -62,6 +63,7 @@ class LauncherLink:
         self.identity = ""
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
+        self.given = False
         self.gone = trio.Event()
         self.leave = trio.Event()
         self.end = False
@@ -219,6 +221,7 @@ class LauncherLink:
             if message["op"] == "hello":
                 self._version = message["version"]
                 self.identity, self.end = message["launcher"], message["end"]
+                self.given = message.get("given", False)
                 self.kept = dict(zip(message["kept"], fds, strict=True))
                 self._mind()
             elif message["op"] == "known":
@@ -281,6 +284,8 @@ class LauncherLink:
                     sent.set()
             case "leave":
                 self.leave.set()
+            case "alive":  # heard and answered by the loop in which every call is: it turns
+                self._send({"op": "alive"})
             case "exited":
                 if process_or_none := self._processes.get(message["id"]):
                     process_or_none.take_status(message["status"])

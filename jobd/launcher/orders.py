@@ -24,6 +24,9 @@ class Host(Protocol):
     def ready(self) -> None:
         """The server serves."""
 
+    def alive(self) -> None:
+        """The server says that it lives."""
+
     def elsewhere(self, message: protocol.Message, fds: list[int]) -> None:
         """The front is to be served by another launcher."""
 
@@ -69,6 +72,8 @@ class Orders:
                 self._host.allowed(server.allow(message).rooms)
             case "ready":
                 self._host.ready()
+            case "alive":
+                self._host.alive()
             case "elsewhere":
                 self._host.elsewhere(message, fds)
             case _:

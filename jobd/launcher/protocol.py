@@ -14,9 +14,11 @@ and environment) travels as a memfd.
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
         ready                            I serve
+        alive                            you asked: I do
         elsewhere  path, pid; one descriptor: a socket to the launcher that has the state directory: be served there
     launcher → server
-        hello      version, launcher, kept: [names], end; descriptors: those kept. end: you are there to end the jobs
+        hello      version, launcher, kept: [names], end, given; descriptors: those kept. end: you are there to end the
+                   jobs. given: the socket to listen on is the front's, whatever its address
         job        id, pid, started_at, status or null, stdin; descriptors: stdout, stderr, a pidfd if it runs, and what
                    its stdin is written with, if there is such a thing
         launched   as job
@@ -25,14 +27,19 @@ and environment) travels as a memfd.
         signalled  number                the signals of that signal_pids are sent
         known                            all jobs that I have were told
         leave                            end, and leave the jobs to the server that comes next
+        alive                            do you answer?
     front → launcher
         knock                            is there a front? (answered: serving or busy)
-        serve      descriptors: memfd of {"command", "launcher", "env", "cwd"}, stdout, stderr
+        serve      descriptors: memfd of {"command", "launcher", "env", "cwd"}, stdout, stderr, and the socket to listen
+                   on, if that is given
         signal     signal                as if it had been sent to the launcher
+        alive                            does the server answer?
     launcher → front
-        serving                          you can be, or are, served
+        serving    version               you can be, or are, served
         busy                             no: there is another front
         elsewhere  as above
+        state      state, said           how the server is: ready, reloading, stopping, down; and a line for people
+        alive                            you asked: it does
         ended      code                  the server has ended for good
     jobd upgrade → launcher
         upgrade
@@ -51,7 +58,7 @@ import socket
 import struct
 from typing import Any, Final
 
-VERSION: Final = 4
+VERSION: Final = 5
 RUNS_AS_OTHERS: Final = 2
 """The first version in which a launcher knows of umask and identity."""
 ISOLATES: Final = 3
@@ -60,12 +67,16 @@ FEEDS: Final = 3
 """The first version in which it knows of stdin and terminals."""
 CONFINES: Final = 4
 """The first version in which it knows of servers without privileges."""
+LISTENS: Final = 5
+"""The first version in which it takes a socket to listen on from a front."""
 MAX_PACKET: Final = 64 * 1024
 MAX_MEMFD: Final = 64 * 2**20
 """Bytes: the contract's 4 MiB, escaped at their worst, and as much again."""
 MAX_FDS: Final = 8
 CONTROL: Final = "control"
 """The name of the kept descriptor at which visitors come in."""
+LISTENER: Final = "listener"
+"""That of the one at which clients do."""
 SOCKET_ENVIRONMENT: Final = "JOBD_LAUNCHER_FD"
 RESTART_ENVIRONMENT: Final = "JOBD_RESTARTED"
 _INT: Final = struct.Struct("i")

@@ -19,6 +19,10 @@ from jobd.launcher.channel import Channel
 
 MOST_UNHEARD: Final = 10_000
 """Messages that a server without privileges may leave unheard; more would use up memory and descriptors here."""
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 5.0
+HEALTHY: Final = 3.0
+"""Seconds that a server must have lived for its end to count as the first one again."""
 
 
 @dataclass(eq=False)
@@ -35,6 +39,7 @@ class Server:
     started: float
     ready: bool = False
     allowed: Allowed | None = None
+    _asked: bool = False
 
     def signal(self, signum: int) -> None:
         """It is our child, and not reaped: the pid is its own."""
@@ -53,6 +58,30 @@ class Server:
     def listens(self) -> bool:
         """It takes what it is told, as far as that counts."""
         return self.allowed is None or self.channel.behind <= MOST_UNHEARD
+
+    def ask_whether_it_lives(self) -> None:
+        """Once it serves, and unless it has so much to hear anyway."""
+        if self.ready and not self.channel.behind:
+            self._asked = True
+            self.channel.tell({"op": "alive"})
+
+    def answers(self) -> bool:
+        """It says that it lives, having been asked: whoever says it unasked is not believed, nor passed on."""
+        asked, self._asked = self._asked, False
+        return asked
+
+
+class Pauses:
+    """Before a server that ended unasked is started again: ever longer ones, unless it had lived a while."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def after(self, lived: float) -> float:
+        """Seconds until the next one, after one that lived so long."""
+        pause = 0.0 if lived > HEALTHY else self._next
+        self._next = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        return pause
 
 
 def start(

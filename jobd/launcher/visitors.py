@@ -20,16 +20,23 @@ from jobd.launcher.channel import Channel
 NO_DESCRIPTORS_PAUSE: Final = 0.05
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred of unix(7): pid, uid, gid."""
+_VERSION: Final = {"version": protocol.VERSION}
 
 
 class Host(Protocol):
     """Whom they come to."""
+
+    def keep(self, name: str, fd: int) -> None:
+        """Hold a descriptor for the servers to come."""
 
     def serve(self, wanted: protocol.Message, *, first: bool) -> None:
         """A front wants to be served, the first one or a later one."""
 
     def signalled(self, signum: int) -> None:
         """The front passes a signal on."""
+
+    def ask_whether_it_lives(self) -> None:
+        """The front wants to know whether the server answers; if it does, the front is told "alive"."""
 
     def upgrade(self) -> None:
         """Somebody asks for an upgrade, and waits for :meth:`Visitors.answer_asked`."""
@@ -50,7 +57,8 @@ class Visitors:
     """Those who are connected now.
 
     Attributes:
-        wanted: what the last front asked for: command, launcher, env, cwd. None before the first.
+        wanted: what the last front asked for: command, launcher, env, cwd; and given, whether the socket to listen on
+            is from it. None before the first.
     """
 
     def __init__(self, selector: selectors.BaseSelector, host: Host) -> None:
@@ -100,20 +108,22 @@ class Visitors:
         self._all.add(visitor)
 
     def _hear(self, visitor: _Visitor, message: protocol.Message, fds: list[int]) -> None:
-        if message.get("op") == "serve" and len(fds) == 3:
+        if message.get("op") == "serve" and len(fds) in (3, 4):
             self._serve(visitor, *fds)
             return
         protocol.close_all(fds)  # nobody else is to send any
         match message.get("op"):
             case "knock":
-                visitor.channel.tell({"op": "busy" if self._front else "serving"})
+                visitor.channel.tell({"op": "busy" if self._front else "serving", **_VERSION})
             case "signal" if visitor is self._front:
                 self._host.signalled(message["signal"])
+            case "alive" if visitor is self._front:
+                self._host.ask_whether_it_lives()
             case "upgrade":
                 self._asked.append(visitor)
                 self._host.upgrade()
 
-    def _serve(self, visitor: _Visitor, memfd: int, out: int, err: int) -> None:
+    def _serve(self, visitor: _Visitor, memfd: int, out: int, err: int, listener: int | None = None) -> None:
         """Be this front's, and write where it does, unless there is another, or it has gone meanwhile."""
         wanted = _wish(memfd)
         free = wanted is not None and self._front is None and visitor.channel.other_side_is_there()
@@ -121,10 +131,14 @@ class Visitors:
             os.dup2(out, 1)
             os.dup2(err, 2)
         protocol.close_all([out, err])
-        visitor.channel.tell({"op": "serving" if free else "busy"})
+        visitor.channel.tell({"op": "serving" if free else "busy", **_VERSION})
         if free and wanted is not None:
-            first, self.wanted, self._front = self.wanted is None, wanted, visitor
+            first, self.wanted, self._front = self.wanted is None, {**wanted, "given": listener is not None}, visitor
+            if listener is not None:
+                self._host.keep(protocol.LISTENER, listener)
             self._host.serve(wanted, first=first)
+        elif listener is not None:
+            os.close(listener)
 
     def _lost(self, visitor: _Visitor) -> None:
         """A front that is killed takes nothing with it: server and jobs go on, and the next front finds them."""
@@ -144,6 +158,10 @@ class Visitors:
             self._front.channel.tell(message, fds)
         else:
             protocol.close_all(fds)
+
+    def tell_state(self, state: str, said: str) -> None:
+        """Say to the front how the server is, for whoever watches that: ready, reloading, stopping or down."""
+        self.tell_front({"op": "state", "state": state, "said": said}, [])
 
     def dismiss_front(self, code: int) -> None:
         """There is no more to be served: the front ends with this code."""

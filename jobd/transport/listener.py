@@ -81,13 +81,37 @@ def bind_or_take(host: str, port: int, kept: int | None) -> socket.socket:
     """
     if kept is not None:
         sock = socket.socket(fileno=kept)
-        sock.setblocking(False)
-        bound_host, bound_port = sock.getsockname()[:2]
-        addresses = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-        if bound_host in addresses and port in (0, bound_port):
-            return sock
+        if _listens(sock):
+            bound_host, bound_port = sock.getsockname()[:2]
+            addresses = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+            if bound_host in addresses and port in (0, bound_port):
+                return sock
         sock.close()
     return bind(host, port)
+
+
+def take(given: int) -> socket.socket:
+    """The listening socket that systemd, or another supervisor, has made; closed if it is not one.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    sock = socket.socket(fileno=given)
+    if not _listens(sock):
+        sock.close()
+        raise ConfigError(
+            "the socket that jobd was given (LISTEN_FDS) is not one that listens to TCP; "
+            "a unit of systemd's needs ListenStream=[ADDRESS:]PORT, and Accept=no"
+        )
+    return sock
+
+
+def _listens(sock: socket.socket) -> bool:
+    """It is a socket that listens to TCP; it never waits, then."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        return False
+    sock.setblocking(False)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
 
 async def serve(

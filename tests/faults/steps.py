@@ -153,6 +153,8 @@ EXEMPT: Final[dict[str, str]] = {
             "Worker.slots",
             "Worker.stream",
             "files.Segment.entries",
+            "heard alive",
+            "sent alive",
             "files.Segment.entry_count",
             "files.Segment.read",
             "files.Segment.size",

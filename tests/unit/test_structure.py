@@ -174,6 +174,7 @@ def test_the_launcher_needs_the_standard_library_alone() -> None:
     parts = {
         *("front", "launcher", "visitors", "jobs", "children", "become", "sandboxed", "orphans", "terminal"),
         *("protocol", "procfs", "channel", "console", "tracing", "upgrade", "allowed", "family", "orders", "served"),
+        *("signals", "systemd"),
     }
     assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
     assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())
