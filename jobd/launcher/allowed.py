@@ -29,6 +29,9 @@ _MARK: Final = 10
 _LIMITS: Final = frozenset({resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, _MARK})
 
 
+NOT_TOLD: Final = "what is to be started is not told as it should be"
+
+
 class RefusedError(Exception):
     """Why it is not allowed. The launcher's operator reads it; it has nothing long in it that the server said."""
 
@@ -96,6 +99,9 @@ class Allowed:
         Raises:
             RefusedError: it may not.
         """
+        told = _texts(spec.get("argv")) and spec["argv"] and _is_text(spec.get("cwd")) and "identity" in spec
+        if not (told and _text_table(spec.get("env")) and _text_table(spec.get("outside", {}))):
+            raise RefusedError(NOT_TOLD)
         self._see_to_identity(spec.get("identity"))
         if spec.get("stdin", "none") not in ("none", "data", "pipe", "terminal"):
             raise RefusedError("that is no stdin")
@@ -103,7 +109,9 @@ class Allowed:
             if path not in [f"{room}/{id}/cgroup.procs" for room in self.rooms]:
                 raise RefusedError("that is not the job's control group")
         for each in _list(spec.get("limits")):
-            if not (isinstance(each, list) and len(each) == 2 and each[0] in _LIMITS and _is_number(each[1], 0, 2**62)):
+            if not (isinstance(each, list) and len(each) == 2 and all(_is_number(number, 0, 2**62) for number in each)):
+                raise RefusedError(NOT_TOLD)
+            if each[0] not in _LIMITS:
                 raise RefusedError("that limit is not a job's")
             core = resource.getrlimit(resource.RLIMIT_CORE)[1]
             hard = {resource.RLIMIT_NOFILE: nofile, resource.RLIMIT_CORE: core}.get(each[0], resource.RLIM_INFINITY)
@@ -114,8 +122,8 @@ class Allowed:
         if spec.get("io_priority", 0) not in IO_PRIORITIES:
             raise RefusedError("that turn at a disk is none that a job may have")
         self._see_to_sandbox(_list(spec.get("sandbox", [])), spec.get("no_new_privileges"))
-        size = spec.get("size")
-        if size is not None and not (len(_list(size)) == 2 and all(_is_number(each, 0, 0xFFFF) for each in size)):
+        size = spec.get("size", [0, 0])
+        if not (len(_list(size)) == 2 and all(_is_number(each, 0, 0xFFFF) for each in size)):
             raise RefusedError("that is no terminal's size")
 
     def _see_to_file(self, fd: int) -> None:
@@ -150,6 +158,18 @@ class Allowed:
             raise RefusedError("jobs may not gain privileges")
 
 
+def read_program(memfd: int) -> protocol.Message:
+    """What is to be started; closes the descriptor.
+
+    Raises:
+        RefusedError: it is not told as it should be.
+    """
+    try:
+        return protocol.from_memfd(memfd)
+    except (OSError, ValueError, AssertionError, RecursionError) as exc:
+        raise RefusedError(NOT_TOLD) from exc
+
+
 def remove_rooms(rooms: list[str]) -> None:
     """Remove those directories of control groups that are empty: a server without privileges cannot."""
     for room in rooms:
@@ -176,5 +196,17 @@ def _is_pid(value: Any) -> bool:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise RefusedError("what is to be started is not told as it should be")
+        raise RefusedError(NOT_TOLD)
     return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _text_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from jobd.launcher import children, family, protocol
-from jobd.launcher.allowed import Allowed
+from jobd.launcher.allowed import Allowed, read_program
 from jobd.launcher.procfs import members_of_group, signal_group
 
 Tell = Callable[[protocol.Message, list[int]], None]
@@ -76,7 +76,7 @@ class Jobs:
             self._tell({"op": "failed", "id": id, "stage": "fork", "errno": errno.EMFILE}, [])
             return
         try:
-            spec = protocol.from_memfd(memfd)
+            spec = read_program(memfd)
             if allowed:
                 allowed.see_to_program(id, spec, self._nofile[1])
             self._launch(id, spec, given)
