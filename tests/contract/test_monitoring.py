@@ -91,3 +91,18 @@ def test_promtool_takes_the_rules() -> None:
     """Prometheus' own checker: syntax, expressions and templates."""
     done = subprocess.run([str(PROMTOOL), "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="the program promtool is not installed")
+def test_the_rules_fire_when_they_should() -> None:
+    """And when they should not, they do not: times that are made up, in docs/monitoring/alerts_test.yml."""
+    command = [str(PROMTOOL), "test", "rules", str(ALERTS.with_name("alerts_test.yml"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_rules_are_tried_with_are_alerts_and_metrics_that_there_are() -> None:
+    """Where promtool is not installed too."""
+    text = ALERTS.with_name("alerts_test.yml").read_text()
+    assert set(re.findall(r"alertname: (\w+)", text)) <= set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+    assert set(re.findall(r"series: '(jobd_\w+)", text)) <= samples()
