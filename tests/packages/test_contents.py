@@ -91,7 +91,11 @@ def _without_spaces(requirement: str) -> str:
 
 
 def test_without_a_licence_no_index_takes_it(wheel: Path) -> None:
-    """Nobody may pass on what has none; indexes refuse this classifier."""
+    """Its notice is in it, in the words of PEP 639; and indexes refuse the classifier."""
     metadata = metadata_of(wheel)
-    licensed = bool(metadata["License-Expression"] or metadata["License"])
-    assert ("Private :: Do Not Upload" in metadata.get_all("Classifier", [])) is not licensed
+    assert metadata["License-Expression"] == "LicenseRef-Proprietary"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    with zipfile.ZipFile(wheel) as archive:
+        notice = archive.read(f"jobd-{VERSION}.dist-info/licenses/LICENSE").decode()
+    assert notice == (ROOT / "LICENSE").read_text()
+    assert "Private :: Do Not Upload" in metadata.get_all("Classifier", [])
