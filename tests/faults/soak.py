@@ -19,7 +19,7 @@ import trio
 
 from api.client import JobClient
 from tests.faults.trees import KINDS, can_be
-from tests.support.daemon import JobdProgram, children_of, jobd_program
+from tests.support.daemon import JobdProgram, children_of, descriptors_of, jobd_program
 from tests.support.jobs import processes_with
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -48,8 +48,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def descriptors(*pids: int) -> int:
-    """How many these processes have."""
-    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    """How many these processes have, as far as we may look."""
+    return sum(map(descriptors_of, pids))
 
 
 def groups_of(jobs: set[str]) -> list[Path]:
