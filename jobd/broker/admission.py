@@ -37,6 +37,7 @@ async def admitted(
     """The spec as it is to run: with the limits that hold for it, and the user.
 
     Args:
+        workers: those that it can run on, as far as that is known: none is a pool's, of machines elsewhere.
         pooled: workers may have labels; who is in no pool has none, and the job would wait for ever.
 
     Raises:
@@ -48,7 +49,7 @@ async def admitted(
         why = "no worker here has labels: this jobd is not in a pool"
         raise InvalidSpecError((FieldViolation("spec.worker_labels", why),))
     beyond = [spec.limits.beyond(worker.containment.capacity) for worker in workers]
-    if beyond and all(beyond) and not pooled:  # a worker on another machine may have more
+    if beyond and all(beyond):
         raise InvalidSpecError(
             tuple(
                 FieldViolation(f"spec.limits.{LIMITS[name][0]}", f"is {wanted:.15g}, and the machine has {has:.15g}")

@@ -17,7 +17,6 @@ import trio
 from jobd.broker.admission import Policy, admitted
 from jobd.broker.ids import FULL, canonical
 from jobd.broker.pooled import Placed
-from jobd.broker.ports import Worker
 from jobd.pools.etcd import ends, housekeeping, records, steps
 from jobd.pools.etcd.asking import TRIES, Asking, see_that_it_is_known
 from jobd.pools.etcd.client import Client
@@ -60,14 +59,12 @@ class Front:
         seal: Seal,
         *,
         policy: Policy,
-        workers: Collection[Worker],
     ) -> None:
         self._client = client
         self._etcd = Asking(client)
         self._mirror = mirror
         self._seal = seal
         self._policy = policy
-        self._workers = list(workers)
         self._orders: dict[str, Order] = {}
         self.placer = Placer(client, mirror, self.order)
 
@@ -93,7 +90,7 @@ class Front:
             RequestIdReusedError: the request_id stands for another request.
             PoolUnavailableError: it could not be recorded, or nobody knows; the same request may be sent again.
         """
-        admitted_spec = await admitted(spec, Caller(by, roles), self._policy, self._workers, pooled=True)
+        admitted_spec = await admitted(spec, Caller(by, roles), self._policy, [], pooled=True)
         job = Job(str(uuid.uuid4()), admitted_spec, State.PENDING, time.time_ns(), started_by=by, request_id=request_id)
         order, private = order_of(self._mirror.at, job, self._seal, roles=roles, retry_lost=0)
         hash_ = hash_of(spec)
