@@ -25,7 +25,7 @@ FEW, MANY = "3", "6"
 PROJECT = nox.project.load_toml("pyproject.toml")
 LOCKS = {".ci/locks/run.txt": [], ".ci/locks/dev.txt": ["dev", "proto", "package", "plot"]}
 """What is pinned, with hashes, and for which dependency groups beside the programs' own dependencies."""
-CODE = ["api", "jobd", "jobcli", "pki", "tests", "noxfile.py"]
+CODE = ["api", "jobd", "jobcli", "pki", "tests", ".ci/debian", "noxfile.py"]
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -190,15 +190,31 @@ def news(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """sdist and wheel in dist/, with man pages, completions and an SBOM; each is installed and tried; minutes."""
     install(session, "package", "test")
+    dated = run_build(session)
+    run_sbom(session)
+    session.run("pytest", "tests/packages", *session.posargs, env={**dated, "JOBD_DIST": "dist"})
+    run_locks_are_up_to_date(session)
+
+
+@nox.session
+def debian(session: nox.Session) -> None:
+    """A .deb for each Debian in dist/, of the wheel that is made first; each is installed and purged; minutes."""
+    install(session, "package", "test")
+    dated = run_build(session, "--wheel")
+    run_sbom(session)
+    session.run("python", ".ci/debian/build.py", env=dated)
+    session.run("pytest", "tests/packages/test_debian.py", *session.posargs, env={**dated, "JOBD_DIST": "dist"})
+
+
+def run_build(session: nox.Session, *options: str) -> dict[str, str]:
+    """Make sdist and wheel in dist/, or what is asked for; returns what the environment has of their date."""
     when = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True, success_codes=[0, 128]) or ""
     dated = {"SOURCE_DATE_EPOCH": when.strip()} if when.strip().isdecimal() else {}
     for made in ("build/share", "dist"):
         shutil.rmtree(made, ignore_errors=True)
     session.run("python", "docs/manual.py", "build/share", env=dated)
-    session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", env=dated, silent=True)
-    run_sbom(session)
-    session.run("pytest", "tests/packages", *session.posargs, env={**dated, "JOBD_DIST": "dist"})
-    run_locks_are_up_to_date(session)
+    session.run("python", "-m", "build", "--no-isolation", *options, "--outdir", "dist", env=dated, silent=True)
+    return dated
 
 
 def run_sbom(session: nox.Session) -> None:
