@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.pool import Pool
+from tests.support.pool_steps import Pool
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from jobd.pools.etcd import ends, membership, steps
 from jobd.pools.etcd.records import Phase
 from jobd.pools.etcd.steps import Verdict
 from jobd.pools.etcd.transaction import KeyValue
-from tests.support.pool import JOB, LEASE, Pool, ending
+from tests.support.pool_steps import JOB, LEASE, Pool, ending
 
 
 async def claim_of(pool: Pool) -> KeyValue:

@@ -9,7 +9,7 @@ from jobd.pools.etcd.housekeeping import YOUNGEST, KeepRecords
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.transaction import KeyValue, Put, Txn
 from tests.support.memory_etcd import MAX_STEPS, check
-from tests.support.pool import JOB, Pool, ending
+from tests.support.pool_steps import JOB, Pool, ending
 
 KEYS = Keys("p")
 HOUR = 3600 * 10**9

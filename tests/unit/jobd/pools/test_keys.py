@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.pool_errors import PoolDataError, PoolNameError
-from tests.support.pool import CHECKED
+from tests.support.pool_steps import CHECKED
 
 KEYS = Keys("jobd")
 JOB = "0f9e8d7c-0000-4000-8000-000000000001"

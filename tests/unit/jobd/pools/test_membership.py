@@ -11,7 +11,7 @@ from jobd.pools.etcd.codec import decode
 from jobd.pools.etcd.pool_errors import PoolSchemaError, WorkerNameError
 from jobd.pools.etcd.records import Member, Session
 from jobd.pools.etcd.transaction import Put, Txn
-from tests.support.pool import LEASE, Pool
+from tests.support.pool_steps import LEASE, Pool
 
 MEMBER = Member(uid="uid-w1", address="h:1")
 SESSION = Session(uid="uid-w1", instance="i1", address="h:1", slots=2)

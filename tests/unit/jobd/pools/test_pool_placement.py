@@ -14,7 +14,7 @@ from jobd.worker.containment import Limits
 from jobd.worker.facts import spec_facts
 from jobd.worker.isolation import Isolation
 from jobd.worker.job import JobSpec
-from tests.support.pool import CHECKED
+from tests.support.pool_steps import CHECKED
 
 ANYWHERE = Wish()
 GPU = Wish(labels=(("gpu", "a100"),))

@@ -14,7 +14,7 @@ from jobd.pools.etcd import records
 from jobd.pools.etcd.codec import Record, RecordTooLargeError, decode, encode
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.records import Claim, JobState, Phase, Session
-from tests.support.pool import CHECKED
+from tests.support.pool_steps import CHECKED
 
 SESSION = Session(
     uid="u",

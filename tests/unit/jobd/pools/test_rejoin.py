@@ -12,7 +12,7 @@ from jobd.pools.etcd.records import Claim, JobState, Phase
 from jobd.pools.etcd.rejoin import Local, Todo, todo
 from jobd.pools.etcd.steps import Found, Intent
 from jobd.pools.etcd.transaction import KeyValue
-from tests.support.pool import JOB
+from tests.support.pool_steps import JOB
 
 KEYS = Keys("p")
 INTENT = Intent("n1", "w1", "u1")

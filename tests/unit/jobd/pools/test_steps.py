@@ -9,7 +9,7 @@ from jobd.pools.etcd import ends, membership, steps
 from jobd.pools.etcd.records import Phase
 from jobd.pools.etcd.steps import Submitted, Verdict
 from tests.support.memory_etcd import Fate
-from tests.support.pool import JOB, LEASE, Pool, ending
+from tests.support.pool_steps import JOB, LEASE, Pool, ending
 
 OTHER = JOB[:-1] + "2"
 
