@@ -99,14 +99,15 @@ class Agent:
         await self._mirror.whole()
         at = self._mirror.at
         async with trio.open_nursery() as nursery:
-            for job in await self._store.live():
-                if intent_of(job):
-                    self._begin(nursery, job.id)
+            for entry in self._broker.registry.live:
+                if intent_of(entry.cell.job):
+                    self._begin(nursery, entry.cell.job.id)
             mine = at.assignments(self._name)
             while True:
+                news = self._mirror.news
                 for each in list(self._mirror.assignments.below(mine)):
                     self._begin(nursery, at.job_of(each.key))
-                await self._mirror.changed()
+                await news.wait()
 
     def _begin(self, nursery: trio.Nursery, job_id: str) -> None:
         if job_id not in self._seen:

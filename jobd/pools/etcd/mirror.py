@@ -14,8 +14,12 @@ import trio
 
 from jobd.pools.etcd.answers import Deleted
 from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.codec import Record, decode
 from jobd.pools.etcd.errors import EtcdError
 from jobd.pools.etcd.keys import Keys
+from jobd.pools.etcd.pool_errors import PoolDataError
+from jobd.pools.etcd.records import Member, Session
+from jobd.pools.etcd.steps import Found, place_of
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.pools.etcd.watch import Listed, Watch
 
@@ -28,8 +32,14 @@ log = structlog.get_logger(__name__)
 class Part:
     """The keys with one prefix."""
 
-    def __init__(self, prefix: bytes, told: Callable[[], None]) -> None:
+    def __init__(self, prefix: bytes, told: Callable[[], None], read: Callable[[KeyValue], object]) -> None:
+        """
+        Args:
+            read: raises PoolDataError when a key, or what it holds, is none of the pool's. Such a one is said, and left
+                out: one that is damaged must not hold up the others.
+        """
         self.prefix = prefix
+        self._read = read
         self.keys: dict[bytes, KeyValue] = {}
         self.whole = trio.Event()
         self._told = told
@@ -57,7 +67,7 @@ class Part:
     def _list(self, page: Listed) -> None:
         if page.first:
             self._listing = {}
-        self._listing.update((each.key, each) for each in page.found)
+        self._listing.update((each.key, each) for each in page.found if self._is_whole(each))
         if page.last:
             before, self.keys, self._listing = self.keys, self._listing, {}
             for key in before.keys() | self.keys.keys():
@@ -65,11 +75,19 @@ class Part:
             self.whole.set()
 
     def _change(self, change: KeyValue | Deleted) -> None:
-        if isinstance(change, Deleted):
-            self.keys.pop(change.key, None)
-        else:
+        if isinstance(change, KeyValue) and self._is_whole(change):
             self.keys[change.key] = change
+        else:
+            self.keys.pop(change.key, None)
         self._wake(change.key)
+
+    def _is_whole(self, at: KeyValue) -> bool:
+        try:
+            self._read(at)
+        except PoolDataError as exc:
+            log.error("a record of the pool is damaged, and left alone", error=str(exc))
+            return False
+        return True
 
     def _wake(self, key: bytes) -> None:
         event = self._waiting.pop(key, None)
@@ -92,12 +110,14 @@ class Mirror:
         self._client = client
         self.at = keys
         self._changed = trio.Event()
-        self.members = Part(keys.members, self._tell)
-        self.sessions = Part(keys.sessions, self._tell)
-        self.drains = Part(keys.drains, self._tell)
-        self.jobs = Part(keys.states, self._tell)
-        self.queue = Part(keys.queue, self._tell)
-        self.assignments = Part(keys.assignments(), self._tell)
+        self.members = Part(keys.members, self._tell, lambda at: (keys.worker_of(at.key), _read(Member, at)))
+        self.sessions = Part(keys.sessions, self._tell, lambda at: (keys.worker_of(at.key), _read(Session, at)))
+        self.drains = Part(keys.drains, self._tell, lambda at: keys.worker_of(at.key))
+        self.jobs = Part(keys.states, self._tell, lambda at: Found.of(keys, at))
+        self.queue = Part(keys.queue, self._tell, lambda at: (keys.job_of(at.key), place_of(at)))
+        self.assignments = Part(
+            keys.assignments(), self._tell, lambda at: (keys.worker_of(at.key), keys.job_of(at.key))
+        )
         self._parts = (self.members, self.sessions, self.drains, self.jobs, self.queue, self.assignments)
 
     async def run(self) -> None:
@@ -121,9 +141,11 @@ class Mirror:
         """What is known is at most a moment old."""
         return all(part.watch is not None and part.watch.connected for part in self._parts)
 
-    async def changed(self) -> None:
-        """Wait until something is heard of."""
-        await self._changed.wait()
+    @property
+    def news(self) -> trio.Event:
+        """Set when something more is heard of than is known now. Whoever acts on what is known asks for it before: what
+        comes while they do is news, too."""
+        return self._changed
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, trio.Event()
@@ -132,3 +154,7 @@ class Mirror:
     def sessions_by_worker(self) -> Mapping[str, KeyValue]:
         """The sessions that there are."""
         return {self.at.worker_of(each.key): each for each in self.sessions.keys.values()}
+
+
+def _read(kind: type[Record], at: KeyValue) -> Record:
+    return decode(kind, at.key, at.value)

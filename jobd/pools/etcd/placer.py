@@ -24,7 +24,6 @@ from jobd.pools.etcd.placement import Candidate, Waiting, Wish, placements, why
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.records import Order, Phase, Session
 from jobd.pools.etcd.steps import Found
-from jobd.pools.etcd.transaction import KeyValue
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +45,7 @@ class Placer:
         self._client = client
         self._mirror = mirror
         self._orders = orders
-        self._wishes: dict[str, Wish] = {}
+        self._wishes: dict[str, Wish | None] = {}
         self._own = trio.Event()
         self._missing: dict[str, float] = {}
 
@@ -58,8 +57,7 @@ class Placer:
         """See to the queue, and to those who are gone, for ever."""
         await self._mirror.whole()
         while True:
-            self._own = trio.Event()
-            changed = False
+            self._own, news, changed = trio.Event(), self._mirror.news, False
             try:
                 changed = await self._place() | await self._see_to_the_gone()
             except EtcdError as exc:
@@ -67,7 +65,7 @@ class Placer:
             except PoolDataError as exc:
                 log.error("the queue of the pool cannot be seen to: a record is damaged", error=str(exc))
             with trio.move_on_after(0.0 if changed else GRACE if self._missing else 60.0):
-                await self._mirror.changed()
+                await news.wait()
             with trio.move_on_after(random.uniform(0.0, PATIENCE)):  # noqa: S311 # jitter, not a secret
                 await self._own.wait()
 
@@ -86,15 +84,19 @@ class Placer:
     async def why(self, job_id: str) -> str:
         """Why a job waits, for people."""
         wish = await self._wish(job_id)
-        gone = len(self._mirror.members.keys.keys()) - len(self._mirror.sessions.keys)
+        gone = len(self._mirror.members.keys) - len(self._mirror.sessions.keys)
         return "" if wish is None else why(wish, self.candidates(), gone=max(gone, 0))
 
     async def _wish(self, job_id: str) -> Wish | None:
         if job_id not in self._wishes:
-            order = await self._orders(job_id)
-            if order is None:
-                return None
-            self._wishes[job_id] = Wish.of(order)
+            try:
+                order = await self._orders(job_id)
+                if order is None:
+                    return None
+                self._wishes[job_id] = Wish.of(order)
+            except (ValueError, PoolDataError) as exc:  # it waits, and holds up no others
+                log.error("what a job of the pool is to run is damaged", job=job_id, error=str(exc))
+                self._wishes[job_id] = None
         return self._wishes[job_id]
 
     async def _place(self) -> bool:
@@ -104,10 +106,7 @@ class Placer:
         self._wishes = {job: wish for job, wish in self._wishes.items() if job in queue}
         waiting = []
         for job in queue:
-            try:
-                wish = await self._wish(job)
-            except ValueError:  # what it is to run is none; it waits until somebody stops it
-                continue
+            wish = await self._wish(job)
             if wish is not None:
                 waiting.append(Waiting(job, wish))
         chosen = placements(waiting, self.candidates(), most=AT_ONCE)
@@ -132,12 +131,9 @@ class Placer:
     # ---- those who are gone
 
     async def _see_to_the_gone(self) -> bool:
-        there = self._mirror.sessions_by_worker()
-        now = trio.current_time()
-        having = {found.state.worker: found for found in self._assigned()}
-        self._missing = {worker: self._missing.get(worker, now) for worker in having if worker not in there}
-        gone = {worker for worker, since in self._missing.items() if now - since >= GRACE}
-        jobs = [found for found in self._assigned() if found.state.worker in gone and not found.state.unreachable]
+        left, now = self._left(), trio.current_time()
+        self._missing = {found.state.worker: self._missing.get(found.state.worker, now) for found in left}
+        jobs = [found for found in left if now - self._missing[found.state.worker] >= GRACE]
         held = []
 
         async def see_to(found: Found) -> None:
@@ -152,17 +148,13 @@ class Placer:
                 nursery.start_soon(self._try, see_to, found)
         return bool(held)
 
-    def _assigned(self) -> list[Found]:
-        """The jobs that some worker has, or is to have."""
-        found = (self._found(each) for each in self._mirror.jobs.keys.values())
-        return [each for each in found if each and each.state.phase in (Phase.ASSIGNED, Phase.CLAIMED)]
-
-    def _found(self, at: KeyValue) -> Found | None:
-        try:
-            return Found.of(self._mirror.at, at)
-        except PoolDataError as exc:
-            log.error("a record of the pool is damaged", error=str(exc))
-            return None
+    def _left(self) -> list[Found]:
+        """The jobs of workers that have no session, but for those that are said to be unreachable already."""
+        at, there, jobs = self._mirror.at, self._mirror.sessions_by_worker(), self._mirror.jobs.keys
+        alone = [key for key in self._mirror.assignments.keys if at.worker_of(key) not in there]
+        states = [(at.worker_of(key), jobs.get(at.state(at.job_of(key)))) for key in alone]
+        left = [(worker, Found.of(at, state)) for worker, state in states if state]
+        return [found for worker, found in left if found.state.worker == worker and _is_left(found)]
 
     @staticmethod
     async def _try(step: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -171,3 +163,7 @@ class Placer:
             await step(*arguments)
         except (EtcdError, PoolDataError) as exc:
             log.info("a step of the pool was not done", error=str(exc))
+
+
+def _is_left(found: Found) -> bool:
+    return found.state.phase in (Phase.ASSIGNED, Phase.CLAIMED) and not found.state.unreachable
