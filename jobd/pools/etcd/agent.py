@@ -46,6 +46,8 @@ MARK: Final = "pool"
 """What the request_id of a job of the pool begins with, in this machine's store; the attempt and the intent follow."""
 LOOK_AGAIN: Final = 5.0
 """Seconds after which a job is looked at anew that the pool does not know, or has forgotten."""
+SOON: Final = 0.5
+"""Seconds after which what only others can change is looked at anew: a pool that is frozen, a session."""
 
 
 def request_id_of(attempt: int, intent: str) -> str:
@@ -116,12 +118,14 @@ class Agent:
 
     async def _see_to(self, job_id: str) -> None:
         """Do what there is to do about a job, until there is nothing more."""
-        retry = Retry(float("inf"))
+        retry, assigned = Retry(float("inf")), self._assigned(job_id)
         try:
             while True:
                 try:
                     if not await self._step(job_id):
-                        return
+                        if assigned == (now := self._assigned(job_id)) or now is None:
+                            return
+                        assigned = now  # it was given to us anew meanwhile, and who says so found us at it
                     retry.reset()
                 except (EtcdError, StoreError) as exc:
                     log.info("a job of the pool cannot be seen to now", job=job_id, error=str(exc))
@@ -129,8 +133,16 @@ class Agent:
                 except PoolDataError as exc:
                     log.error("a job of the pool cannot be taken", job=job_id, error=str(exc))
                     await trio.sleep(LOOK_AGAIN)
+                except Exception:  # one job, and what others wrote of it, ends neither the other jobs nor this server
+                    log.exception("a job of the pool cannot be seen to", job=job_id)
+                    await trio.sleep(LOOK_AGAIN)
         finally:
             self._seen.discard(job_id)
+
+    def _assigned(self, job_id: str) -> int | None:
+        """By which writing it is assigned to us, as far as we have heard."""
+        at = self._mirror.assignments.keys.get(self._mirror.at.assigned(self._name, job_id))
+        return at.created if at else None
 
     # ---- one look, and one step
 
@@ -158,9 +170,7 @@ class Agent:
             case Todo.TELL:
                 assert found is not None
                 assert claim_at is not None
-                if found.state.unreachable:
-                    await self._client.txn(ends.report(at, found, claim_at, None))
-                await self._until_ended(job_id)
+                await self._tell(found, claim_at)
                 return True
             case Todo.REPORT | Todo.LOSE:
                 assert found is not None
@@ -199,7 +209,8 @@ class Agent:
         up = await self._client.get(at.session(self._name))
         assigned = await self._client.get(at.assigned(self._name, found.id))
         if assigned is None:
-            return mine is not None  # looked at again, it is somebody else's
+            await trio.sleep(0.1)  # if it is still ours when it is looked at again, somebody else has been at work
+            return mine is not None
         if epoch is None or up is None or up.created != epoch:
             await trio.sleep(0.1)  # the session is being made anew
             return True
@@ -208,6 +219,9 @@ class Agent:
             if order is None:
                 return False
             mine = await self._intend(found, order)
+        if mine is None:
+            await trio.sleep(SOON)
+            return True
         known = intent_of(mine)
         assert known is not None
         intent = Intent(known[1], self._name, self._uid)
@@ -216,7 +230,8 @@ class Agent:
         if steps.claimed(outcome, assigned, intent) is Verdict.AGAIN:
             if await self._client.get(at.drain(self._name)) is not None:
                 await self._client.txn(ends.give_back(at, found))
-            await trio.sleep(0.05)
+            frozen = await self._client.get(at.frozen) is not None
+            await trio.sleep(SOON if frozen else 0.05)
         return True
 
     async def _order(self, job_id: str) -> Order | None:
@@ -228,15 +243,17 @@ class Agent:
         order = await self._order(job_id)
         return bool(order and order.retry_lost)
 
-    async def _intend(self, found: Found, order: Order) -> Job:
-        """Write down durably that this machine will run the job, if it gets the claim."""
+    async def _intend(self, found: Found, order: Order) -> Job | None:
+        """Write down durably that this machine will run the job, if it gets the claim; None when something of it is
+        gone (it was stopped a moment ago, or somebody else has been at work)."""
         at = self._mirror.at
         job = job_from(at, found, order)
         spec = job.spec
         if order.private:
             private = await self._client.get(at.private(found.id))
-            if private is not None:
-                spec = self._seal.join(spec, private.key, private.value)
+            if private is None:  # without its secrets and its stdin it would be another job
+                return None
+            spec = self._seal.join(spec, private.key, private.value)
         mine = Job(
             found.id,
             spec,
@@ -265,15 +282,26 @@ class Agent:
             return
         self._broker.held.release(mine.id, spec)
 
-    async def _until_ended(self, job_id: str) -> None:
-        """Wait until the job has ended here, or something is said of it in etcd."""
-        entry = self._broker.registry.known(job_id)
-        if entry is None:
+    async def _tell(self, found: Found, claim: KeyValue) -> None:
+        """It runs here. Where brokers look for it nobody would find it while there is no session, or under a name that
+        this machine had before: then it stays unreachable, or they and we would contradict each other for ever."""
+        if found.state.unreachable and found.state.worker == self._name:
+            if self._epoch() is None:
+                await trio.sleep(SOON)
+                return
+            await self._client.txn(ends.report(self._mirror.at, found, claim, None))
+        await self._until_ended(found)
+
+    async def _until_ended(self, found: Found) -> None:
+        """Wait until the job has ended here, or more is said of it in etcd."""
+        entry, key = self._broker.registry.known(found.id), found.at.key
+        known = self._mirror.jobs.keys.get(key)
+        if entry is None or (known and known.modified > found.at.modified):
             return
         async with trio.open_nursery() as nursery:
 
             async def changed() -> None:
-                await self._mirror.jobs.changed(self._mirror.at.state(job_id))
+                await self._mirror.jobs.changed(key)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(changed)

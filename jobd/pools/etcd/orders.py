@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Collection
@@ -88,14 +89,14 @@ def job_from(keys: Keys, found: Found, order: Order) -> Job:
         PoolDataError: the records are not what jobd writes.
     """
     try:
-        spec = spec_of(dict(order.spec))
+        spec = _spec_of(order)
         if found.ended:
             facts: dict[str, Any] = {**found.state.job, "spec": order.spec}
             job = job_of(facts)
             if job.id != found.id or not job.state.terminal:
                 raise PoolDataError(found.at.key, "it is the end of another job")
             return job
-    except ValueError as exc:
+    except (ValueError, TypeError, AttributeError) as exc:
         raise PoolDataError(found.at.key, str(exc)) from exc
     return Job(
         found.id,
@@ -106,3 +107,13 @@ def job_from(keys: Keys, found: Found, order: Order) -> Job:
         request_id=order.request_id,
         worker=found.state.worker,
     )
+
+
+def _spec_of(order: Order) -> JobSpec:
+    """The order's spec, of which every field is of its type: it goes to where nobody expects anything else (the job
+    store, the launcher). Whether it can be run is judged elsewhere."""
+    spec = spec_of(dict(order.spec))
+    with contextlib.suppress(InvalidSpecError):
+        spec.check()
+    json.dumps(spec_facts(spec))
+    return spec

@@ -1,0 +1,122 @@
+"""A worker of a pool: a real broker, and an etcd in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import trio
+from structlog.typing import EventDict
+
+from jobd.broker.admission import ANYTHING
+from jobd.broker.broker import Broker
+from jobd.pools.etcd import steps
+from jobd.pools.etcd.agent import Agent
+from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.codec import encode
+from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.private import Seal
+from jobd.pools.etcd.records import Order
+from jobd.pools.etcd.transaction import Put, Txn
+from jobd.pools.etcd.watch import Listed
+from jobd.worker.facts import spec_facts
+from jobd.worker.job import JobSpec
+from jobd.worker.supervisor import Stop
+from tests.support.broker import Make
+from tests.support.patience import patient
+from tests.support.pool_steps import JOB, Pool
+
+OTHER = f"{JOB[:-1]}2"
+SLEEPS = JobSpec(("sleep", "1000"))
+
+
+async def assign(pool: Pool, job: str, facts: Mapping[str, Any]) -> None:
+    """A job that w1 is to run."""
+    one = replace(pool, job=job)
+    await one.submit(request_id=job, job=job)
+    order = Order(spec=facts, principal="ann", created_at=5, request_id=job)
+    await pool.etcd.txn(Txn((), (Put(pool.keys.spec(job), encode(order)),)))
+    await one.place()
+
+
+@asynccontextmanager
+async def agent_of(pool: Pool, broker: Broker, name: str = "w1") -> AsyncIterator[None]:
+    """It hears of what becomes of etcd at once."""
+    client = cast(Client, pool.etcd)
+    mirror, told = Mirror(client, pool.keys), 0
+    up = await pool.at(pool.keys.session("w1"))
+    agent = Agent(
+        client,
+        mirror,
+        broker,
+        broker.registry._store,
+        Seal(),
+        name=name,
+        uid="uid-w1",
+        epoch=lambda: up.created,
+        policy=ANYTHING,
+        workers=list(broker._workers.values()),
+    )
+
+    async def hear() -> None:
+        nonlocal told
+        while True:
+            if told != pool.etcd.revision:
+                told = pool.etcd.revision
+                for part in mirror._parts:
+                    page = await pool.etcd.page(part.prefix)
+                    part._list(Listed(page.found, page.revision, first=True, last=True))
+                mirror._tell()
+            await trio.sleep(0.005)
+
+    with trio.fail_after(patient(20)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            nursery.start_soon(agent.run)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def phase_of(pool: Pool, job: str, wanted: str) -> steps.Found:
+    """The job, when it has come so far."""
+    while (found := await replace(pool, job=job).found()).state.phase != wanted:
+        await trio.sleep(0.005)
+    return found
+
+
+async def test_what_nobody_could_foresee_about_one_job_ends_no_other(
+    make: Make, log_guard: list[EventDict], errors_expected: list[EventDict]
+) -> None:
+    """Nor the server: somebody has written a spec that none of ours ever was."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, {**spec_facts(SLEEPS), "env": 7})
+    await assign(pool, OTHER, spec_facts(JobSpec(("true",))))
+    async with make() as broker, agent_of(pool, broker):
+        assert (await phase_of(pool, OTHER, "ended")).state.job["state"] == "succeeded"
+        while not any(each["log_level"] == "error" for each in log_guard):
+            await trio.sleep(0.005)
+    assert {each["job"] for each in log_guard if each["log_level"] == "error"} == {JOB}
+
+
+async def test_a_worker_says_that_a_job_is_there_where_brokers_can_find_it(make: Make) -> None:
+    """Once, when it is back; and not under another name, since brokers would say the contrary, without end."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, spec_facts(SLEEPS))
+    async with make() as broker:
+        async with agent_of(pool, broker):
+            found = await phase_of(pool, JOB, "claimed")
+            await pool.etcd.txn(Txn((), (found.changed(unreachable=9),)))
+            while (await pool.found()).state.unreachable:
+                await trio.sleep(0.005)
+        found = await pool.found()
+        await pool.etcd.txn(Txn((), (found.changed(unreachable=9),)))
+        async with agent_of(pool, broker, name="w2"):
+            while not any(part for part in broker.registry.live if part.cell.job.pid):
+                await trio.sleep(0.005)
+            await broker.stop(JOB, Stop(by="ann"))
+            ended = await phase_of(pool, JOB, "ended")
+            assert ended.at.modified == found.at.modified + 2, "nothing was written in between"
