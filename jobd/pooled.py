@@ -72,7 +72,7 @@ async def open_pooled(
     labels, context = labels_of(config.labels), _context(config)
     async with open_client(etcd) as client, open_links(context) as links, background_nursery() as nursery:
         mirror = Mirror(client, keys)
-        front = Front(client, mirror, seal, policy=policy)
+        front = Front(client, mirror, seal, policy=policy, max_pending=config.max_pending)
         looked = trio.Event()
 
         async def be_a_worker() -> None:

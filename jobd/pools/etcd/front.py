@@ -26,7 +26,7 @@ from jobd.pools.etcd.errors import EtcdError
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.orders import end_facts, hash_of, job_from, order_of
 from jobd.pools.etcd.placer import Placer
-from jobd.pools.etcd.pool_errors import PoolNameError
+from jobd.pools.etcd.pool_errors import PoolDataError, PoolNameError
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import Order, Phase
 from jobd.pools.etcd.steps import Found, Submitted, Verdict
@@ -35,6 +35,7 @@ from jobd.worker.errors import (
     JobNotEndedError,
     JobNotFoundError,
     PoolUnavailableError,
+    QueueFullError,
     RequestIdReusedError,
     WorkerIsThereError,
 )
@@ -45,8 +46,8 @@ from jobd.worker.secret import matches
 
 log = structlog.get_logger(__name__)
 
-ORDERS: Final = 2000
-"""Orders that are remembered."""
+ORDERS: Final = 16 * 1024 * 1024
+"""Bytes of orders that are remembered, as they are in etcd."""
 
 
 class Front:
@@ -59,26 +60,36 @@ class Front:
         seal: Seal,
         *,
         policy: Policy,
+        max_pending: int,
     ) -> None:
         self._client = client
         self._etcd = Asking(client)
         self._mirror = mirror
         self._seal = seal
         self._policy = policy
-        self._orders: dict[str, Order] = {}
+        self._max_pending = max_pending
+        self._orders: dict[str, tuple[Order, int]] = {}
+        self._remembered = 0
         self.placer = Placer(client, mirror, self.order)
 
     async def order(self, job_id: str) -> Order | None:
         """What a job is to run; None when there is no such job (any more)."""
-        if job_id not in self._orders:
-            at = self._mirror.at.spec(job_id)
-            found = await self._client.get(at)
-            if found is None:
-                return None
-            while len(self._orders) >= ORDERS:
-                del self._orders[next(iter(self._orders))]
-            self._orders[job_id] = decode(Order, at, found.value)
-        return self._orders[job_id]
+        if job_id in self._orders:
+            return self._orders[job_id][0]
+        at = self._mirror.at.spec(job_id)
+        found = await self._client.get(at)
+        if found is None:
+            return None
+        order = decode(Order, at, found.value)
+        self._forget_order(job_id)
+        self._orders[job_id], self._remembered = (order, len(found.value)), self._remembered + len(found.value)
+        while self._remembered > ORDERS:
+            self._forget_order(next(iter(self._orders)))
+        return order
+
+    def _forget_order(self, job_id: str) -> None:
+        _, size = self._orders.pop(job_id, (None, 0))
+        self._remembered -= size
 
     # ---- start
 
@@ -88,9 +99,14 @@ class Front:
         Raises:
             InvalidSpecError: the spec cannot be accepted.
             RequestIdReusedError: the request_id stands for another request.
+            QueueFullError: too many jobs wait.
             PoolUnavailableError: it could not be recorded, or nobody knows; the same request may be sent again.
         """
-        admitted_spec = await admitted(spec, Caller(by, roles), self._policy, [], pooled=True)
+        # What this machine can hold says nothing of the others, and whom jobs run as that ask for nobody is for the
+        # machine to say that runs them.
+        admitted_spec = await admitted(spec, Caller(by, roles), self._policy, (), pooled=True)
+        admitted_spec = replace(admitted_spec, user=spec.user)
+        await self._see_that_there_is_room(by, request_id)
         job = Job(str(uuid.uuid4()), admitted_spec, State.PENDING, time.time_ns(), started_by=by, request_id=request_id)
         order, private = order_of(self._mirror.at, job, self._seal, roles=roles, retry_lost=0)
         hash_ = hash_of(spec)
@@ -100,6 +116,12 @@ class Front:
             return await self._again(became, spec, request_id)
         self.placer.soon()
         return replace(job, reason=Reason.NO_FREE_WORKER, message="it is about to be placed")
+
+    async def _see_that_there_is_room(self, by: str, request_id: str) -> None:
+        if len(self._mirror.queue.keys) < self._max_pending:
+            return
+        if not request_id or await self._etcd.read(self._mirror.at.request(by, request_id)) is None:
+            raise QueueFullError(self._max_pending)  # what is there already is no further job
 
     async def _again(self, became: Submitted, spec: JobSpec, request_id: str) -> Job:
         """A request that came before: the same job, if it is the same request."""
@@ -157,7 +179,8 @@ class Front:
         if found.state.unreachable:
             why = f"its worker {found.state.worker} cannot be reached; whether the job runs is not known"
             job = replace(job, reason=Reason.UNREACHABLE, message=why)
-        return Placed(job, *self._where(found.state.worker), unreachable=bool(found.state.unreachable))
+        worker = found.state.worker
+        return Placed(job, worker, self._where(worker)[1], unreachable=bool(found.state.unreachable))
 
     def _where(self, worker: str) -> tuple[str, str]:
         try:
@@ -182,8 +205,14 @@ class Front:
         """
         jobs = self._mirror.jobs
         while (now := jobs.keys.get(found.at.key)) is None or now.modified <= found.at.modified:
-            if now is None and jobs.whole.is_set() and await self._etcd.read(found.at.key) is None:
-                raise JobNotFoundError(found.id)
+            if now is None and jobs.whole.is_set():  # it was deleted, or we have not heard of it yet
+                now = await self._etcd.read(found.at.key)
+                if now is None:
+                    raise JobNotFoundError(found.id)
+                if now.modified > found.at.modified:
+                    break
+                if found.at.key in jobs.keys:
+                    continue  # that was heard of while we asked
             await jobs.changed(found.at.key)
         return Found.of(self._mirror.at, now)
 
@@ -217,6 +246,9 @@ class Front:
             try:
                 rows.append((state.created, await self._placed(found)))
             except JobNotFoundError:
+                continue
+            except PoolDataError as exc:  # whoever asks for it is told; the others are listed
+                log.error("a job of the pool cannot be listed", job=found.id, error=str(exc))
                 continue
             if len(rows) == size:
                 break
@@ -296,7 +328,7 @@ class Front:
         ended = await self._etcd.read(self._mirror.at.ended(job.id, job.ended_at or 0))
         if ended is not None:
             await self._etcd.sent(housekeeping.leave(self._mirror.at, [ended]))
-        self._orders.pop(job.id, None)
+        self._forget_order(job.id)
 
 
 def _may_be(found: Found, states: Collection[State]) -> bool:
