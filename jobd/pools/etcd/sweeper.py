@@ -14,6 +14,7 @@ from jobd.pools.etcd.errors import EtcdError
 from jobd.pools.etcd.housekeeping import TOGETHER, KeepRecords, leave, to_leave
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.pool_errors import PoolDataError
+from jobd.pools.etcd.transaction import KeyValue
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,18 @@ class Sweeper:
         keys, mirror = self._mirror.at, self._mirror
         ended = len(mirror.jobs.keys) - len(mirror.queue.keys) - len(mirror.assignments.keys)
         page = await self._client.page(keys.ends, size=PAGE)
-        going = to_leave(keys, page.found, max(ended, len(page.found)), self._keep, time.time_ns())
+        whole = [each for each in page.found if self._is_whole(each)]
+        going = to_leave(keys, whole, max(ended, len(whole)), self._keep, time.time_ns())
         for begin in range(0, len(going), TOGETHER):
             await self._client.txn(leave(keys, going[begin : begin + TOGETHER]))
-        return len(going) == PAGE
+        return page.more and bool(going) and len(going) == len(whole)
+
+    def _is_whole(self, at: KeyValue) -> bool:
+        """One that is damaged stays, and keeps no others."""
+        try:
+            self._mirror.at.ended_at(at.key)
+            leave(self._mirror.at, [at])
+        except PoolDataError as exc:
+            log.error("a record of the pool is damaged, and left alone", error=str(exc))
+            return False
+        return True

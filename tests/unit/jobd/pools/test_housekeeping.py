@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
+
+import pytest
+from structlog.typing import EventDict
 
 from jobd.pools.etcd import ends, housekeeping
+from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.housekeeping import YOUNGEST, KeepRecords
 from jobd.pools.etcd.keys import Keys
+from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.pool_errors import PoolDataError
+from jobd.pools.etcd.sweeper import Sweeper
 from jobd.pools.etcd.transaction import KeyValue, Put, Txn
 from tests.support.memory_etcd import MAX_STEPS, check
 from tests.support.pool_steps import JOB, Pool, ending
@@ -58,3 +66,25 @@ def test_a_transaction_takes_as_many_as_etcd_does() -> None:
     txn = housekeeping.leave(KEYS, many)
     check(txn)
     assert len(txn.then) <= MAX_STEPS
+
+
+def test_a_record_that_says_it_was_run_without_end_is_refused() -> None:
+    """Whoever wrote it, it is not gone through."""
+    (one,) = ended(1)
+    with pytest.raises(PoolDataError, match="no job is run again 1000000000000 times"):
+        housekeeping.leave(KEYS, [replace(one, value=b'{"attempts":1000000000000}')])
+
+
+async def test_records_leave_past_one_that_is_damaged(
+    pool: Pool, log_guard: list[EventDict], errors_expected: list[EventDict]
+) -> None:
+    """It is named, and stays."""
+    damaged = pool.keys.ends + b"0"
+    await pool.running()
+    await pool.take(ends.report(pool.keys, await pool.found(), await pool.at(pool.keys.claim(JOB)), ending()))
+    await pool.etcd.txn(Txn((), (Put(damaged, b""),)))
+    client = cast(Client, pool.etcd)
+    await Sweeper(client, Mirror(client, pool.keys), 0, 0).sweep()
+    assert [each.key for each in (await pool.etcd.page(pool.keys.ends)).found] == [damaged]
+    assert not await pool.has(pool.keys.state(JOB))
+    assert [each["log_level"] for each in log_guard if each["log_level"] == "error"] == ["error"]
