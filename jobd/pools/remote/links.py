@@ -51,9 +51,15 @@ class _Link:
 
 
 class _Place:
-    """The connections of one kind to one machine; only one is made at a time."""
+    """The connections of one kind to one machine; only one is made at a time.
+
+    Attributes:
+        failures: how often none could be made. Who waited while somebody tried does not try once more: behind a machine
+            that says nothing each of many would wait for all those before.
+    """
 
     def __init__(self) -> None:
+        self.failures = 0
         self.connecting = trio.Lock()
         self.links: list[_Link] = []
 
@@ -82,9 +88,12 @@ class Links:
             UnavailableError: the machine cannot be reached, is another one, or refuses us (WORKER_UNREACHABLE).
         """
         place = self._place(machine, lasting)
+        failures = place.failures
         async with place.connecting:
             link = next((link for link in place.links if link.takes_more), None)
             if link is None:
+                if place.failures != failures:
+                    raise unreachable(machine)
                 link = await self._connect(machine, lasting)
             link.open += 1
         try:
@@ -103,6 +112,7 @@ class Links:
         try:
             link: _Link = await self._nursery.start(self._hold, machine, lasting)
         except (RpcError, ConfigError) as exc:
+            self._places[machine, lasting].failures += 1
             log.warning("a worker cannot be reached", worker=machine.name, address=machine.address, error=str(exc))
             raise unreachable(machine) from exc
         return link
