@@ -105,7 +105,8 @@ async def open_pooled(
         with trio.move_on_after(FIRST):
             await looked.wait()
             await mirror.whole()
-        yield PoolService(name, local, front, Roster(client, mirror), _elsewhere(links))
+        here = name if config.worker else ""  # a broker alone may well be called as another machine's worker is
+        yield PoolService(here, local, front, Roster(client, mirror), _elsewhere(links))
 
 
 async def _find_pool(client: Client, keys: Keys, looked: trio.Event) -> None:

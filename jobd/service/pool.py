@@ -23,7 +23,7 @@ from jobd.broker.pooled import Machines, Member, Placed, Pool
 from jobd.service import translate as t
 from jobd.service.attach import first_of
 from jobd.service.job_worker import MAX_WAIT, JobWorkerService, caller_of
-from jobd.worker.errors import JobNotFoundError
+from jobd.worker.errors import JobEndedError, JobNotFoundError, JobNotRunningError, NotAttachableError
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class PoolService:
     ) -> None:
         """
         Args:
-            name: of this machine's worker.
+            name: of this machine's worker; "" when it is none.
             local: answers for it.
         """
         self._name = name
@@ -131,8 +131,11 @@ class PoolService:
     async def signal(self, call: ServerCall) -> None:
         request = await call.receive()
         assert isinstance(request, m.SignalRequest)
-        placed = await self._pool.claimed(request.job_id)
+        t.signal_of(request)  # what is wrong with it is said wherever the job is
+        placed = await self._pool.find(request.job_id)
         call.job_id = request.job_id = placed.job.id
+        if placed.job.state.terminal or not placed.worker:
+            raise JobNotRunningError(placed.job.id, placed.job.state)
         await self._at_worker(call, placed, request, self._local.signal)
 
     async def stream(self, call: ServerCall) -> None:
@@ -150,9 +153,15 @@ class PoolService:
 
     async def attach(self, call: ServerCall) -> None:
         start = await first_of(call)
-        placed = await self._pool.claimed(start.job_id)
+        placed = await self._pool.find(start.job_id)  # to one that has no stdin nobody attaches, however long they wait
+        if placed.job.spec.attachable:
+            placed = await self._pool.claimed(placed.job.id)
         call.job_id = start.job_id = placed.job.id
-        if placed.worker in ("", self._name):
+        if not placed.job.spec.attachable:
+            raise NotAttachableError(placed.job.id)
+        if placed.job.state.terminal:
+            raise JobEndedError(placed.job.id, placed.job.state)
+        if placed.worker == self._name:
             await self._local.attach(call, start)
         else:
             await self._elsewhere.converse(call, placed.worker, placed.address, m.AttachRequest(start=start))
@@ -175,7 +184,7 @@ class PoolService:
             pass  # it was deleted before
 
     async def _at_worker(self, call: ServerCall, placed: Placed, request: Request, here: Here[Request]) -> None:
-        if placed.worker in ("", self._name):
+        if placed.worker == self._name:
             await call.answer(await here(call, request))
         else:
             await self._elsewhere.forward(call, placed.worker, placed.address, request)

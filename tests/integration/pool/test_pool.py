@@ -61,6 +61,9 @@ async def test_a_job_that_waits_says_why_and_can_be_stopped(pool: Pool) -> None:
         nowhere = await client.start(["true"], worker_labels={"gpu": "h100"})
         while (await client.query(nowhere.id)).message != "no worker has the label gpu=h100":
             pass  # the worker is about to be seen
+        with pytest.raises(FailedPreconditionError) as caught:
+            await client.signal(nowhere.id, 10)
+        assert caught.value.reason == "JOB_NOT_RUNNING"
         first = await client.start(["sleep", "1000"], worker_labels={"gpu": "a100"})
         second = await client.start(["true"])
         stopped = await client.stop(nowhere.id)
@@ -69,6 +72,9 @@ async def test_a_job_that_waits_says_why_and_can_be_stopped(pool: Pool) -> None:
             assert [chunk async for chunk in output] == []
         assert output.verdict is not None
         assert output.verdict.state == JobState.STOPPED
+        for refused in (client.signal(nowhere.id, 10), client.attach(nowhere.id).__aenter__()):
+            with pytest.raises(FailedPreconditionError):
+                await refused
         await client.stop(first.id, grace=0)
         assert [job.exit_code for job in await client.wait(second.id)] == [0]
 
