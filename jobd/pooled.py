@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -38,6 +39,7 @@ from jobd.pools.etcd.errors import EtcdError, StoreUnavailableError
 from jobd.pools.etcd.front import Front
 from jobd.pools.etcd.keys import Keys, worker_name
 from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.private import KEY, Seal
 from jobd.pools.etcd.records import Member, Session
 from jobd.pools.etcd.roster import Roster
@@ -126,7 +128,10 @@ async def _find_pool(client: Client, keys: Keys, looked: trio.Event) -> None:
             looked.set()
             await retry.pause()
         except EtcdError as exc:
-            raise ConfigError(f"--pool: {exc}") from exc
+            if not looked.is_set():
+                raise ConfigError(f"--pool: {exc}") from exc
+            log.error("the pool cannot be used", error=str(exc))  # this server has begun, and has other things to do
+            await retry.pause()
     log.info("in a pool", prefix=keys.prefix)
     looked.set()
 
@@ -135,7 +140,10 @@ def _registration(keys: Keys, name: str, member: Member, session: Session) -> Re
     async def register(store: EtcdStore, lease: int) -> int:
         while True:
             was, up = await store.get(keys.member(name)), await store.get(keys.session(name))
-            txn = membership.enter(keys, name, member, session, lease, was=was, up=up)
+            try:
+                txn = membership.enter(keys, name, member, session, lease, was=was, up=up)
+            except PoolDataError as exc:  # an operator has to see to that; until then this machine does without
+                raise StoreUnavailableError(str(exc)) from exc
             if txn is None:
                 assert up is not None
                 return up.created
@@ -255,15 +263,28 @@ def _seal_keys(config: Config) -> list[bytes]:
 
 
 def _identity(state: Path) -> str:
-    """Which machine this is: made up once, and kept."""
+    """Which machine this is: made up once, and kept.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
     path = state / IDENTITY
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
+        with contextlib.suppress(FileNotFoundError):
+            return uuid.UUID(path.read_text("ascii").strip()).hex
         made, fresh = uuid.uuid4().hex, path.with_suffix(".new")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(f"{made}\n")
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)
-        return made
+        directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)  # under another identity the pool would not have this machine back
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be used: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise ConfigError(f"{path} does not say which machine this is; put back what it was, or remove it") from exc
+    return made
