@@ -35,7 +35,7 @@ from jobd.pools.etcd.rejoin import Local, Todo, todo
 from jobd.pools.etcd.steps import Found, Intent, Verdict
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.worker.errors import InvalidSpecError, StoreError, WorkerError
-from jobd.worker.job import Job, Reason
+from jobd.worker.job import Job, JobCell, Reason
 from jobd.worker.lifecycle import Event, State
 from jobd.worker.policy import Caller
 from jobd.worker.supervisor import Stop
@@ -95,6 +95,7 @@ class Agent:
         self._policy = policy
         self._workers = list(workers)
         self._seen: set[str] = set()
+        self._cells: dict[str, JobCell] = {}
 
     async def run(self) -> None:
         """Take up what there is, and what comes, for ever."""
@@ -138,6 +139,7 @@ class Agent:
                     await trio.sleep(LOOK_AGAIN)
         finally:
             self._seen.discard(job_id)
+            self._cells.pop(job_id, None)
 
     def _assigned(self, job_id: str) -> int | None:
         """By which writing it is assigned to us, as far as we have heard."""
@@ -196,10 +198,14 @@ class Agent:
                 return False
 
     async def _own(self, job_id: str) -> Job | None:
-        """What this machine knows of a job."""
+        """What this machine knows of a job. One that has ended may have left the store before etcd could hear of it."""
         entry = self._broker.registry.known(job_id)
         if entry is not None:
+            self._cells[job_id] = entry.cell
             return entry.cell.job
+        cell = self._cells.get(job_id)
+        if cell and cell.job.state.terminal:
+            return cell.job
         found = await self._store.starting_with(job_id)
         return found[0] if found else None
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
 import trio
 from structlog.typing import EventDict
 
@@ -16,6 +17,7 @@ from jobd.pools.etcd import steps
 from jobd.pools.etcd.agent import Agent
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import encode
+from jobd.pools.etcd.errors import StoreUnavailableError
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import Order
@@ -120,3 +122,25 @@ async def test_a_worker_says_that_a_job_is_there_where_brokers_can_find_it(make:
             await broker.stop(JOB, Stop(by="ann"))
             ended = await phase_of(pool, JOB, "ended")
             assert ended.at.modified == found.at.modified + 2, "nothing was written in between"
+
+
+async def test_an_end_that_etcd_has_not_heard_of_outlives_the_job_s_own_record(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd is away, and retention is not: how the job ended is told all the same."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, spec_facts(SLEEPS))
+
+    async def away(key: bytes) -> None:
+        raise StoreUnavailableError("etcd is away")
+
+    async with make() as broker, agent_of(pool, broker):
+        await phase_of(pool, JOB, "claimed")
+        while not any(each.cell.job.pid for each in broker.registry.live):
+            await trio.sleep(0.005)
+        with monkeypatch.context() as patched:
+            patched.setattr(pool.etcd, "get", away)
+            await broker.stop(JOB, Stop(by="ann"))
+            await broker.delete(JOB)
+        assert (await phase_of(pool, JOB, "ended")).state.job["state"] == "stopped"
