@@ -43,13 +43,15 @@ PAUSE: Final = 0.05
 """Seconds, at most, before a server is started again: it is killed more often here than anybody has patience for."""
 
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = patient(30)
 """Seconds until one has to be ready, or to have ended."""
 FRONT: Final = """
+import os
 import sys
 from jobd.launcher.front import Front
+from jobd.launcher.systemd import Systemd
 launcher = [sys.executable, "-m", "tests.faults.killed_jobd", sys.argv[1]]
-sys.exit(Front(["server", *sys.argv[2:]], launcher).run())
+sys.exit(Front(["server", *sys.argv[2:]], launcher, Systemd(os.environ)).run())
 """
 
 # ---- the program

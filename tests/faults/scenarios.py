@@ -16,9 +16,10 @@ from api.messages import Job, JobState, OutputSource, Verdict
 from tests.faults.failpoints import Point, both
 from tests.faults.killed_jobd import KilledJobd, killed_jobd
 from tests.support.jobs import processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 EACH: Final = 12
 """Points that one daemon goes through; there are as many daemons side by side as that takes."""
 

@@ -17,9 +17,10 @@ from api.client import JobClient
 from api.errors import InputCutError
 from api.messages import JobState, Terminal
 from tests.support.daemon import jobd_program, until_dead
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 MIB: Final = 1024 * 1024
 TERMINAL_WRITER: Final = """
 import random, sys, termios

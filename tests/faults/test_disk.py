@@ -27,9 +27,10 @@ from tests.support.disk import (
     small_disk,
     system_calls_fail,
 )
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 BEFORE, AFTER, CODE = 100_000, 3_000_000, 7
 # Writes, waits for a file, writes more than any pipe holds, and exits: only if somebody takes it all.
 WRITER: Final = """

@@ -23,9 +23,10 @@ from jobd.launcher import protocol
 from tests.faults import hostile_server
 from tests.support.accounts import needs_root
 from tests.support.daemon import ROOT, is_alive
+from tests.support.patience import patient
 
 pytestmark = needs_root
-SECONDS = 30
+SECONDS = patient(30)
 UNTIL_LAUNCHED = {"do": "until", "op": "launched"}
 
 

@@ -10,9 +10,10 @@ import trio
 
 from api.client import JobClient
 from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 
 
 def connect(pki: TestPki, jobd: JobdProgram):  # type: ignore[no-untyped-def] # the context manager of JobClient.connect

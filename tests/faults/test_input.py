@@ -17,9 +17,10 @@ from api.messages import AttachRequest, AttachStart, JobState, Terminal
 from api.rpc.channel import open_channel
 from tests.support.daemon import jobd_program
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 MIB: Final = 1024 * 1024
 
 

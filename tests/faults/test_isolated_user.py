@@ -29,9 +29,10 @@ from jobd.worker.job import JobSpec, Reason
 from tests.support.accounts import NOBODY, needs_root, said, unprivileged
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 60
+SECONDS = patient(60)
 NOTHING = "0" * 16
 WHOLE = Isolation(**dict.fromkeys(SANDBOXED, True))
 

@@ -14,9 +14,10 @@ from api.client import JobClient
 from api.errors import DeadlineExceededError
 from api.messages import JobState
 from tests.support.daemon import jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 
 
 async def test_queries_and_streams_go_on_and_a_start_can_be_given_up(pki: TestPki, tmp_path: Path) -> None:

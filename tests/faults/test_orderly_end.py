@@ -20,10 +20,11 @@ from api.messages import JobState
 from jobd.launcher import control, protocol
 from tests.support.daemon import SOON, JobdProgram, descriptors_of, is_alive, jobd_program, until_dead
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30
+SECONDS = patient(30)
 STAY = "--no-stop-jobs"
 
 
@@ -144,7 +145,7 @@ async def test_a_front_that_makes_no_sense_is_not_served(pki: TestPki, tmp_path:
             protocol.send(door, {"op": "serve"}, [wish] * 3)
             os.close(wish)
             await trio.lowlevel.wait_readable(door)
-            assert protocol.receive(door) == ({"op": "busy"}, [])
+            assert protocol.receive(door) == ({"op": "busy", "version": protocol.VERSION}, [])
         with jobd_program(pki, tmp_path / "state") as next_one:
             async with connect(pki, next_one) as client:
                 assert (await client.query(job.id)).pid == job.pid

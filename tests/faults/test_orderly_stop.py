@@ -14,9 +14,10 @@ import trio
 from api.client import JobClient
 from tests.support.daemon import JobdProgram, jobd_program, until_dead
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 
 
 def connect(pki: TestPki, jobd: JobdProgram):  # type: ignore[no-untyped-def] # the context manager of JobClient.connect

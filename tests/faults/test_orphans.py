@@ -17,9 +17,10 @@ from api.client import JobClient
 from api.messages import JobState
 from tests.support.daemon import children_of, is_alive, jobd_program
 from tests.support.jobs import processes_called, until_called
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 60
+SECONDS = patient(60)
 Own = Callable[[], str]
 SHOWS_NOTHING = "env -i setsid sh -c 'env -i setsid sleep {0} & exit'; echo ready; exec sleep {0}"
 """It has left the session, lost its parent and cleared its environment."""

@@ -12,9 +12,10 @@ from api.client import JobClient
 from api.messages import Job, JobState, Limits
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 60
+SECONDS = patient(60)
 LIMIT = 100_000
 STOPPED = Limits(output_bytes=LIMIT, stop_at_output=True)
 

@@ -19,10 +19,11 @@ from api.errors import RpcError, UnavailableError
 from api.messages import Job, JobState, OutputSource, Verdict
 from tests.support.daemon import JobdProgram, descriptors_of, is_alive, jobd_program
 from tests.support.jobs import new_mark, processes_with
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.records import make_store
 
-SECONDS: Final = 60
+SECONDS: Final = patient(60)
 WRITER: Final = """
 import random, sys
 size, seed = int(sys.argv[1]), int(sys.argv[2])

@@ -11,9 +11,10 @@ import trio
 from api.client import JobClient
 from tests.support.accounts import NOBODY, needs_root, said, unprivileged
 from tests.support.daemon import ROOT, jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 40
+SECONDS = patient(40)
 LOOK = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -13,10 +13,11 @@ import trio
 
 from api.client import JobClient
 from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30
+SECONDS = patient(30)
 
 
 def connect(pki: TestPki, jobd: JobdProgram) -> JobClient:

@@ -20,9 +20,10 @@ from jobd.audit.verify import verify
 from jobd.daemon import run
 from tests.support.daemon import ROOT, config_for, jobd_program, open_daemon, until_dead
 from tests.support.metrics import scrape, value
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 60
+SECONDS = patient(60)
 
 
 def calls(*files: Path) -> list[dict[str, Any]]:

@@ -17,9 +17,10 @@ from jobd.config import load
 from pki.authority import Authority
 from tests.support.daemon import running_daemon
 from tests.support.jobcli import Jobcli, environment_for
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 10
+SECONDS = patient(10)
 
 
 @pytest.fixture

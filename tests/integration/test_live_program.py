@@ -22,8 +22,9 @@ from tests.support.accounts import DAEMON, needs_root, room
 from tests.support.daemon import ROOT, JobdProgram, jobd_program
 from tests.support.live_calls import KEPT, TAKEN, serial_in, serial_of
 from tests.support.live_pki import LivePki
+from tests.support.patience import patient
 
-SECONDS = 60
+SECONDS = patient(60)
 AS = ("--user", "daemon", "--job-user", "nobody")
 
 

@@ -26,9 +26,10 @@ from tests.support.accounts import (
     stranger_to,
 )
 from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 30
+SECONDS = patient(30)
 IDS = "id -u; id -g; id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' '"
 
 

@@ -16,9 +16,10 @@ from tests.integration.conftest import Connect
 from tests.support.accounts import said
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.jobcli import Jobcli, environment_for
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 40
+SECONDS = patient(40)
 SECRET = "correct horse battery staple"
 LENGTH = 'echo "${#TOKEN}"'
 

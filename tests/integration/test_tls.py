@@ -24,9 +24,10 @@ from jobd.transport.listener import Limits
 from pki.authority import Authority
 from tests.integration.conftest import Connect
 from tests.support.daemon import running_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 10
+SECONDS = patient(10)
 """No test here may take longer; a refusal is immediate."""
 
 

@@ -26,9 +26,10 @@ from pki.leaf_files import IssuedFiles
 from pki.profiles import ca_extensions, principal_subject
 from pki.validity import Validity
 from tests.support.daemon import running_daemon
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 10
+SECONDS = patient(10)
 
 
 class RootOnly(TestPki):

@@ -14,9 +14,10 @@ from typing import Any, Final
 import trio
 
 from tests.interop.stubs import ROOT
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = patient(60.0)
 """Seconds after which an answer will not come any more."""
 
 

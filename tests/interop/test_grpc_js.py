@@ -16,10 +16,11 @@ import trio
 from tests.interop.conftest import AuditLog
 from tests.interop.stubs import ROOT
 from tests.support.daemon import jobd_program
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 HERE = Path(__file__).parent / "node"
-PATIENCE = 60.0
+PATIENCE = patient(60.0)
 MIB = 1024 * 1024
 OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 0, 1, 3, 4, 5
 PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE = 7, 8, 14

@@ -21,9 +21,10 @@ from api.messages import (
     AttachStart,
 )
 from api.rpc.channel import Conversation, open_channel
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS = 30
+SECONDS = patient(30)
 Calls = Conversation[AttachRequest, AttachResponse]
 
 

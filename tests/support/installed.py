@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SECONDS = 60
+from tests.support.patience import patient
+
+SECONDS = patient(60)
 """No program here may take longer."""
 
 

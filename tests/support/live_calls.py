@@ -18,8 +18,9 @@ from api.client import JobClient
 from api.errors import RpcError
 from api.output import OutputStream
 from tests.support.live_pki import LivePki
+from tests.support.patience import patient
 
-SECONDS = 20
+SECONDS = patient(20)
 SOON = 5.0
 """Seconds within which a change is noticed and calls have ended for it; about one, when the machine has nothing else
 to do (tests/unit/jobd/trust counts the looks)."""

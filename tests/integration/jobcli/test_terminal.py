@@ -18,9 +18,10 @@ import pytest
 
 from tests.support.daemon import JobdProgram, jobd_program, until_dead
 from tests.support.jobcli_program import environment, jobcli
+from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SECONDS: Final = 30
+SECONDS: Final = patient(30)
 PROMPT: Final = "ready> "
 SHELL: Final = ["env", f"PS1={PROMPT}", "sh", "-i"]
 DETACH: Final = "\x10\x11"
