@@ -32,7 +32,9 @@ from jobd.broker.broker import Broker
 from jobd.broker.ports import Store, Worker
 from jobd.config import Config
 from jobd.pools.etcd import membership
+from jobd.pools.etcd import session as sessions
 from jobd.pools.etcd.agent import Agent
+from jobd.pools.etcd.answers import LOSES
 from jobd.pools.etcd.client import Client, open_client
 from jobd.pools.etcd.endpoints import Etcd
 from jobd.pools.etcd.errors import EtcdError, StoreUnavailableError
@@ -75,12 +77,19 @@ async def open_pooled(
     async with open_client(etcd) as client, open_links(context) as links, background_nursery() as nursery:
         mirror = Mirror(client, keys)
         front = Front(client, mirror, seal, policy=policy, max_pending=config.max_pending)
-        looked = trio.Event()
+        looked, begun = trio.Event(), trio.Event()
 
         async def be_a_worker() -> None:
             uid = await trio.to_thread.run_sync(_identity, config.state)
             member, session = _records(config, uid, labels, workers)
-            async with open_session(etcd, _registration(keys, name, member, session)) as held:
+            register = _registration(keys, name, member, session)
+            async with open_session(etcd, register, ttl=sessions.TTL, keepalive=sessions.KEEPALIVE) as held:
+
+                async def entered() -> None:
+                    await held.wait_held()
+                    begun.set()
+
+                nursery.start_soon(entered)
                 agent = Agent(
                     client,
                     mirror,
@@ -101,12 +110,14 @@ async def open_pooled(
             nursery.start_soon(front.placer.run)
             nursery.start_soon(Sweeper(client, mirror, config.keep_days * 86400, config.pool_keep).run)
             if config.worker:
-                nursery.start_soon(be_a_worker)
+                await be_a_worker()
 
         nursery.start_soon(be_in_it)
         with trio.move_on_after(FIRST):
             await looked.wait()
             await mirror.whole()
+            if config.worker:
+                await begun.wait()
         here = name if config.worker else ""  # a broker alone may well be called as another machine's worker is
         yield PoolService(here, local, front, Roster(client, mirror), _elsewhere(links))
 
@@ -116,7 +127,8 @@ async def _find_pool(client: Client, keys: Keys, looked: trio.Event) -> None:
     retry, told = Retry(float("inf")), ""
     while True:
         try:
-            schema, first = await client.get(keys.schema), await client.page(keys.everything, size=1)
+            # In this order: the first of its machines may have begun the pool in between.
+            first, schema = await client.page(keys.everything, size=1), await client.get(keys.schema)
             txn = membership.found_pool(keys, schema, first)
             if txn is None:
                 break
@@ -134,6 +146,10 @@ async def _find_pool(client: Client, keys: Keys, looked: trio.Event) -> None:
             await retry.pause()
     log.info("in a pool", prefix=keys.prefix)
     looked.set()
+    with contextlib.suppress(EtcdError):  # a hint: the next start gives it
+        version = (await client.status()).version
+        if version in LOSES:
+            log.warning("this release of etcd loses data when a member is killed; use 3.5.6 or later", version=version)
 
 
 def _registration(keys: Keys, name: str, member: Member, session: Session) -> Register:

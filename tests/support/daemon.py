@@ -24,6 +24,8 @@ from tests.support.pki import TestPki
 ROOT = Path(__file__).parents[2]
 SOON = ("-c", "import sys, jobd.cli; jobd.cli.front.PATIENCE = 3; sys.exit(jobd.cli.main())")
 """A jobd that does not wait long for a launcher that does not answer."""
+SERVERS = {b"jobd.server", b"tests.support.pooled_server"}
+"""The modules that are a server's program."""
 FAST = {"grace": 15.0, "drain": 1.0, "shutdown": 0.2}
 
 
@@ -74,7 +76,7 @@ class JobdProgram:
         """The pid of the server that runs now. Asserts that there is one within a while."""
         until = time.monotonic() + patient(20)
         while time.monotonic() < until:
-            found = [pid for pid in children_of(self.launcher) if b"jobd.server" in command_of(pid)]
+            found = [pid for pid in children_of(self.launcher) if SERVERS & set(command_of(pid).split(b"\0"))]
             if found:
                 return found[0]
         raise AssertionError(f"jobd has no server: {self.log.read_text()}")

@@ -22,6 +22,7 @@ from typing import Final
 
 import trio
 
+from jobd.pools.etcd.answers import LOSES
 from jobd.pools.etcd.client import open_client
 from jobd.pools.etcd.endpoints import Endpoint, Etcd, Limits
 from jobd.pools.etcd.errors import StoreUnavailableError
@@ -65,6 +66,17 @@ def binaries() -> dict[str, str]:
     if system:
         found["system"] = system
     return found
+
+
+def version_of(binary: str) -> str:
+    """Of an etcd that there is."""
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    return told.split("etcd Version: ")[1].split()[0]
+
+
+def that_may_be_killed() -> dict[str, str]:
+    """Those of :func:`binaries` that have afterwards what they had before."""
+    return {name: binary for name, binary in binaries().items() if version_of(binary) not in LOSES}
 
 
 @dataclass

@@ -33,34 +33,31 @@ def free_port() -> int:
         return port
 
 
-@dataclass
-class Pool:
-    """Machines with names, all on loopback.
+@dataclass(kw_only=True)
+class Machines:
+    """What machines of one pool are started with."""
 
-    Attributes:
-        machines: the address of each that runs.
-    """
-
-    nursery: trio.Nursery
     etcd: Cluster
     pki: TestPki
     directory: Path
-    prefix: str
-    machines: dict[str, str] = field(default_factory=dict)
-    _running: dict[str, tuple[trio.CancelScope, trio.Event]] = field(default_factory=dict)
+    prefix: str = field(default_factory=lambda: f"pool{next(_PREFIXES)}")  # that nobody has had
     _ports: dict[str, int] = field(default_factory=dict)
 
+    def port(self, name: str) -> int:
+        """Where a machine listens: on the same one, however often it is started."""
+        if name not in self._ports:
+            self._ports[name] = free_port()
+        return self._ports[name]
+
     def settings(self, name: str, **more: Any) -> dict[str, Any]:
-        """Of a machine's daemon."""
-        home = self.directory / name
+        """Of a machine's jobd."""
+        home, port = self.directory / name, self.port(name)
         if not home.exists():
             home.mkdir(parents=True)
             authority = Authority.load(self.pki.directory)
             now = datetime.now(UTC)
             authority.issue_server(home, [name, "localhost", "127.0.0.1"], now=now)
             authority.issue_client(home, f"broker-{name}", [Role.BROKER], now=now)
-            self._ports[name] = free_port()
-        port = self._ports[name]
         return {
             "listen": f"127.0.0.1:{port}",
             "cert": home / "server.crt",
@@ -77,6 +74,19 @@ class Pool:
             **more,
         }
 
+
+@dataclass(kw_only=True)
+class Pool(Machines):
+    """Machines with names, all on loopback.
+
+    Attributes:
+        machines: the address of each that runs.
+    """
+
+    nursery: trio.Nursery
+    machines: dict[str, str] = field(default_factory=dict)
+    _running: dict[str, tuple[trio.CancelScope, trio.Event]] = field(default_factory=dict)
+
     async def start(self, name: str, **settings: Any) -> str:
         """Start a machine; its address."""
         self.machines[name] = await self.nursery.start(self._run, name, settings)
@@ -86,8 +96,8 @@ class Pool:
         over = trio.Event()
         with trio.CancelScope() as scope:
             self._running[name] = scope, over
-            settings = self.settings(name, **settings)
-            async with running_daemon(self.pki, self.directory / name / "state", **settings) as address:
+            settings, state = self.settings(name, **settings), self.directory / name / "state"
+            async with running_daemon(self.pki, state, **settings) as address:
                 task_status.started(address)
                 await trio.sleep_forever()
         over.set()
@@ -110,5 +120,5 @@ class Pool:
 async def open_pool(etcd: Cluster, pki: TestPki, directory: Path) -> AsyncIterator[Pool]:
     """A pool without machines, under a prefix that nobody has had."""
     async with trio.open_nursery() as nursery:
-        yield Pool(nursery, etcd, pki, directory, f"pool{next(_PREFIXES)}")
+        yield Pool(nursery=nursery, etcd=etcd, pki=pki, directory=directory)
         nursery.cancel_scope.cancel()

@@ -13,6 +13,8 @@ from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.records import Member, Order, Session
 from jobd.pools.etcd.steps import Found, Intent, Verdict
 from jobd.pools.etcd.transaction import KeyValue, Outcome, Txn
+from jobd.worker.facts import spec_facts
+from jobd.worker.job import JobSpec
 from tests.support.memory_etcd import MemoryEtcd
 
 JOB = "0f9e8d7c-0000-4000-8000-000000000001"
@@ -61,7 +63,7 @@ class Pool:
         raise AssertionError
 
     async def submit(self, *, request_id: str = "r", hash_: str = "h", job: str = "") -> steps.Submitted:
-        order = Order(spec={"argv": ["x"]}, principal="ann", created_at=5, request_id=request_id)
+        order = Order(spec=spec_facts(JobSpec(("x",))), principal="ann", created_at=5, request_id=request_id)
         txn = steps.submit(self.keys, job or self.job, order, hash_, b"private")
         return steps.submitted(await self.take(txn), job or self.job, order, hash_)
 

@@ -224,6 +224,9 @@ class Agent:
             order = await self._order(found.id)
             if order is None:
                 return False
+            if not self._has_room():  # two brokers have given the last slot away
+                await self._client.txn(ends.give_back(at, found))
+                return True
             mine = await self._intend(found, order)
         if mine is None:
             await trio.sleep(SOON)
@@ -239,6 +242,10 @@ class Agent:
             frozen = await self._client.get(at.frozen) is not None
             await trio.sleep(SOON if frozen else 0.05)
         return True
+
+    def _has_room(self) -> bool:
+        taken = sum(not entry.cell.job.state.terminal for entry in self._broker.registry.live)
+        return taken < sum(worker.slots for worker in self._workers)
 
     async def _order(self, job_id: str) -> Order | None:
         at = self._mirror.at.spec(job_id)

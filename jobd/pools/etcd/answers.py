@@ -67,6 +67,11 @@ class Watched:
     fragment: bool
 
 
+LOSES: Final = frozenset({"3.5.0", "3.5.1", "3.5.2"})
+"""Releases of etcd a member of which that was killed can go on without some of what it has confirmed, and give other
+answers than the rest (etcd-io/etcd#13766): no pool is right on those."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """StatusResponse: how a member is.

@@ -21,10 +21,11 @@ PAUSE: Final = 0.1
 
 
 class Asking:
-    """Of one client."""
+    """Of one client, and its mirror."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, mirror: Mirror) -> None:
         self._client = client
+        self._mirror = mirror
 
     async def sent(self, txn: Txn) -> Outcome:
         """Send a step that may be sent any number of times, until its outcome is known.
@@ -32,6 +33,7 @@ class Asking:
         Raises:
             PoolUnavailableError: it was not done, or nobody knows.
         """
+        see_that_it_is_known(self._mirror)  # before, nobody knows whether what is there is a pool that we know
         for left in reversed(range(TRIES)):
             try:
                 return await self._client.txn(txn)

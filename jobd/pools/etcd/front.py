@@ -63,7 +63,7 @@ class Front:
         max_pending: int,
     ) -> None:
         self._client = client
-        self._etcd = Asking(client)
+        self._etcd = Asking(client, mirror)
         self._mirror = mirror
         self._seal = seal
         self._policy = policy
@@ -154,9 +154,15 @@ class Front:
                 raise AmbiguousIdError(wanted)
             if not ids:
                 raise JobNotFoundError(wanted)
-        state = self._mirror.jobs.keys.get(at.state(ids[0]))
-        if state is None or not self._mirror.connected:  # another broker may have told of it just now
-            state = await self._etcd.read(at.state(ids[0])) or state
+        known = self._mirror.jobs.keys.get(at.state(ids[0]))
+        try:  # another broker may have told of it, or of its end, just now
+            state = await self._etcd.read(at.state(ids[0]))
+        except PoolUnavailableError:
+            # Of one that a worker has, that worker tells; and an end never changes. All else may be over.
+            found = Found.of(at, known) if known else None
+            if found is None or not found.claimed or found.state.unreachable:
+                raise
+            return found
         if state is None:
             raise JobNotFoundError(ids[0])
         return Found.of(at, state)
@@ -170,7 +176,7 @@ class Front:
             raise JobNotFoundError(found.id)
         job = job_from(self._mirror.at, found, order)
         if found.ended:
-            return Placed(job, *self._where(found.state.worker))
+            return Placed(job, *await self._where(job.worker))
         if found.state.phase == Phase.PENDING:
             why = await self.placer.why(found.id)
             return Placed(replace(job, reason=Reason.NO_FREE_WORKER, message=why))
@@ -180,20 +186,21 @@ class Front:
             why = f"its worker {found.state.worker} cannot be reached; whether the job runs is not known"
             job = replace(job, reason=Reason.UNREACHABLE, message=why)
         worker = found.state.worker
-        return Placed(job, worker, self._where(worker)[1], unreachable=bool(found.state.unreachable))
+        return Placed(job, worker, (await self._where(worker))[1], unreachable=bool(found.state.unreachable))
 
-    def _where(self, worker: str) -> tuple[str, str]:
+    async def _where(self, worker: str) -> tuple[str, str]:
         try:
             at = self._mirror.at.member(worker)
         except PoolNameError:
             return "", ""  # it ended before anybody had it
-        member = self._mirror.members.keys.get(at)
+        # It may have come, and taken the job, before that was heard here.
+        member = self._mirror.members.keys.get(at) or await self._etcd.read(at)
         return (worker, decode(records.Member, at, member.value).address) if member else ("", "")
 
     async def claimed(self, reference: str) -> Placed:
         """The job, when somebody has it, or it has ended."""
         found = await self._found(reference)
-        while not found.ended and found.state.phase != Phase.CLAIMED:
+        while not found.claimed:
             found = await self._after(found)
         return await self._placed(found)
 
@@ -264,7 +271,7 @@ class Front:
         """
         for _ in range(TRIES):
             found = await self._fresh(placed.job.id)
-            if found.ended or found.state.phase == Phase.CLAIMED:
+            if found.claimed:
                 return None
             job = replace(placed.job, reason="", message="").moved(
                 Event.ENDED_ON_REQUEST,

@@ -94,9 +94,10 @@ class Links:
         Raises:
             EtcdError: none can; each was tried once. Nothing was asked of them.
         """
-        if self._link and self._link.usable:
-            await trio.lowlevel.checkpoint()
-            return self._link
+        link = self._link
+        if link and link.usable:
+            await trio.lowlevel.checkpoint()  # meanwhile it may have failed, and be left
+            return link
         rounds = self._rounds
         async with self._lock:
             if self._link and self._link.usable:

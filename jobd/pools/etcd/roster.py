@@ -20,7 +20,7 @@ class Roster:
     """As of :class:`jobd.broker.pooled.Machines`."""
 
     def __init__(self, client: Client, mirror: Mirror) -> None:
-        self._etcd = Asking(client)
+        self._etcd = Asking(client, mirror)
         self._mirror = mirror
 
     def members(self) -> list[Member]:

@@ -65,6 +65,11 @@ class Found:
     def ended(self) -> bool:
         return self.state.phase == Phase.ENDED
 
+    @property
+    def claimed(self) -> bool:
+        """Some worker has it, or it has ended."""
+        return self.state.phase in (Phase.CLAIMED, Phase.ENDED)
+
     def changed(self, **changes: Any) -> Put:
         """Its state with changes."""
         return Put(self.at.key, encode(replace(self.state, **changes)))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
+import trio
 
 from api.errors import DeadlineExceededError, NotFoundError, RpcError, UnavailableError
+from api.rpc.channel import Channel
 from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.endpoints import Endpoint, Etcd
 from jobd.pools.etcd.errors import EtcdError
-from jobd.pools.etcd.links import Links
+from jobd.pools.etcd.links import Link, Links
 from jobd.pools.etcd.transaction import Put, Txn
 
 
@@ -35,6 +38,26 @@ class FailingLinks:
 
     def failed(self, link: object) -> None:
         self.left += 1
+
+
+class UsableChannel:
+    """One that nothing is asked of."""
+
+    usable = True
+
+
+async def test_a_connection_that_fails_while_it_is_given_is_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gets it finds that out, as of any that fails a moment later; it does not get none."""
+    async with trio.open_nursery() as nursery:
+        links = Links(nursery, Etcd((Endpoint("127.0.0.1", 1),), None))
+        links._link = link = Link(cast(Channel, UsableChannel()), Endpoint("127.0.0.1", 1))
+
+        async def meanwhile() -> None:
+            links.failed(link)
+
+        monkeypatch.setattr("trio.lowlevel.checkpoint", meanwhile)
+        assert await links.get() is link
+        monkeypatch.undo()
 
 
 NO_LEADER = UnavailableError("etcdserver: no leader")

@@ -1,0 +1,90 @@
+"""Pools of real programs over a real etcd: launchers, servers and jobs that can be killed and stopped one by one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.etcd import Cluster
+from tests.support.pki import TestPki
+from tests.support.pool import Machines
+from tests.support.pooled_server import VARIABLE
+
+FRONT: Final = (
+    "-c",
+    "import sys; from jobd.launcher import front; sys.exit(front.main(sys.argv[1:], 'tests.support.pooled_server'))",
+)
+"""A jobd whose server is :mod:`tests.support.pooled_server`."""
+
+
+@dataclass
+class Programs:
+    """Machines with names, all on loopback.
+
+    Attributes:
+        of: the pool that they are in.
+        seconds: how long a session lasts without a sign of life.
+        running: the machines whose jobd runs.
+    """
+
+    of: Machines
+    seconds: int
+    running: dict[str, JobdProgram] = field(default_factory=dict)
+    _stacks: dict[str, ExitStack] = field(default_factory=dict)
+
+    def start(self, name: str, **settings: Any) -> JobdProgram:
+        """Start a machine's jobd, for the first time or again: then it has its old name, address and state."""
+        os.environ[VARIABLE] = str(self.seconds)
+        with ExitStack() as stack:
+            flags = flags_of(self.of.settings(name, **settings))
+            state = self.of.directory / name / "state"
+            self.running[name] = stack.enter_context(jobd_program(self.of.pki, state, *flags, program=FRONT))
+            self._stacks[name] = stack.pop_all()
+        return self.running[name]
+
+    def crash(self, name: str) -> None:
+        """SIGKILL to launcher and server."""
+        self.running.pop(name).crash()
+        self._stacks.pop(name).close()
+
+    def end(self, name: str) -> None:
+        """End it in order, and its jobs with it."""
+        del self.running[name]
+        self._stacks.pop(name).close()
+
+    def servers(self, *names: str) -> str:
+        """The addresses of these machines, or of all, as clients write them."""
+        return ",".join(f"localhost:{self.of.port(name)}" for name in names or self.running)
+
+    def close(self) -> None:
+        """End all of them."""
+        with ExitStack() as stack:
+            for each in self._stacks.values():
+                stack.push(each)
+
+
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings, as a command line."""
+    flags = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags
+
+
+@contextmanager
+def programs(etcd: Cluster, pki: TestPki, directory: Path, *, seconds: int) -> Iterator[Programs]:
+    """A pool without machines, under a prefix that nobody has had."""
+    made = Programs(Machines(etcd=etcd, pki=pki, directory=directory), seconds)
+    try:
+        yield made
+    finally:
+        made.close()

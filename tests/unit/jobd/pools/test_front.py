@@ -1,0 +1,135 @@
+"""What a broker of a pool answers while what it has heard of etcd is older than what is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from jobd.broker.admission import ANYTHING
+from jobd.pools.etcd import ends
+from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.ends import Ending
+from jobd.pools.etcd.errors import StoreUnavailableError
+from jobd.pools.etcd.front import Front
+from jobd.pools.etcd.mirror import Mirror
+from jobd.pools.etcd.orders import end_facts
+from jobd.pools.etcd.private import Seal
+from jobd.pools.etcd.transaction import KeyValue
+from jobd.worker.errors import PoolUnavailableError
+from jobd.worker.job import Job, JobSpec
+from jobd.worker.lifecycle import State
+from tests.support.memory_etcd import MemoryEtcd
+from tests.support.pool_steps import JOB, Pool
+
+
+class Etcd(MemoryEtcd):
+    """One that can be away."""
+
+    away = False
+
+    async def get(self, key: bytes) -> KeyValue | None:
+        if self.away:
+            raise StoreUnavailableError("nobody answers")
+        return await super().get(key)
+
+
+@dataclass
+class Broker:
+    """A broker, the pool's etcd, and what it hears of that when it is told to."""
+
+    pool: Pool
+    etcd: Etcd
+    mirror: Mirror
+    front: Front
+
+    def hear(self) -> None:
+        """All that there is in etcd now."""
+        mirror = self.mirror
+        for part in (mirror.members, mirror.sessions, mirror.drains, mirror.jobs, mirror.queue, mirror.assignments):
+            part.whole.set()
+            for key, at in self.etcd.kvs.items():
+                if key.startswith(part.prefix):
+                    part.keys[key] = at
+                    part._wake(key)
+
+
+@pytest.fixture
+def broker() -> Broker:
+    etcd = Etcd()
+    pool = Pool(etcd=etcd)
+    mirror = Mirror(cast(Client, etcd), pool.keys)
+    made = Broker(pool, etcd, mirror, Front(cast(Client, etcd), mirror, Seal(), policy=ANYTHING, max_pending=9))
+    made.hear()
+    return made
+
+
+async def stop(pool: Pool) -> None:
+    """Before anybody has claimed the job."""
+    job = Job(JOB, JobSpec(("x",)), State.STOPPED, 5, started_by="ann", request_id="r", ended_at=9)
+    await pool.take(ends.stop(pool.keys, await pool.found(), Ending(9, end_facts(job), "ann", "r")))
+
+
+async def test_an_end_that_is_heard_of_while_a_wait_looks_is_not_missed(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The job is new to this broker; the only change of it that is to come does so while the wait asks for it."""
+    await broker.pool.submit()
+    looked = 0
+
+    async def get(key: bytes) -> KeyValue | None:
+        nonlocal looked
+        found = broker.etcd.kvs.get(key)
+        looked += key == broker.pool.keys.state(JOB)
+        if looked == 2:  # the first look has found the job, this is the one before waiting
+            await stop(broker.pool)
+            broker.hear()
+        return found
+
+    monkeypatch.setattr(broker.etcd, "get", get)
+    with trio.fail_after(10):
+        [job] = await broker.front.wait([JOB], any_of_them=False)
+    assert job.state is State.STOPPED
+
+
+async def test_what_a_broker_has_not_heard_yet_it_reads(broker: Broker) -> None:
+    """Another broker has ended the job, and said so."""
+    await broker.pool.submit()
+    broker.hear()
+    await stop(broker.pool)
+    assert (await broker.front.find(JOB)).job.state is State.STOPPED
+
+
+async def test_while_etcd_is_away_a_broker_says_what_cannot_be_over(broker: Broker) -> None:
+    """Who has a job, who then tells of it; not that it waits, or cannot be reached."""
+    await broker.pool.enter()
+    await broker.pool.submit()
+    broker.hear()
+    assert (await broker.front.find(JOB)).job.state is State.PENDING
+    broker.etcd.away = True
+    with pytest.raises(PoolUnavailableError):
+        await broker.front.find(JOB)
+    broker.etcd.away = False
+    await broker.pool.place()
+    await broker.pool.claim()
+    broker.hear()
+    broker.etcd.away = True
+    assert (await broker.front.find(JOB)).worker == "w1"
+    broker.etcd.away = False
+    broker.etcd.expire(7)
+    await broker.pool.take(ends.gone(broker.pool.keys, await broker.pool.found(), 5))
+    broker.hear()
+    assert (await broker.front.find(JOB)).unreachable
+    broker.etcd.away = True
+    with pytest.raises(PoolUnavailableError):
+        await broker.front.find(JOB)
+
+
+async def test_a_worker_that_has_come_since_is_known(broker: Broker) -> None:
+    """It has a job, and the broker has not heard of it: it is asked for all the same."""
+    await broker.pool.running()
+    assert (await broker.front.find(JOB)).worker == "w1"
+    assert (await broker.front.claimed(JOB)).address == "h:1"
