@@ -257,9 +257,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """A longer run of kills at random moments, with a seed printed; minutes."""
+    """A longer run of kills at random moments, with a seed printed; minutes. First of one machine, then of a pool.
+
+    Arguments: those of one machine's; or "pool", and then those of a pool's.
+    """
     install(session, "test")
-    session.run("python", "-m", "tests.faults.chaos", *session.posargs)
+    pool = session.posargs[:1] == ["pool"]
+    if not pool:
+        session.run("python", "-m", "tests.faults.chaos", *session.posargs)
+    if pool or not session.posargs:
+        session.run("python", "-m", "tests.faults.pool_chaos", *session.posargs[1:])
 
 
 @nox.session

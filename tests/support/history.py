@@ -221,6 +221,10 @@ class _History:
     def _never_goes_back(self, job: str, seen: list[Seen]) -> Iterator[Wrong]:
         end = next((each for each in seen if each.state in ENDED | NEVER_RAN), None)
         for each in seen:
+            # Its worker may have told of the end a moment before the pool had it, and died in that moment. Until it is
+            # back nobody else knows; that is no other end.
+            if each.state == "unreachable":
+                continue
             if end and each.at > end.at and (each.state, each.outcome) != (end.state, end.outcome):
                 yield Wrong(job, f"was {_words(end)}, and then {_words(each)}")
 

@@ -66,6 +66,14 @@ def test_what_can_be_is_not_wrong() -> None:
     assert check(reversed(GOOD)) == []
 
 
+def test_who_alone_knew_of_an_end_may_be_gone() -> None:
+    """A worker tells of an end a moment before the pool has it; without it the job is unreachable, which is no end."""
+    assert check([*GOOD, Seen(at=6.5, job="A", state="failed", outcome="exit 3"), UNKNOWN_FOR_A_WHILE]) == []
+
+
+UNKNOWN_FOR_A_WHILE = Seen(at=6.7, job="A", state="unreachable")
+
+
 def without(*of: object) -> Callable[[list[Operation]], list[Operation]]:
     return lambda history: [each for each in history if each not in of]
 
