@@ -78,9 +78,9 @@ def integration(session: nox.Session) -> None:
 
 def run_integration(session: nox.Session) -> None:
     install_node_peers(session)
-    session.run(
-        "pytest", "-n", MANY, "tests/integration", "tests/interop", "tests/faults", "tests/hostile", *session.posargs
-    )
+    folders = ("tests/integration", "tests/interop", "tests/faults", "tests/hostile")
+    # Some tests take a minute: nobody is to have several of them left when the others are done.
+    session.run("pytest", "-n", MANY, "--dist", "worksteal", *folders, *session.posargs)
 
 
 def install_node_peers(session: nox.Session) -> None:

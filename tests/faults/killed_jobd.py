@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobd import server
-from jobd.launcher import launcher
+from jobd.launcher import launcher, served
 from jobd.launcher.console import say
 from jobd.launcher.protocol import SOCKET_ENVIRONMENT
 from jobd.output import log
@@ -61,7 +61,7 @@ def main(directory: str, fd: str | None = None) -> int:
     """Run it; returns the exit code."""
     job_message(Job("", JobSpec(("true",)), State.PENDING, 1))  # the first one takes long
     gc.freeze()  # what is not looked at is not copied
-    launcher.LONGEST_PAUSE = PAUSE  # type: ignore[misc] # not final here
+    served.LONGEST_PAUSE = PAUSE  # type: ignore[misc] # not final here
     os.posix_spawn = functools.partial(_start, Points(Path(directory)), os.posix_spawn)
     return launcher.Launcher(socket.socket(fileno=int(fd)) if fd else None, say).run()
 

@@ -26,7 +26,7 @@ from jobd.pools.etcd.transaction import Put, Txn
 from jobd.worker.job import Job
 from jobd.worker.lifecycle import State
 from tests.support.etcd import Cluster, cluster, that_may_be_killed
-from tests.support.jobs import shell
+from tests.support.jobs import processes_with, shell
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.pool import Pool, open_pool
@@ -48,6 +48,15 @@ async def programs(pool: Pool) -> AsyncIterator[Programs]:
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(made.close)
+
+
+@pytest.fixture
+def orphans() -> Iterator[list[str]]:
+    """Ids of jobs whose processes nobody ends who is left."""
+    jobs: list[str] = []
+    yield jobs
+    for pid in [pid for job in jobs for pid in processes_with(job)]:
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -82,7 +91,9 @@ async def test_a_server_that_is_killed_loses_nothing(pool: Pool, programs: Progr
         assert [each.exit_code for each in await client.wait((await client.start(["true"])).id)] == [0]
 
 
-async def test_the_jobs_of_a_machine_that_dies(pool: Pool, programs: Programs, tmp_path: Path) -> None:
+async def test_the_jobs_of_a_machine_that_dies(
+    pool: Pool, programs: Programs, orphans: list[str], tmp_path: Path
+) -> None:
     """Those that it had are unreachable, and run nowhere else; one that it had not taken does. What it had is lost when
     it says so itself, or when an operator does; it stays so."""
     await pool.start("m1", worker=False)
@@ -92,6 +103,7 @@ async def test_the_jobs_of_a_machine_that_dies(pool: Pool, programs: Programs, t
         script = f"echo $JOBD_JOB_ID >> {marks}; echo ready; exec sleep 1000"
         had = [await client.start(["sh", "-c", script]) for _ in range(2)]
         for job in had:
+            orphans.append(job.id)
             async with client.stream(job.id) as output:
                 assert (await anext(output)).data == b"ready\n"
         os.kill(w1.server_pid(), signal.SIGSTOP)
