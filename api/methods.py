@@ -17,6 +17,9 @@ from api.roles import Role
 
 Request = TypeVar("Request", bound=betterproto.Message)
 Response = TypeVar("Response", bound=betterproto.Message)
+_Request = TypeVar("_Request", bound=betterproto.Message, covariant=True)
+_Response = TypeVar("_Response", bound=betterproto.Message, covariant=True)
+"""Of a method, which is only read: one of some messages is one of any."""
 
 
 class Cardinality(enum.Enum):
@@ -28,7 +31,7 @@ class Cardinality(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Method(Generic[Request, Response]):
+class Method(Generic[_Request, _Response]):
     """One RPC.
 
     Attributes:
@@ -41,8 +44,8 @@ class Method(Generic[Request, Response]):
 
     service: str
     name: str
-    request: type[Request]
-    response: type[Response]
+    request: type[_Request]
+    response: type[_Response]
     cardinality: Cardinality
     role: Role
 
@@ -98,5 +101,5 @@ METHODS: Final[tuple[AnyMethod, ...]] = (
     WATCH,
     REFLECT,
     REFLECT_ALPHA,
-)  # type: ignore[assignment] # TypeVars are invariant in a frozen dataclass; reading is safe
+)
 BY_PATH: Final[dict[str, AnyMethod]] = {method.path: method for method in METHODS}

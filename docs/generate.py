@@ -163,14 +163,25 @@ def _comments_of(message: str) -> Iterator[tuple[str, str]]:
         comment = []
 
 
+def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Its options and arguments, in their order."""
+    return parser._actions  # noqa: SLF001 # argparse has no public way to list them
+
+
+def commands_of(action: argparse.Action) -> list[argparse.ArgumentParser]:
+    """The parsers of the commands that it is a choice of; none when it is something else."""
+    choices = action.choices.values() if isinstance(action.choices, dict) else ()
+    return [each for each in dict.fromkeys(choices) if isinstance(each, argparse.ArgumentParser)]
+
+
 def describe(parser: argparse.ArgumentParser, level: int, known: frozenset[str] = frozenset()) -> Iterator[str]:
     """One command, then its sub-commands, each without the options that it shares with the one above."""
     yield from (f"{'#' * level} `{parser.prog}`", "", (parser.description or "").strip(), "")
     nested: list[argparse.ArgumentParser] = []
-    for action in parser._actions:  # noqa: SLF001 # argparse has no public way to list them
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 # nor to tell their kinds apart
-            nested += dict.fromkeys(action.choices.values())
-        elif not isinstance(action, argparse._HelpAction):  # noqa: SLF001 # the same
+    for action in actions_of(parser):
+        if commands := commands_of(action):
+            nested += commands
+        elif "--help" not in action.option_strings:
             names = ", ".join(action.option_strings)
             if names and names in known:
                 continue

@@ -15,7 +15,7 @@ from typing import Final
 
 import shtab
 from argparse_manpage.manpage import Manpage
-from generate import jobd_parsers, parsers
+from generate import actions_of, commands_of, jobd_parsers, parsers
 
 from api.version import VERSION
 from jobd import server as jobd
@@ -82,15 +82,14 @@ def _reference(name: str) -> str:
 
 def _name_groups(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
     """Such names of groups of arguments as look well where argparse-manpage puts them."""
-    # argparse has no public way to list groups, and what is in them
-    for group in parser._action_groups:  # noqa: SLF001 # argparse lists its parts nowhere in public
+    commands = [each for action in actions_of(parser) for each in commands_of(action)]
+    for group in parser._action_groups:  # noqa: SLF001 # argparse has no public way to list them
         if below and group.description:
             group.title = f"{group.title}:"  # its description follows on the same line
-        for action in group._group_actions:  # noqa: SLF001 # argparse lists its parts nowhere in public
-            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 # argparse lists its parts nowhere in public
-                group.title = "commands"
-                for each in action.choices.values():
-                    _name_groups(each, below=True)
+        if commands and group.title == "positional arguments":
+            group.title = "commands"
+    for each in commands:
+        _name_groups(each, below=True)
 
 
 def _roff(page: str) -> str:
@@ -110,19 +109,15 @@ def _jobd() -> argparse.ArgumentParser:
     for part in parts:
         options = [part]
         if part.prog == "jobd check":  # takes those of jobd as well
-            daemon = jobd.parser()
-            # argparse has no public way to leave some out
-            for action in [each for each in daemon._actions if {"--help", "--version"} & set(each.option_strings)]:  # noqa: SLF001 # argparse lists its parts nowhere in public
-                daemon._remove_action(action)  # noqa: SLF001 # argparse lists its parts nowhere in public
-            options.append(daemon)
+            options.append(jobd.add_settings(argparse.ArgumentParser(add_help=False)))
         commands.add_parser(part.prog.removeprefix("jobd "), help=SUMMARIES[part.prog], parents=options, add_help=False)
     return whole
 
 
 def _say_what_is_a_file(parser: argparse.ArgumentParser) -> None:
-    for action in parser._actions:  # noqa: SLF001 # argparse has no public way to list them
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 # nor to tell their kinds apart
-            for each in dict.fromkeys(action.choices.values()):
+    for action in actions_of(parser):
+        if commands := commands_of(action):
+            for each in commands:
                 _say_what_is_a_file(each)
         elif action.metavar in FILES:
             action.complete = shtab.FILE

@@ -50,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("--version", action="version", version=f"jobd {VERSION}")
+    return add_settings(made)
+
+
+def add_settings(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the settings to a parser, which is given back."""
     made.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
     for name, field in FIELDS.items():
         flag, help = f"--{key_of(name)}", field.metadata["help"]

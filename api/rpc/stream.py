@@ -12,7 +12,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import trio
 
@@ -92,7 +92,7 @@ class TLSStream:
         self._outgoing = outgoing
         self._unsent = memoryview(b"")  # ciphertext that left the BIO and that the socket has not taken
         self._drain_lock = trio.Lock()  # one task at a time may wait until the socket is writable
-        self._read: Callable[[int, Buffer], int] = ssl_object.read  # type: ignore[assignment] # with a buffer it gives a size
+        self._read = cast("Callable[[int, Buffer], int]", ssl_object.read)  # given a buffer, it gives a size
         self._waited = True  # the last call of receive was a checkpoint for as long as it waited
         self._closed = False
         self._deaf = False  # receiving has failed
@@ -150,10 +150,10 @@ class TLSStream:
     @property
     def verified_chain(self) -> tuple[bytes, ...]:
         """The other end's certificate and those above it, up to the root that was trusted, in DER form."""
-        # Public from Python 3.13 on; before that the same is there without a name of its own (bpo-18233).
         if sys.version_info >= (3, 13):
             return tuple(self._ssl.get_verified_chain())
-        chain = self._ssl._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001 # see above
+        # What 3.13 made public is there before, without a name of its own (bpo-18233).
+        chain = self._ssl._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001 # no other way
         return tuple(certificate.public_bytes(_ENCODING_DER) for certificate in chain)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 from types import ModuleType
 
@@ -16,6 +17,7 @@ DOCUMENTS = tuple(
 """All that people read."""
 
 
+@functools.cache
 def generator() -> ModuleType:
     """docs/generate.py, which is no part of a package."""
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
@@ -34,10 +36,10 @@ def parsers() -> list[argparse.ArgumentParser]:
 
 def subparsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     """Those of a program's commands."""
-    commands = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    return [below for each in commands for below in each.choices.values()]
+    generate = generator()
+    return [below for action in generate.actions_of(parser) for below in generate.commands_of(action)]
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
     """All names of all options."""
-    return {name for action in parser._actions for name in action.option_strings}
+    return {name for action in generator().actions_of(parser) for name in action.option_strings}
