@@ -202,20 +202,22 @@ class PoolService:
         before, size, states = t.page_of(request)
         rows = await self._pool.page(before=before, states=states, size=size + 1)
         more = len(rows) > size
-        shown = [t.abridged_message(placed.job) for _, placed in rows[:size]]
-        jobs = await self._as_they_are(call, [placed for _, placed in rows[:size]], shown)
-        if states:  # what the pool cannot tell, the worker has
-            wanted = {t.TO_STATE[state] for state in states}
-            jobs = [job for job in jobs if job.state in wanted]
-        return m.ListResponse(list(jobs), t.page_token(rows[size - 1][0]) if more else "")
+        told = await self._told(call, [placed for _, placed in rows[:size]])
+        # One that its worker said nothing of (it is unreachable, or has more than it tells of) may be in any state in
+        # which a worker has jobs: the pool found it for one of those.
+        jobs = [
+            told.get(placed.job.id) or t.abridged_message(placed.job)
+            for _, placed in rows[:size]
+            if not states or placed.job.id not in told or told[placed.job.id].state in map(t.TO_STATE.get, states)
+        ]
+        return m.ListResponse(jobs, t.page_token(rows[size - 1][0]) if more else "")
 
-    async def _as_they_are(self, call: ServerCall, placed: Sequence[Placed], shown: Sequence[m.Job]) -> Sequence[m.Job]:
-        """The jobs that a worker has, as that worker says they are; as the pool knows them, when it does not say."""
+    async def _told(self, call: ServerCall, placed: Sequence[Placed]) -> dict[str, m.Job]:
+        """What their workers say of those that are at work, by id."""
         at_work = [each for each in placed if each.worker and not (each.job.state.terminal or each.unreachable)]
-        machines, running = {(each.worker, each.address) for each in at_work}, {each.job.id for each in at_work}
-        told = await self._asked(call, machines)
-        by_id = {job.id: job for worker in told.values() for job in worker.jobs}
-        return [by_id.get(job.id, job) if job.id in running else job for job in shown]
+        workers = await self._asked(call, {(each.worker, each.address) for each in at_work})
+        asked = {each.job.id for each in at_work}
+        return {job.id: job for worker in workers.values() for job in worker.jobs if job.id in asked}
 
     async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
         members = self._machines.members()

@@ -6,6 +6,7 @@ import pytest
 
 from api.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
 from api.messages import JobState
+from jobd.service import translate
 from tests.support.pool import Pool
 from tests.support.refusals import stdout_of
 
@@ -52,6 +53,24 @@ async def test_a_job_that_runs_is_steered_from_any_broker(pool: Pool) -> None:
             await attachment.close_stdin()
             assert [chunk async for chunk in attachment] == []
         assert [job.exit_code for job in await client.wait(echo.id)] == [0]
+
+
+async def test_a_job_of_which_its_worker_says_nothing_is_listed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker tells of so many jobs only; the others may be running, and are found under that. A job that has ended
+    meanwhile is not."""
+    monkeypatch.setattr(translate, "MAX_JOBS_OF_WORKER", 1)
+    await pool.start("m1")
+    async with pool.client() as client:
+        jobs = [await client.start(["sh", "-c", "echo ready; exec sleep 1000"]) for _ in range(3)]
+        for job in jobs:
+            async with client.stream(job.id) as output:
+                assert (await anext(output)).data == b"ready\n"
+        ended = await client.start(["true"])
+        await client.wait(ended.id)
+        listed = [each.id async for each in client.list(states=[JobState.RUNNING])]
+        assert listed == [job.id for job in reversed(jobs)]
+        for job in jobs:
+            await client.stop(job.id, grace=0)
 
 
 async def test_a_job_that_waits_says_why_and_can_be_stopped(pool: Pool) -> None:
