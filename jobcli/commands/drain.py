@@ -15,8 +15,18 @@ def configure(parser: Parser) -> None:
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    for name in args.workers:
-        check_utf8(name)
-    for name in args.workers:
+    for name in workers_of(args):
         await client.drain(name)
     return 0
+
+
+def workers_of(args: argparse.Namespace) -> list[str]:
+    """The workers that were named.
+
+    Raises:
+        ConfigError: one of them cannot be sent; nothing is done about the others.
+    """
+    workers: list[str] = args.workers
+    for name in workers:
+        check_utf8(name)
+    return workers

@@ -5,18 +5,14 @@ from __future__ import annotations
 import argparse
 
 from api.client import JobClient
-from jobcli.commands._command import Parser, check_utf8
+from jobcli.commands.drain import configure, workers_of
 
 HELP = "give workers that were drained jobs again"
 
-
-def configure(parser: Parser) -> None:
-    parser.add_argument("workers", nargs="+", metavar="WORKER", help="a worker's name, as 'jobcli workers' shows it")
+__all__ = ["HELP", "configure", "run"]
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    for name in args.workers:
-        check_utf8(name)
-    for name in args.workers:
+    for name in workers_of(args):
         await client.undrain(name)
     return 0

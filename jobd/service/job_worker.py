@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, Protocol
 
 import trio
 
@@ -15,6 +15,7 @@ from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import first_of, serve_attachment
 from jobd.worker.errors import NoPoolError
+from jobd.worker.job import Job, JobSpec
 from jobd.worker.ports import MOST, Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
@@ -49,15 +50,7 @@ class JobWorkerService:
         }
 
     async def start(self, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
-        assert call.principal is not None  # authorization lets nobody else through
-        job = await self._broker.start(
-            t.spec_of(request, call.trace),
-            by=call.principal.name,
-            roles=call.principal.roles,
-            request_id=t.request_id_of(request),
-        )
-        call.job_id = job.id
-        return new(m.StartResponse, job=t.job_message(job))
+        return await start_at(self._broker, call, request)
 
     async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
         call.job_id = request.job_id
@@ -116,15 +109,41 @@ class JobWorkerService:
         return m.ListResponse(jobs, t.page_token(rows[size - 1][0]) if more else "")
 
     async def wait(self, call: ServerCall, request: m.WaitRequest) -> m.WaitResponse:
-        if not 1 <= len(request.job_ids) <= MAX_WAIT:
-            raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
-        call.job_id = ",".join(request.job_ids[:10])
-        jobs = await self._broker.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
-        return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in jobs])
+        return await wait_at(self._broker, call, request)
 
     async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
         workers = [t.worker_message(view) for view in self._broker.workers()]
         return m.ListWorkersResponse(workers, self._broker.pending)
+
+
+class Jobs(Protocol):
+    """Where jobs are: a broker, or a pool of them."""
+
+    async def start(self, spec: JobSpec, *, by: str, roles: Collection[str], request_id: str) -> Job: ...
+
+    async def wait(self, references: Sequence[str], *, any_of_them: bool) -> list[Job]: ...
+
+
+async def start_at(jobs: Jobs, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
+    """Answer a Start."""
+    assert call.principal is not None  # authorization lets nobody else through
+    job = await jobs.start(
+        t.spec_of(request, call.trace),
+        by=call.principal.name,
+        roles=call.principal.roles,
+        request_id=t.request_id_of(request),
+    )
+    call.job_id = job.id
+    return new(m.StartResponse, job=t.job_message(job))
+
+
+async def wait_at(jobs: Jobs, call: ServerCall, request: m.WaitRequest) -> m.WaitResponse:
+    """Answer a Wait."""
+    if not 1 <= len(request.job_ids) <= MAX_WAIT:
+        raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
+    call.job_id = ",".join(request.job_ids[:10])
+    ended = await jobs.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
+    return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in ended])
 
 
 async def no_pool(call: ServerCall) -> None:

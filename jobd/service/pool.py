@@ -22,7 +22,7 @@ from api.rpc.server import Handler, ServerCall, unary
 from jobd.broker.pooled import Machines, Member, Placed, Pool
 from jobd.service import translate as t
 from jobd.service.attach import first_of
-from jobd.service.job_worker import MAX_WAIT, JobWorkerService, caller_of
+from jobd.service.job_worker import JobWorkerService, caller_of, start_at, wait_at
 from jobd.worker.errors import JobEndedError, JobNotFoundError, JobNotRunningError, NotAttachableError
 
 log = structlog.get_logger(__name__)
@@ -92,15 +92,7 @@ class PoolService:
     # ---- jobs come in
 
     async def start(self, call: ServerCall, request: m.StartRequest) -> m.StartResponse:
-        assert call.principal is not None  # authorization lets nobody else through
-        job = await self._pool.start(
-            t.spec_of(request, call.trace),
-            by=call.principal.name,
-            roles=call.principal.roles,
-            request_id=t.request_id_of(request),
-        )
-        call.job_id = job.id
-        return new(m.StartResponse, job=t.job_message(job))
+        return await start_at(self._pool, call, request)
 
     # ---- about one job
 
@@ -192,11 +184,7 @@ class PoolService:
     # ---- about many
 
     async def wait(self, call: ServerCall, request: m.WaitRequest) -> m.WaitResponse:
-        if not 1 <= len(request.job_ids) <= MAX_WAIT:
-            raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
-        call.job_id = ",".join(request.job_ids[:10])
-        jobs = await self._pool.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
-        return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in jobs])
+        return await wait_at(self._pool, call, request)
 
     async def list(self, call: ServerCall, request: m.ListRequest) -> m.ListResponse:
         before, size, states = t.page_of(request)
