@@ -71,7 +71,8 @@ def run_tests(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, grpc-js, buf, openssl); kill -9."""
+    """Real daemons, TLS, sockets and children; peers that are not ours (grpcio, grpc-js, connect-node, buf,
+    openssl); kill -9."""
     install(session, "test", "interop")
     run_integration(session)
 
@@ -84,13 +85,13 @@ def run_integration(session: nox.Session) -> None:
 
 
 def install_node_peers(session: nox.Session) -> None:
-    """grpc-js, where Node.js is; without it its tests are skipped by name."""
+    """grpc-js and connect-node, where Node.js is; without it their tests are skipped by name."""
     if shutil.which("npm") is None:
         return
     try:
         session.run("npm", "ci", "--silent", "--ignore-scripts", "--prefix", "tests/interop/node", external=True)
     except CommandFailed:
-        session.warn("grpc-js could not be installed: its tests are skipped")
+        session.warn("grpc-js and connect-node could not be installed: their tests are skipped")
 
 
 @nox.session
