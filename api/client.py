@@ -138,6 +138,7 @@ class JobClient:
         attachable: bool = False,
         terminal: Terminal | None = None,
         worker_labels: Mapping[str, str] | None = None,
+        retry_lost: int = 0,
         request_id: str | None = None,
     ) -> Job:
         """Start a process. A job that could not be started comes back in the state START_FAILED.
@@ -152,6 +153,7 @@ class JobClient:
             attachable: its stdin is a pipe, for :meth:`attach` to write to.
             terminal: it has a terminal, for :meth:`attach`.
             worker_labels: labels that the worker has to have, in a pool.
+            retry_lost: how often a pool runs it again when it is lost; it can then run twice at the same time.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:
@@ -161,7 +163,7 @@ class JobClient:
         spec.user, spec.group, spec.umask, spec.secret_env = user, group, umask, dict(secrets or {})
         spec.stdin = StdinMode(StdinMode.PIPE if attachable and terminal is None else StdinMode.UNSPECIFIED)
         spec.stdin_data, spec.terminal = stdin or b"", terminal
-        spec.worker_labels = dict(worker_labels or {})
+        spec.worker_labels, spec.retry_lost = dict(worker_labels or {}), retry_lost
         request = StartRequest(spec=spec, request_id=request_id or str(uuid.uuid4()))
         return (await self._call(methods.START, request)).job
 

@@ -68,7 +68,7 @@ class OutputStream:
                 self._request.offset = event.offset + len(event.data)  # a stream that is cut goes on from here
                 return event
             if isinstance(event, Heartbeat):
-                self._request.offset = event.offset
+                self._request.offset, self._request.attempt = event.offset, event.attempt
             if isinstance(event, Gap):
                 self.gaps.append(event)
             if isinstance(event, Verdict):

@@ -29,7 +29,7 @@ FRACTIONS: Final = ("timeout", "cpus")
 FLAGS: Final = ("stop-at-output",)
 TEXTS: Final = ("name", "cwd", "user", "group")
 KEYS: Final = (
-    *("argv", "name", "env", "secret", "cwd", "user", "group", "umask", "on"),
+    *("argv", "name", "env", "secret", "cwd", "user", "group", "umask", "on", "retry-lost"),
     *(*LIMITS, *FLAGS, "io-class", *ISOLATION),
 )
 
@@ -93,6 +93,8 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     except ConfigError as exc:
         raise ConfigError(f"{path}: [{name}]: {exc}") from None  # as in secret.read: no cause that has the bytes
     asked = {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table), "worker_labels": on}
+    if "retry-lost" in table:
+        asked["retry_lost"] = int(_number(path, name, "retry-lost", table["retry-lost"]))
     return JobEntry(name, argv, {**asked, "isolation": isolation_of(isolation)}, limits)
 
 

@@ -85,6 +85,8 @@ def job_facts(job: Job) -> dict[str, Any]:
         "limits": _limits(job),
         "isolation": _isolation(job),
         "worker_labels": job.spec.worker_labels or None,
+        "retry_lost": job.spec.retry_lost or None,
+        "attempt": job.attempt or None,
         "usage": _usage(job),
         "stop_receipt": _receipt(job),
     }

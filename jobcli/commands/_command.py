@@ -56,6 +56,13 @@ def add_job_arguments(parser: Parser) -> None:
         metavar="K=V",
         help="in a pool: a label that the worker has to have; may be given again",
     )
+    parser.add_argument(
+        "--retry-lost",
+        type=some(COUNT),
+        default=0,
+        metavar="N",
+        help="in a pool: run it again when it is lost, at most N times; it can then run twice at the same time",
+    )
     parser.add_argument("--stdin", type=Path, metavar="FILE", help="what it reads from stdin: at most 1 MiB, sent now")
     limits = parser.add_argument_group(
         "limits", "what is not given is as the server is set; a SIZE may end in K, M or G"
@@ -128,6 +135,7 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
         "secrets": secrets_of(args.secret),
         "isolation": isolation_of(vars(args)),
         "worker_labels": pairs_of(args.on, "--on"),
+        "retry_lost": args.retry_lost,
     }
 
 

@@ -38,16 +38,15 @@ async def admitted(
 
     Args:
         workers: those that it can run on, as far as that is known: none is a pool's, of machines elsewhere.
-        pooled: workers may have labels; who is in no pool has none, and the job would wait for ever.
+        pooled: the job is that of a pool, and may ask for what only that has.
 
     Raises:
-        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, or for a label, a limit
-            or an isolation that no worker has (then it names those that the first one has not).
+        InvalidSpecError: it cannot be given to the kernel, asks for more than the caller may, for what only a pool
+            has, or for a limit or an isolation that no worker has (then it names those that the first one has not).
     """
     spec.check()
-    if spec.worker_labels and not pooled:
-        why = "no worker here has labels: this jobd is not in a pool"
-        raise InvalidSpecError((FieldViolation("spec.worker_labels", why),))
+    if not pooled and (violations := _of_a_pool(spec)):
+        raise InvalidSpecError(violations)
     beyond = [spec.limits.beyond(worker.containment.capacity) for worker in workers]
     if beyond and all(beyond):
         raise InvalidSpecError(
@@ -72,6 +71,14 @@ async def admitted(
     if policy.run_as.knows_without_looking(spec):
         return policy.run_as.apply(spec, caller)
     return await trio.to_thread.run_sync(policy.run_as.apply, spec, caller)
+
+
+def _of_a_pool(spec: JobSpec) -> tuple[FieldViolation, ...]:
+    asked = {
+        "worker_labels": (spec.worker_labels, "no worker here has labels: this jobd is not in a pool"),
+        "retry_lost": (spec.retry_lost, "a job that is lost is run again by a pool only: this jobd is in none"),
+    }
+    return tuple(FieldViolation(f"spec.{name}", why) for name, (value, why) in asked.items() if value)
 
 
 def beyond_quota(caller: Caller, has: int, policy: Policy) -> TooManyJobsError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +29,7 @@ from jobd.worker.errors import (
     JobNotRunningError,
     QueueFullError,
     RequestIdReusedError,
+    RunLostError,
     StoreError,
     WorkerError,
 )
@@ -237,21 +238,27 @@ class Broker:
         await ended(entries, any_of_them=any_of_them)
         return [entry.present() for entry in entries]
 
-    async def follow(self, reference: str, start: Start) -> tuple[Follower, Callable[[], Awaitable[Job]]]:
+    async def follow(self, reference: str, start: Start, attempt: int = 0) -> tuple[Follower, JobCell]:
         """Follow a job's output; a job that waits is followed from when it starts.
 
+        Args:
+            attempt: the run of the job that an offset to start at is one of.
+
         Returns:
-            The follower, and a function to wait for the job's end with once the follower has ended.
+            The follower, and the job, to wait for its end with once the follower has ended.
 
         Raises:
             OffsetBeyondEndError: so much was not recorded.
+            RunLostError: the offset is one of another run.
         """
         entry = await self.registry.find(reference)
         await entry.cell.wait_until(lambda job: job.state is not State.PENDING)
         worker = await entry.active_worker()
         job = entry.present()
+        if start.offset and attempt != job.attempt:
+            raise RunLostError(job.id)
         following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
-        return await following, entry.cell.ended
+        return await following, entry.cell
 
     async def writable(self, reference: str, *, by: str, roles: Collection[str] = ()) -> Entry:
         """The job, for :func:`jobd.broker.attach.attach` by this caller.

@@ -98,6 +98,9 @@ class Machines(Protocol):
     def members(self) -> list[Member]:
         """The machines, those that are gone among them."""
 
+    async def gone(self, worker: str) -> None:
+        """Wait until a worker is not heard of any more."""
+
     @property
     def pending(self) -> int:
         """How many jobs wait for a worker."""

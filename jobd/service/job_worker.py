@@ -14,7 +14,7 @@ from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import first_of, serve_attachment
-from jobd.worker.errors import NoPoolError
+from jobd.worker.errors import JobRunsAgainError, NoPoolError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.ports import MOST, Follower, Gap, Record
 
@@ -55,7 +55,7 @@ class JobWorkerService:
     async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
         call.job_id = request.job_id
         job = await self._broker.stop(request.job_id, t.stop_of(request, caller_of(call)))
-        return new(m.StopResponse, job=t.job_message(job))
+        return new(m.StopResponse, job=t.job_message(_final(job)))
 
     async def signal(self, call: ServerCall, request: m.SignalRequest) -> m.SignalResponse:
         call.job_id = request.job_id
@@ -69,21 +69,25 @@ class JobWorkerService:
 
     async def query(self, call: ServerCall, request: m.QueryRequest) -> m.QueryResponse:
         call.job_id = request.job_id
-        return new(m.QueryResponse, job=t.job_message(await self._broker.query(request.job_id)))
+        job = await self._broker.query(request.job_id)
+        return new(m.QueryResponse, job=t.job_message(_final(job)))
 
     async def stream(self, call: ServerCall, request: m.StreamRequest) -> None:
         call.job_id = request.job_id
         source = t.source_of(request)
-        follower, ended = await self._broker.follow(request.job_id, t.start_of(request))
+        start = t.start_of(request)
+        follower, cell = await self._broker.follow(request.job_id, start, request.attempt)
         try:
             call.start_response()
+            if cell.job.attempt:
+                await call.send(t.heartbeat_message(start.offset or 0, cell.job.attempt))
             while (events := await self._next(call, follower)) != ():
                 wanted = [e for e in events if source is None or isinstance(e, Gap) or e.source is source]
                 if wanted:
                     await call.send_all([t.event_message(event) for event in wanted])
         finally:
             follower.close()
-        await call.send(t.verdict_message(await ended()))
+        await call.send(t.verdict_message(await cell.ended()))
 
     async def _next(self, call: ServerCall, follower: Follower) -> Sequence[Record | Gap]:
         """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
@@ -144,6 +148,13 @@ async def wait_at(jobs: Jobs, call: ServerCall, request: m.WaitRequest) -> m.Wai
     call.job_id = ",".join(request.job_ids[:10])
     ended = await jobs.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
     return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in ended])
+
+
+def _final(job: Job) -> Job:
+    """The job, unless the pool is about to say something else of it."""
+    if job.runs_again:
+        raise JobRunsAgainError(job.id)
+    return job
 
 
 async def no_pool(call: ServerCall) -> None:

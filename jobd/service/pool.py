@@ -16,6 +16,7 @@ import trio
 
 from api import messages as m
 from api import methods
+from api.background import background_nursery
 from api.errors import NotFoundError, RpcError
 from api.protobuf import new
 from api.rpc.server import Handler, ServerCall, unary
@@ -23,12 +24,14 @@ from jobd.broker.pooled import Machines, Member, Placed, Pool
 from jobd.service import translate as t
 from jobd.service.attach import first_of
 from jobd.service.job_worker import JobWorkerService, caller_of, start_at, wait_at
-from jobd.worker.errors import JobEndedError, JobNotFoundError, JobNotRunningError, NotAttachableError
+from jobd.worker.errors import JobEndedError, JobNotFoundError, JobNotRunningError, NotAttachableError, WorkerGoneError
 
 log = structlog.get_logger(__name__)
 
 ASK: Final = 2.0
 """Seconds that a list waits for what a worker says of its jobs."""
+SOON: Final = 0.1
+"""Seconds after which the pool is asked again about a job whose worker went."""
 AT_ONCE: Final = 16
 """Workers, or jobs, that are asked about at a time."""
 
@@ -101,10 +104,15 @@ class PoolService:
         assert isinstance(request, m.QueryRequest)
         placed = await self._pool.find(request.job_id)
         call.job_id = placed.job.id
-        if placed.worker and not placed.unreachable and not placed.job.state.terminal:
-            await self._at_worker(call, placed, m.QueryRequest(placed.job.id), self._local.query)
-        else:
-            await call.answer(new(m.QueryResponse, job=t.job_message(placed.job)))
+        while placed.worker and not placed.unreachable and not placed.job.state.terminal:
+            try:
+                await self._at_worker(call, placed, m.QueryRequest(placed.job.id), self._local.query)
+            except WorkerGoneError:
+                await trio.sleep(SOON)  # some broker is about to say so of the job
+                placed = await self._pool.find(placed.job.id)
+            else:
+                return
+        await call.answer(new(m.QueryResponse, job=t.job_message(placed.job)))
 
     async def stop(self, call: ServerCall) -> None:
         request = await call.receive()
@@ -176,10 +184,27 @@ class PoolService:
             pass  # it was deleted before
 
     async def _at_worker(self, call: ServerCall, placed: Placed, request: Request, here: Here[Request]) -> None:
+        """Have the worker answer a short call.
+
+        Raises:
+            WorkerGoneError: it is not heard of (any more). A machine that hangs would keep its callers as long as a
+                connection can live without a sign of life.
+        """
         if placed.worker == self._name:
             await call.answer(await here(call, request))
-        else:
+            return
+        answered = False
+        async with background_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._machines.gone(placed.worker)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
             await self._elsewhere.forward(call, placed.worker, placed.address, request)
+            answered = True
+        if not answered:
+            raise WorkerGoneError(placed.worker)
 
     # ---- about many
 

@@ -21,6 +21,7 @@ from jobd.service.refusal import refuse as refuse
 from jobd.service.translate_stdin import stdin_fields, stdin_of
 from jobd.worker.containment import CONTAINED, Limits, Receipt, Usage
 from jobd.worker.ending import StopMode
+from jobd.worker.errors import RunLostError
 from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.job import LIMITS, Job, JobSpec
 from jobd.worker.lifecycle import State
@@ -63,6 +64,7 @@ def spec_of(request: m.StartRequest, trace: TraceContext | None = None) -> JobSp
         traceparent=trace.parent if trace else "",
         tracestate=trace.state if trace else "",
         worker_labels=dict(spec.worker_labels),
+        retry_lost=spec.retry_lost,
     )
 
 
@@ -213,6 +215,7 @@ def job_message(job: Job) -> m.Job:
             secret_env=dict(job.spec.withheld.secret_env),
             isolation=_isolation_message(job.spec.isolation),
             worker_labels=dict(job.spec.worker_labels),
+            retry_lost=job.spec.retry_lost,
             **stdin_fields(job.spec),
         ),
         state=TO_STATE[job.state],
@@ -235,6 +238,7 @@ def job_message(job: Job) -> m.Job:
         stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
         wait_status=job.wait_status,
         traceparent=job.spec.traceparent,
+        attempt=job.attempt,
     )
 
 
@@ -315,7 +319,13 @@ def worker_message(view: WorkerView) -> m.Worker:
 
 
 def verdict_message(job: Job) -> m.StreamResponse:
-    """The last message of a whole stream."""
+    """The last message of a whole stream.
+
+    Raises:
+        RunLostError: it is not the end of the job.
+    """
+    if job.runs_again:
+        raise RunLostError(job.id)
     return m.StreamResponse(
         verdict=m.Verdict(
             end_offset=job.output_bytes,
@@ -329,9 +339,9 @@ def verdict_message(job: Job) -> m.StreamResponse:
     )
 
 
-def heartbeat_message(offset: int) -> m.StreamResponse:
+def heartbeat_message(offset: int, attempt: int = 0) -> m.StreamResponse:
     """A sign of life on a quiet stream."""
-    return m.StreamResponse(heartbeat=m.Heartbeat(offset))
+    return m.StreamResponse(heartbeat=m.Heartbeat(offset, attempt))
 
 
 def event_message(event: Record | Gap) -> WireMessage:

@@ -232,12 +232,33 @@ class NoSuchWorkerError(WorkerError):
         super().__init__(f"the pool knows no worker {name[:100]!a}; 'jobcli workers' lists them")
 
 
+class WorkerGoneError(WorkerError):
+    """The worker that has a job is not heard of any more."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"the worker {worker} cannot be reached now; its jobs go on, call again")
+
+
 class WorkerIsThereError(WorkerError):
     """A job is to be given up whose worker is there, or that nobody has yet."""
 
     def __init__(self, job_id: str, worker: str) -> None:
         whose = f"its worker {worker} is there" if worker else "no worker has it yet"
         super().__init__(f"job {job_id} is not given up: {whose}; stop it")
+
+
+class JobRunsAgainError(WorkerError):
+    """A job of a pool was lost, and the pool is about to hear of it and to run the job again."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was lost, and is about to be run again; call again")
+
+
+class RunLostError(WorkerError):
+    """A run of a job was lost, and the job is run again: its output does not go on."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"this run of job {job_id} was lost, and the job is run again; stream it from its beginning")
 
 
 class QueueFullError(WorkerError):

@@ -24,6 +24,8 @@ def facts_of(job: Job) -> Facts:
     fields["spec"] = spec_facts(job.spec)
     fields["usage"] = _said(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
+    if not job.attempt:  # so that servers of before it read what they know
+        del fields["attempt"]
     return fields
 
 
@@ -38,6 +40,7 @@ def spec_facts(spec: JobSpec) -> Facts:
     facts["stdin_data"] = base64.b64encode(spec.stdin_data).decode()
     facts.update({"traceparent": spec.traceparent, "tracestate": spec.tracestate} if spec.traceparent else {})
     facts.update({"worker_labels": dict(spec.worker_labels)} if spec.worker_labels else {})
+    facts.update({"retry_lost": spec.retry_lost} if spec.retry_lost else {})
     facts["terminal"] = dataclasses.astuple(spec.terminal) if spec.terminal else None
     return facts
 
@@ -96,6 +99,7 @@ def _spec(facts: Facts) -> JobSpec:
         traceparent=facts.get("traceparent", ""),
         tracestate=facts.get("tracestate", ""),
         worker_labels=facts.get("worker_labels", {}),
+        retry_lost=facts.get("retry_lost", 0),
     )
 
 

@@ -22,9 +22,10 @@ from jobd.worker.stdin import MAX_SIDE, MAX_TERM, StdinMode, Terminal
 NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
 MAX_ACCOUNT: Final = 256
+"""Characters in the name of a user or group."""
 MAX_LABELS: Final = 32
 MAX_LABEL: Final = 63
-"""Characters in the name of a user or group."""
+MAX_RETRY_LOST: Final = 10
 MAX_UMASK: Final = 0o777
 MAX_SPEC: Final = 1024 * 1024
 """Bytes of arguments, environment, directory and given stdin together. Of the first two the kernel takes about 2 MiB,
@@ -75,6 +76,7 @@ class JobSpec:
         stdin_data: what it reads from stdin, when that is no pipe and no terminal.
         traceparent, tracestate: the trace that it was started in (W3C Trace Context), or "".
         worker_labels: those that the worker has to have.
+        retry_lost: how often a pool runs it again when it is lost.
     """
 
     argv: tuple[str, ...]
@@ -94,6 +96,7 @@ class JobSpec:
     traceparent: str = ""
     tracestate: str = ""
     worker_labels: Mapping[str, str] = field(default_factory=dict)
+    retry_lost: int = 0
 
     @property
     def withheld(self) -> JobSpec:
@@ -155,6 +158,8 @@ def _violations(spec: JobSpec) -> list[FieldViolation]:
     if spec.umask is not None and not 0 <= spec.umask <= MAX_UMASK:
         found.append(("spec.umask", f"is {spec.umask:#o}, and not between 0 and {MAX_UMASK:#o}"))
     found += _label_violations(spec.worker_labels)
+    if not 0 <= spec.retry_lost <= MAX_RETRY_LOST:
+        found.append(("spec.retry_lost", f"is {spec.retry_lost}, and not between 0 and {MAX_RETRY_LOST}"))
     found += _limit_violations(spec.limits)
     found += [(f"spec.isolation.{name}", why) for name, why in spec.isolation.contradictions()]
     found += _stdin_violations(spec)
@@ -227,6 +232,7 @@ class Job:
 
     Attributes:
         launcher: which launcher made, or was to make, the process.
+        attempt: how often it was run again, in a pool, after it was lost.
         stop_asked_at, stop_grace: when the end was asked for (the sooner one, if more than once), and the seconds
             from then to SIGKILL.
         stop_signal, stop_mode: the polite signal, and who got it.
@@ -264,6 +270,12 @@ class Job:
     dropped_bytes: int = 0
     usage: Usage | None = None
     receipt: Receipt | None = None
+    attempt: int = 0
+
+    @property
+    def runs_again(self) -> bool:
+        """It is lost, and the pool has not given it up yet: this is not its end."""
+        return self.state is State.LOST and self.attempt < self.spec.retry_lost
 
     @property
     def exit_code(self) -> int | None:

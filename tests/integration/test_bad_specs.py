@@ -53,6 +53,9 @@ def labelled(labels: dict[str, str]) -> dict[str, Any]:
         pytest.param(
             {"argv": ["true"], "worker_labels": {"a": "\n"}}, ["spec.worker_labels"], id="a label of two lines"
         ),
+        pytest.param({"argv": ["true"], "retry_lost": 1}, ["spec.retry_lost"], id="a rerun, in no pool"),
+        pytest.param({"argv": ["true"], "retry_lost": -1}, ["spec.retry_lost"], id="fewer reruns than none"),
+        pytest.param({"argv": ["true"], "retry_lost": 11}, ["spec.retry_lost"], id="reruns for ever"),
         pytest.param(labelled({"a": "b" * 64}), ["spec.worker_labels"], id="a long label"),
         pytest.param(labelled({str(n): "" for n in range(33)}), ["spec.worker_labels"], id="many labels"),
         pytest.param(

@@ -70,7 +70,11 @@ class Group:
 
 SERVICE: Final = (
     # By the ids of test_service.py's SERVERS, and what is of none of them.
-    Group("service-root", ("pytest", "tests/machine", "-k", "not privileges and not ordinary")),
+    Group(
+        "service-root",
+        ("pytest", "tests/machine", "-k", "not privileges and not ordinary"),
+        may_skip=("systemd before 254",),
+    ),
     Group("service-unprivileged", ("pytest", "tests/machine", "-k", "privileges")),
     Group("service-user", ("pytest", "tests/machine", "-k", "ordinary")),
 )

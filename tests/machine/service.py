@@ -25,6 +25,7 @@ UNIT: Final = ROOT / "docs" / "systemd" / "jobd.service"
 BEFORE_254: Final = UNIT.with_name("before-254.conf")
 SUBGROUPS: Final = 254
 """The first version of systemd that starts a service in a group below its own."""
+UNWATCHED: Final = "systemd before 254 watches no server"
 NAME: Final = "jobd.service"
 SYSTEM: Final = Path("/etc/systemd/system")
 SETTINGS: Final = Path("/etc/jobd")

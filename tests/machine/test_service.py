@@ -60,6 +60,11 @@ async def has_ended(client: JobClient, job: Job) -> Job:
     return await client.query(job.id)
 
 
+def servers_of(launcher: int) -> list[int]:
+    """The pids of its servers."""
+    return [pid for pid in children_of(launcher) if b"jobd.server" in command_of(pid)]
+
+
 async def test_limits_hold(pki: TestPki, jobd: None) -> None:
     """Memory, processors and processes, as files of the job's control group and as what comes of them."""
     async with client_of(pki) as client:
@@ -206,13 +211,33 @@ async def test_the_server_is_killed(pki: TestPki, jobd: None) -> None:
     async with client_of(pki) as client:
         job = await client.start(["sleep", "1000"], limits=Limits(processes=9))
         before = systemd.shown("MainPID")
-        [server] = [pid for pid in children_of(holder_of(systemd.STATE)) if b"jobd.server" in command_of(pid)]
+        [server] = servers_of(holder_of(systemd.STATE))
         os.kill(server, signal.SIGKILL)
         other = await client.start(["sleep", "1000"], limits=Limits(memory_bytes=30 * 2**20))
         assert systemd.controller_file(other, "memory.max") == f"{30 * 2**20}"
         for each in (job, other):
             assert (await client.stop(each.id)).state == JobState.STOPPED
         assert systemd.shown("MainPID") == before
+
+
+@pytest.mark.parametrize("service", ["root"], indirect=True)
+async def test_a_server_that_hangs_is_replaced(pki: TestPki, jobd: None) -> None:
+    """The watchdog: whoever gives no answer is started again, and the jobs go on. (As long as the unit says.)"""
+    if systemd.version() < systemd.SUBGROUPS:
+        pytest.skip(systemd.UNWATCHED)
+    async with client_of(pki) as client:
+        job = await client.start(["sh", "-c", "echo before; sleep 1000"], limits=Limits(processes=9))
+    launcher, restarts = holder_of(systemd.STATE), systemd.shown("NRestarts")
+    [server] = servers_of(launcher)
+    os.kill(server, signal.SIGSTOP)
+    systemd.until(lambda: systemd.shown("NRestarts") != restarts, "it is not started again")
+    systemd.until(lambda: systemd.shown("ActiveState") == "active", "it is not active")
+    assert not is_alive(server)
+    assert holder_of(systemd.STATE) == launcher
+    async with client_of(pki) as client:
+        assert (await client.query(job.id)).pid == job.pid
+        assert systemd.controller_file(job, "pids.max") == "9"
+        assert (await client.stop(job.id)).state == JobState.STOPPED
 
 
 async def test_nothing_is_left_of_jobs_that_ended(pki: TestPki, jobd: None) -> None:

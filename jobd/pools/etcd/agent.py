@@ -186,8 +186,7 @@ class Agent:
                 await self._end(job_id)
                 return True
             case Todo.DROP:
-                await self._broker.held.discard(job_id)
-                return False
+                return await self._drop(job_id, mine)
             case Todo.REASSERT:
                 return await self._reassert(found, intent, mine)
             case Todo.KEEP:
@@ -276,6 +275,7 @@ class Agent:
             request_id=request_id_of(found.state.attempt, uuid.uuid4().hex),
             reason=Reason.UNCLAIMED,
             message="the pool has not given it to this machine yet",
+            attempt=found.state.attempt,
         )
         await self._broker.held.hold(mine)
         return mine
@@ -347,6 +347,18 @@ class Agent:
         except WorkerError as exc:
             log.error("a job that the pool has given up does not end", job=job_id, error=str(exc))
             await trio.sleep(LOOK_AGAIN)
+
+    async def _drop(self, job_id: str, mine: Job | None) -> bool:
+        """Let go of what was here of a job. Of a run that was lost, record and output stay until they are in the way of
+        the next one, or are so old that all such records go."""
+        if mine is None or not mine.state.terminal:
+            await self._broker.held.discard(job_id)
+            return False
+        if self._assigned(job_id) is None:
+            return False
+        await self._broker.delete(job_id)
+        self._cells.pop(job_id, None)
+        return True
 
     async def _reassert(self, found: Found | None, intent: Intent, mine: Job | None) -> bool:
         at = self._mirror.at

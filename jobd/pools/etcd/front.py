@@ -108,7 +108,7 @@ class Front:
         admitted_spec = replace(admitted_spec, user=spec.user)
         await self._see_that_there_is_room(by, request_id)
         job = Job(str(uuid.uuid4()), admitted_spec, State.PENDING, time.time_ns(), started_by=by, request_id=request_id)
-        order, private = order_of(self._mirror.at, job, self._seal, roles=roles, retry_lost=0)
+        order, private = order_of(self._mirror.at, job, self._seal, roles=roles)
         hash_ = hash_of(spec)
         outcome = await self._etcd.sent(steps.submit(self._mirror.at, job.id, order, hash_, private))
         became = steps.submitted(outcome, job.id, order, hash_)
@@ -294,7 +294,8 @@ class Front:
 
     @staticmethod
     def _ending(job: Job, *, lost: bool = False) -> Ending:
-        return Ending(job.ended_at or 0, end_facts(job), job.started_by, job.request_id, lost=lost)
+        ended = job.ended_at or 0
+        return Ending(ended, end_facts(job), job.started_by, job.request_id, lost=lost, retries=job.spec.retry_lost)
 
     async def forget(self, reference: str, by: str) -> Job:
         """Give up a job whose worker is gone for good: it is lost.
@@ -319,7 +320,7 @@ class Front:
             )
             outcome = await self._etcd.sent(ends.forget(self._mirror.at, found, self._ending(job, lost=True)))
             if steps.done(outcome) is Verdict.DONE:
-                return job
+                return (await self.find(found.id)).job if job.runs_again else job
         raise PoolUnavailableError
 
     async def delete(self, placed: Placed) -> None:

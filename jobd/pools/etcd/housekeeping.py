@@ -9,10 +9,11 @@ from typing import Final
 
 from jobd.broker.retention import Keep, to_delete
 from jobd.pools.etcd.codec import decode
-from jobd.pools.etcd.keys import MAX_ATTEMPTS, Keys
+from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.records import Ended
 from jobd.pools.etcd.transaction import Delete, KeyValue, Txn, created
+from jobd.worker.job import MAX_RETRY_LOST
 from jobd.worker.job import Ended as EndedJob
 
 YOUNGEST: Final = 600.0
@@ -57,7 +58,7 @@ def leave(keys: Keys, ended: Sequence[KeyValue]) -> Txn:
 def _all_of(keys: Keys, ended: KeyValue) -> list[bytes]:
     job, left = keys.job_of(ended.key), decode(Ended, ended.key, ended.value)
     going = [ended.key, keys.state(job), keys.spec(job)]
-    if left.attempts > MAX_ATTEMPTS:
+    if left.attempts > MAX_RETRY_LOST:
         raise PoolDataError(ended.key, f"no job is run again {left.attempts} times")
     going += [keys.claim(job, attempt) for attempt in range(left.attempts + 1)]
     if left.request_id:

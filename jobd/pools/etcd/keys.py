@@ -36,8 +36,6 @@ _TIME: Final = 20
 """Digits of a time in a key, so that the order of keys is that of times."""
 MAX_PART: Final = 2048
 """Bytes that a principal, or a request_id, may have in a key."""
-MAX_ATTEMPTS: Final = 10
-"""How often a job may be run again, if that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

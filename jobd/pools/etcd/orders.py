@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from api.errors import FieldViolation
 from jobd.pools.etcd.codec import RecordTooLargeError, encode
-from jobd.pools.etcd.keys import MAX_ATTEMPTS, Keys
+from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import Order, Phase
@@ -26,22 +26,15 @@ _MOST_OF_END: Final = 48 * 1024
 """Bytes of what is kept of how a job ended."""
 
 
-def order_of(
-    keys: Keys, job: Job, seal: Seal, *, roles: Collection[str] = (), retry_lost: int = 0
-) -> tuple[Order, bytes]:
+def order_of(keys: Keys, job: Job, seal: Seal, *, roles: Collection[str] = ()) -> tuple[Order, bytes]:
     """What goes to etcd of a job that was admitted, and what of that is private.
 
     Args:
         roles: of whoever started it.
-        retry_lost: how often it may be run again when it is lost.
 
     Raises:
         InvalidSpecError: it cannot go there.
     """
-    if not 0 <= retry_lost <= MAX_ATTEMPTS:
-        raise InvalidSpecError(
-            (FieldViolation("retry_lost", f"is {retry_lost}, and not between 0 and {MAX_ATTEMPTS}"),)
-        )
     try:
         spec, private = seal.split(job.spec, keys.private(job.id))
         order = Order(
@@ -50,7 +43,7 @@ def order_of(
             roles=tuple(sorted(roles)),
             request_id=job.request_id,
             created_at=job.created_at,
-            retry_lost=retry_lost,
+            retry_lost=job.spec.retry_lost,
             private=bool(private),
             stdin_bytes=len(job.spec.stdin_data),
         )
@@ -61,14 +54,13 @@ def order_of(
     return order, private
 
 
-def hash_of(spec: JobSpec, retry_lost: int = 0) -> str:
+def hash_of(spec: JobSpec) -> str:
     """Of what was asked for, whole, but for the values of secrets and the trace: requests with the same id and hash are
     the same one, if their secrets are (:func:`jobd.worker.secret.matches`)."""
     asked = spec_facts(spec.withheld)
     for name in _NOT_COMPARED:
         asked.pop(name, None)
-    text = json.dumps([asked, retry_lost], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def end_facts(job: Job) -> Facts:
@@ -106,6 +98,7 @@ def job_from(keys: Keys, found: Found, order: Order) -> Job:
         started_by=order.principal,
         request_id=order.request_id,
         worker=found.state.worker,
+        attempt=found.state.attempt,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from jobd.broker.pooled import Member
@@ -13,7 +14,7 @@ from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.pool_errors import PoolNameError
 from jobd.pools.etcd.records import Session
 from jobd.pools.etcd.transaction import KeyValue
-from jobd.worker.errors import NoSuchWorkerError
+from jobd.worker.errors import NoSuchWorkerError, PoolUnavailableError
 
 
 class Roster:
@@ -50,6 +51,15 @@ class Roster:
             limits=session.limits,
             isolation=session.isolation,
         )
+
+    async def gone(self, worker: str) -> None:
+        """Wait until a worker is not heard of any more. While etcd is away nobody can say that."""
+        key, sessions = self._mirror.at.session(worker), self._mirror.sessions
+        while True:
+            with contextlib.suppress(PoolUnavailableError):  # it may have come a moment ago
+                if key not in sessions.keys and await self._etcd.read(key) is None:
+                    return
+            await sessions.changed(key)
 
     @property
     def pending(self) -> int:

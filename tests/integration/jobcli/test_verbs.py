@@ -130,6 +130,8 @@ async def test_query_as_json_has_every_fact(jobcli: Jobcli, client: JobClient) -
         "limits": None,
         "isolation": None,
         "worker_labels": None,
+        "retry_lost": None,
+        "attempt": None,
         "stop_receipt": None,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from jobd.pools.etcd.transaction import Put, Txn
 from jobd.worker.job import Job
 from jobd.worker.lifecycle import State
 from tests.support.etcd import Cluster, cluster, that_may_be_killed
-from tests.support.jobs import processes_with, shell
+from tests.support.jobs import shell
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.pool import Pool, open_pool
@@ -35,28 +35,6 @@ from tests.support.refusals import stdout_of
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An id that no broker has given."""
-SECONDS = 3
-"""That a session of a program here lasts."""
-
-
-@pytest.fixture
-async def programs(pool: Pool) -> AsyncIterator[Programs]:
-    """The pool's machines that are programs."""
-    made = Programs(pool, SECONDS)
-    try:
-        yield made
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(made.close)
-
-
-@pytest.fixture
-def orphans() -> Iterator[list[str]]:
-    """Ids of jobs whose processes nobody ends who is left."""
-    jobs: list[str] = []
-    yield jobs
-    for pid in [pid for job in jobs for pid in processes_with(job)]:
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -215,6 +215,13 @@ class JobSpec(betterproto.Message):
     Labels that the worker has to have. Without a pool, no worker has any.
     """
 
+    retry_lost: int = betterproto.int32_field(16)
+    """
+    In a pool: how often it is run again when it is lost, at most 10. It can then run twice at the same time: that a job
+     is lost says that nobody knows how it ended, not that it has. What the lost one wrote is not kept. Without a pool it is
+     refused.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Terminal(betterproto.Message):
@@ -393,6 +400,11 @@ class Job(betterproto.Message):
      TRACEPARENT (and tracestate as TRACESTATE), unless its environment was given one of them.
     """
 
+    attempt: int = betterproto.int32_field(24)
+    """
+    How often it was run again after it was lost (JobSpec.retry_lost): this is what is known of that run.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Usage(betterproto.Message):
@@ -556,6 +568,12 @@ class StreamRequest(betterproto.Message):
     source: "OutputSource" = betterproto.enum_field(3)
     """Only this one of the two streams; both when unset."""
 
+    attempt: int = betterproto.int32_field(7)
+    """
+    The run of the job (Job.attempt) in which the offset counts. The stream of a later run is refused, as ABORTED
+     (RUN_LOST): it does not go on where that one was. Not looked at with an offset of 0, or none.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Output(betterproto.Message):
@@ -609,6 +627,11 @@ class Heartbeat(betterproto.Message):
 
     offset: int = betterproto.int64_field(1)
     """The offset of the next byte."""
+
+    attempt: int = betterproto.int32_field(2)
+    """
+    The run of the job that this is the output of (Job.attempt). The stream of one that is run again begins with it.
+    """
 
 
 @dataclass(eq=False, repr=False)

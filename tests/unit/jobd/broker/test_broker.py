@@ -68,9 +68,9 @@ async def test_a_waiting_job_can_be_stopped(make: Make) -> None:
         waiting = await broker.start(SLEEP, by="alice")
         stopped = await broker.stop(waiting.id, Stop(by="bob", grace=None))
         assert (stopped.state, stopped.stopped_by, stopped.pid, stopped.exit_code) == (State.STOPPED, "bob", 0, None)
-        follower, ended = await broker.follow(waiting.id, Start())
+        follower, cell = await broker.follow(waiting.id, Start())
         assert await collect(follower) == {Source.STDOUT: b"", Source.STDERR: b""}
-        assert (await ended()).state is State.STOPPED
+        assert (await cell.ended()).state is State.STOPPED
 
 
 async def test_a_waiting_job_can_be_followed_before_it_starts(make: Make) -> None:

@@ -94,16 +94,9 @@ def test_a_request_is_known_again_by_its_hash() -> None:
         replace(SECRET, secret_env={"OTHER": "hunter2"}),
         replace(SECRET, limits=Limits(memory=9000)),
         replace(SECRET, worker_labels={"a": "b"}),
+        replace(SECRET, retry_lost=1),
     ):
         assert hash_of(spec) != same
-    assert hash_of(SECRET, 1) != same
-
-
-@pytest.mark.parametrize("retry_lost", [-1, 11])
-def test_a_job_is_not_run_again_for_ever(retry_lost: int) -> None:
-    """Each rerun has a claim, which is there as long as the job."""
-    with pytest.raises(InvalidSpecError, match="retry_lost"):
-        order_of(KEYS, job(JobSpec(("x",))), Seal(), retry_lost=retry_lost)
 
 
 @pytest.mark.parametrize("spec", [JobSpec(("x", "y" * 300_000)), JobSpec(("x",), stdin_data=b"y" * 300_000)])
