@@ -102,9 +102,8 @@ class Jobs:
     def _program(self, spec: protocol.Message, given: int) -> children.Program:
         if spec.get("stdin") == "data" and given < 0:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        limits = {resource.RLIMIT_NOFILE: self._nofile}
-        for number, value in spec["limits"]:
-            limits[number] = (min(value, limits[number][0]), value) if number in limits else (value, value)
+        # What is asked for is what there is. What the launcher was started with is for whom nothing is said.
+        limits = {resource.RLIMIT_NOFILE: self._nofile, **{number: (value, value) for number, value in spec["limits"]}}
         # A server of another version may say less, or more: what it may ask for is what our version says.
         known = {each.name: spec[each.name] for each in fields(children.Program) if each.name in spec}
         return children.Program(**{**known, "limits": limits, "given": given})

@@ -35,10 +35,10 @@ PROGRAM = {
 class Launched:
     """Some jobs, and what a server would hear of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, nofile: tuple[int, int] = NOFILE) -> None:
         self.heard: list[tuple[dict[str, Any], list[int]]] = []
         self.selector = selectors.DefaultSelector()
-        self.jobs = Jobs(self.selector, lambda message, fds: self.heard.append((message, fds)), NOFILE)
+        self.jobs = Jobs(self.selector, lambda message, fds: self.heard.append((message, fds)), nofile)
 
     def launch(self, id: str, *argv: str, **program: Any) -> tuple[dict[str, Any], list[int]]:
         """Launch a job; what is told of it."""
@@ -72,6 +72,20 @@ def test_a_job_whose_descriptors_did_not_arrive_is_told_to_have_failed(launched:
     assert launched.heard.pop()[0] == {"op": "failed", "id": "a", "stage": "fork", "errno": errno.EMFILE}
     failed, _ = launched.launch("b", "cat", stdin="data")
     assert failed == {"op": "failed", "id": "b", "stage": "fork", "errno": errno.EMFILE}
+
+
+@pytest.mark.parametrize(
+    ("asked", "had"), [([], "100 300\n"), ([[resource.RLIMIT_NOFILE, 200]], "200 200\n")], ids=["nothing", "200"]
+)
+def test_a_limit_that_is_asked_for_is_what_there_is(asked: list[list[int]], had: str) -> None:
+    """The soft one too; what the launcher was started with is for whom nothing is said."""
+    launched = Launched(nofile=(100, 300))
+    _, fds = launched.launch("a", "sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)", limits=asked)
+    launched.reap()
+    assert os.read(fds[0], 100).decode() == had
+    launched.jobs.release("a")
+    protocol.close_all(fds)
+    launched.selector.close()
 
 
 def test_the_end_of_stdin_comes_when_both_have_let_go(launched: Launched) -> None:
