@@ -81,7 +81,7 @@ async def open_pooled(
 
         async def be_a_worker() -> None:
             uid = await trio.to_thread.run_sync(_identity, config.state)
-            member, session = _records(config, uid, labels, workers)
+            member, session = _records(config, uid, labels, seal.names, workers)
             register = _registration(keys, name, member, session)
             async with open_session(etcd, register, ttl=sessions.TTL, keepalive=sessions.KEEPALIVE) as held:
 
@@ -168,7 +168,9 @@ def _registration(keys: Keys, name: str, member: Member, session: Session) -> Re
     return register
 
 
-def _records(config: Config, uid: str, labels: Mapping[str, str], workers: Sequence[Worker]) -> tuple[Member, Session]:
+def _records(
+    config: Config, uid: str, labels: Mapping[str, str], seals: tuple[str, ...], workers: Sequence[Worker]
+) -> tuple[Member, Session]:
     first = workers[0]
     session = Session(
         uid=uid,
@@ -180,6 +182,7 @@ def _records(config: Config, uid: str, labels: Mapping[str, str], workers: Seque
         containment=first.containment.name,
         limits=tuple(sorted(first.containment.limits)),
         isolation=tuple(first.means.available),
+        seals=seals,
     )
     return Member(uid=uid, address=config.advertise, version=VERSION), session
 

@@ -8,7 +8,6 @@ to do. So a job that was just assigned, and one that is found after a crash or a
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
@@ -24,14 +23,16 @@ from jobd.broker.ports import Worker
 from jobd.pools.etcd import ends, steps
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode
+from jobd.pools.etcd.doors import Doors
 from jobd.pools.etcd.ends import Ending
 from jobd.pools.etcd.errors import EtcdError
+from jobd.pools.etcd.intents import intended, intent_of, local, lost
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.orders import end_facts, job_from
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import Claim, Order
-from jobd.pools.etcd.rejoin import Local, Todo, todo
+from jobd.pools.etcd.rejoin import Todo, todo
 from jobd.pools.etcd.steps import Found, Intent, Verdict
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.worker.errors import InvalidSpecError, StoreError, WorkerError
@@ -42,25 +43,10 @@ from jobd.worker.supervisor import Stop
 
 log = structlog.get_logger(__name__)
 
-MARK: Final = "pool"
-"""What the request_id of a job of the pool begins with, in this machine's store; the attempt and the intent follow."""
 LOOK_AGAIN: Final = 5.0
 """Seconds after which a job is looked at anew that the pool does not know, or has forgotten."""
 SOON: Final = 0.5
 """Seconds after which what only others can change is looked at anew: a pool that is frozen, a session."""
-
-
-def request_id_of(attempt: int, intent: str) -> str:
-    """How an intent stands in the store of this machine."""
-    return f"{MARK}:{attempt}:{intent}"
-
-
-def intent_of(job: Job | None) -> tuple[int, str] | None:
-    """The attempt and the intent of a job in the store; None when it is not the pool's."""
-    parts = job.request_id.split(":") if job else []
-    if len(parts) != 3 or parts[0] != MARK or not parts[1].isdigit():
-        return None
-    return int(parts[1]), parts[2]
 
 
 class Agent:
@@ -94,6 +80,7 @@ class Agent:
         self._epoch = epoch
         self._policy = policy
         self._workers = list(workers)
+        self._doors = Doors(client, mirror.at, name)
         self._seen: set[str] = set()
         self._cells: dict[str, JobCell] = {}
 
@@ -102,6 +89,7 @@ class Agent:
         await self._mirror.whole()
         at = self._mirror.at
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._doors.run)
             for entry in self._broker.registry.live:
                 if intent_of(entry.cell.job):
                     self._begin(nursery, entry.cell.job.id)
@@ -159,7 +147,7 @@ class Agent:
         claim_at = await self._client.get(at.claim(job_id, attempt))
         claim = decode(Claim, claim_at.key, claim_at.value) if claim_at else None
         intent = Intent(intent_id, self._name, self._uid)
-        what = todo(found, claim, intent, _local(mine), attempt)
+        what = todo(found, claim, intent, local(mine), attempt)
         log.debug("a job of the pool is looked at", job=job_id, todo=what.name)
         match what:
             case Todo.CLAIM:
@@ -226,7 +214,13 @@ class Agent:
             if not self._has_room():  # two brokers have given the last slot away
                 await self._client.txn(ends.give_back(at, found))
                 return True
-            mine = await self._intend(found, order)
+            try:
+                mine = await self._intend(found, order)
+            except StoreError as exc:  # a full disk, say: others have room
+                log.warning("a job of the pool is given back", job=found.id, error=str(exc))
+                await self._doors.close()
+                await self._client.txn(ends.give_back(at, found))
+                return True
         if mine is None:
             await trio.sleep(SOON)
             return True
@@ -266,17 +260,7 @@ class Agent:
             if private is None:  # without its secrets and its stdin it would be another job
                 return None
             spec = self._seal.join(spec, private.key, private.value)
-        mine = Job(
-            found.id,
-            spec,
-            State.PENDING,
-            order.created_at,
-            started_by=order.principal,
-            request_id=request_id_of(found.state.attempt, uuid.uuid4().hex),
-            reason=Reason.UNCLAIMED,
-            message="the pool has not given it to this machine yet",
-            attempt=found.state.attempt,
-        )
+        mine = intended(found, spec, order)
         await self._broker.held.hold(mine)
         return mine
 
@@ -327,7 +311,7 @@ class Agent:
         if order is None:
             return False
         if mine is None or not mine.state.terminal:
-            mine = _lost(job_from(at, found, order))
+            mine = lost(job_from(at, found, order))
         ending = Ending(
             mine.ended_at or time.time_ns(),
             end_facts(replace(mine, worker=self._name)),
@@ -371,20 +355,3 @@ class Agent:
         log.warning("a job runs whose claim the pool does not know; it goes on", job=found.id if found else "")
         await trio.sleep(LOOK_AGAIN)
         return True
-
-
-def _local(mine: Job | None) -> Local:
-    if mine is None or intent_of(mine) is None:
-        return Local.UNKNOWN
-    if mine.state.terminal:
-        return Local.ENDED
-    return Local.INTENDED if mine.reason == Reason.UNCLAIMED and mine.state is State.PENDING else Local.RUNS
-
-
-def _lost(job: Job) -> Job:
-    return job.moved(
-        Event.UNTRACEABLE,
-        ended_at=time.time_ns(),
-        reason=Reason.DAEMON_LOST,
-        message="the worker has claimed the job, and has no record of it: its state was lost, or is an older one",
-    )

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 import trio
 
-from jobd.broker.admission import Policy, admitted
+from jobd.broker.admission import Policy, admitted, beyond_quota
 from jobd.broker.ids import FULL, canonical
 from jobd.broker.pooled import Placed
 from jobd.pools.etcd import ends, housekeeping, records, steps
@@ -37,6 +37,7 @@ from jobd.worker.errors import (
     PoolUnavailableError,
     QueueFullError,
     RequestIdReusedError,
+    WorkerError,
     WorkerIsThereError,
 )
 from jobd.worker.job import Job, JobSpec, Reason
@@ -100,28 +101,38 @@ class Front:
             InvalidSpecError: the spec cannot be accepted.
             RequestIdReusedError: the request_id stands for another request.
             QueueFullError: too many jobs wait.
+            TooManyJobsError: they have too many already.
             PoolUnavailableError: it could not be recorded, or nobody knows; the same request may be sent again.
         """
         # What this machine can hold says nothing of the others, and whom jobs run as that ask for nobody is for the
         # machine to say that runs them.
         admitted_spec = await admitted(spec, Caller(by, roles), self._policy, (), pooled=True)
         admitted_spec = replace(admitted_spec, user=spec.user)
-        await self._see_that_there_is_room(by, request_id)
+        await self._see_that_there_is_room(Caller(by, roles), request_id)
         job = Job(str(uuid.uuid4()), admitted_spec, State.PENDING, time.time_ns(), started_by=by, request_id=request_id)
         order, private = order_of(self._mirror.at, job, self._seal, roles=roles)
         hash_ = hash_of(spec)
-        outcome = await self._etcd.sent(steps.submit(self._mirror.at, job.id, order, hash_, private))
+        self._mirror.tally.brought(job.id, by)
+        try:
+            outcome = await self._etcd.sent(steps.submit(self._mirror.at, job.id, order, hash_, private))
+        except BaseException:  # if it was recorded all the same, that will be heard
+            self._mirror.tally.refused(job.id)
+            raise
         became = steps.submitted(outcome, job.id, order, hash_)
         if became.job != job.id:
+            self._mirror.tally.refused(job.id)
             return await self._again(became, spec, request_id)
         self.placer.soon()
         return replace(job, reason=Reason.NO_FREE_WORKER, message="it is about to be placed")
 
-    async def _see_that_there_is_room(self, by: str, request_id: str) -> None:
-        if len(self._mirror.queue.keys) < self._max_pending:
+    async def _see_that_there_is_room(self, caller: Caller, request_id: str) -> None:
+        wrong: WorkerError | None = beyond_quota(caller, self._mirror.tally.of(caller.name), self._policy)
+        if len(self._mirror.queue.keys) >= self._max_pending:
+            wrong = QueueFullError(self._max_pending)
+        if wrong is None:
             return
-        if not request_id or await self._etcd.read(self._mirror.at.request(by, request_id)) is None:
-            raise QueueFullError(self._max_pending)  # what is there already is no further job
+        if not request_id or await self._etcd.read(self._mirror.at.request(caller.name, request_id)) is None:
+            raise wrong  # what is there already is no further job
 
     async def _again(self, became: Submitted, spec: JobSpec, request_id: str) -> Job:
         """A request that came before: the same job, if it is the same request."""

@@ -20,6 +20,7 @@ from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.records import Member, Session
 from jobd.pools.etcd.steps import Found, place_of
+from jobd.pools.etcd.tally import Tally
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.pools.etcd.watch import Listed, Watch
 
@@ -32,17 +33,25 @@ log = structlog.get_logger(__name__)
 class Part:
     """The keys with one prefix."""
 
-    def __init__(self, prefix: bytes, told: Callable[[], None], read: Callable[[KeyValue], object]) -> None:
+    def __init__(
+        self,
+        prefix: bytes,
+        told: Callable[[], None],
+        read: Callable[[KeyValue], object],
+        heard: Callable[[bytes, KeyValue | None], None] = lambda key, at: None,
+    ) -> None:
         """
         Args:
             read: raises PoolDataError when a key, or what it holds, is none of the pool's. Such a one is said, and left
                 out: one that is damaged must not hold up the others.
+            heard: called with each key that is new, or other than before, and what it holds; None when it is gone.
         """
         self.prefix = prefix
         self._read = read
         self.keys: dict[bytes, KeyValue] = {}
         self.whole = trio.Event()
         self._told = told
+        self._heard = heard
         self._listing: dict[bytes, KeyValue] = {}
         self._waiting: dict[bytes, trio.Event] = {}
         self.watch: Watch | None = None
@@ -71,6 +80,7 @@ class Part:
         if page.last:
             before, self.keys, self._listing = self.keys, self._listing, {}
             for key in before.keys() | self.keys.keys():
+                self._heard(key, self.keys.get(key))
                 self._wake(key)
             self.whole.set()
 
@@ -79,6 +89,7 @@ class Part:
             self.keys[change.key] = change
         else:
             self.keys.pop(change.key, None)
+        self._heard(change.key, self.keys.get(change.key))
         self._wake(change.key)
 
     def _is_whole(self, at: KeyValue) -> bool:
@@ -110,10 +121,11 @@ class Mirror:
         self._client = client
         self.at = keys
         self._changed = trio.Event()
+        self.tally = Tally(keys)
         self.members = Part(keys.members, self._tell, lambda at: (keys.worker_of(at.key), _read(Member, at)))
         self.sessions = Part(keys.sessions, self._tell, lambda at: (keys.worker_of(at.key), _read(Session, at)))
         self.drains = Part(keys.drains, self._tell, lambda at: keys.worker_of(at.key))
-        self.jobs = Part(keys.states, self._tell, lambda at: Found.of(keys, at))
+        self.jobs = Part(keys.states, self._tell, lambda at: Found.of(keys, at), self.tally.heard)
         self.queue = Part(keys.queue, self._tell, lambda at: (keys.job_of(at.key), place_of(at)))
         self.assignments = Part(
             keys.assignments(), self._tell, lambda at: (keys.worker_of(at.key), keys.job_of(at.key))

@@ -45,6 +45,7 @@ def order_of(keys: Keys, job: Job, seal: Seal, *, roles: Collection[str] = ()) -
             created_at=job.created_at,
             retry_lost=job.spec.retry_lost,
             private=bool(private),
+            seal=seal.names[0] if private and seal.names else "",
             stdin_bytes=len(job.spec.stdin_data),
         )
         encode(order)

@@ -36,11 +36,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a job needs of its worker. Jobs with the same wish wait for the same thing."""
+    """What a job needs of its worker. Jobs with the same wish wait for the same thing.
+
+    Attributes:
+        seal: the name of the key that it has to open what is private with; "" when it may not ask for a key; None when
+            there is nothing private.
+    """
 
     labels: tuple[tuple[str, str], ...] = ()
     limits: frozenset[str] = frozenset()
     isolation: tuple[str, ...] = ()
+    seal: str | None = None
 
     @classmethod
     def of(cls, order: Order) -> Wish:
@@ -49,7 +55,8 @@ class Wish:
             ValueError: the order's spec is none.
         """
         spec = spec_of(dict(order.spec))
-        return cls(tuple(sorted(spec.worker_labels.items())), spec.limits.contained, spec.isolation.asked)
+        seal = order.seal if order.private else None
+        return cls(tuple(sorted(spec.worker_labels.items())), spec.limits.contained, spec.isolation.asked, seal)
 
     def missing(self, session: Session) -> list[str]:
         """What a worker lacks for it, in words."""
@@ -57,7 +64,14 @@ class Wish:
             *(f"the label {name}={value}" for name, value in self.labels if session.labels.get(name) != value),
             *(f"a containment that holds {name}" for name in sorted(self.limits - set(session.limits))),
             *(f"what {name} takes" for name in self.isolation if name not in session.isolation),
+            *(["the same --pool-secrets as the broker that took it"] if not self._opened(session) else []),
         ]
+
+    def _opened(self, session: Session) -> bool:
+        """What is private can be read there."""
+        if self.seal is None:
+            return True
+        return self.seal in session.seals if self.seal else not session.seals
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ they are written anew. So secrets go there sealed only, with a key that all jobd
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,17 +28,23 @@ from jobd.worker.job import JobSpec
 KEY: Final = 32
 """Bytes of a key."""
 _NONCE: Final = 12
+_NAME: Final = b"jobd pool key\n"
 _OPEN: Final = b"\0"
 _SEALED: Final = b"\1"
 
 
 class Seal:
-    """Seals with the first key; opens with any of them, so that keys can be changed one jobd after the other."""
+    """Seals with the first key; opens with any of them, so that keys can be changed one jobd after the other.
+
+    Attributes:
+        names: of the keys, for everybody to see; the keys themselves cannot be found from them.
+    """
 
     def __init__(self, keys: Sequence[bytes] = ()) -> None:
         if any(len(key) != KEY for key in keys):
             raise ValueError(f"a key of the pool has {KEY} bytes")
         self._ciphers = [AESGCM(key) for key in keys]
+        self.names = tuple(hashlib.sha256(_NAME + key).hexdigest()[:16] for key in keys)
 
     def split(self, spec: JobSpec, at: bytes) -> tuple[JobSpec, bytes]:
         """The spec without what is private, and that, for the key ``at``; b"" when there is none.

@@ -57,6 +57,7 @@ class Session(Record):
         containment: what holds its jobs' processes together, for people.
         limits: the names of the limits that it can hold.
         isolation: the names of what jobs can be isolated with.
+        seals: names of the keys that it opens what is private with; without any, it takes only what is not sealed.
         accepting: it takes new jobs (its disk may be full).
     """
 
@@ -71,6 +72,7 @@ class Session(Record):
     containment: str = text(256)
     limits: tuple[str, ...] = words(64, 64)
     isolation: tuple[str, ...] = words(64, 64)
+    seals: tuple[str, ...] = words(16, 64)
     accepting: bool = flag(default=True)
 
 
@@ -103,6 +105,7 @@ class Order(Record):
         principal, roles: who asked for it.
         retry_lost: how often it may be run again when it is lost, which can be twice at the same time.
         private: there is something private.
+        seal: the name of the key that it is sealed with; "" when it is not.
         stdin_bytes: how much given stdin there is.
     """
 
@@ -115,6 +118,7 @@ class Order(Record):
     request_id: str = text(128)
     retry_lost: int = number()
     private: bool = flag(default=False)
+    seal: str = text(64)
     stdin_bytes: int = number()
 
 
@@ -138,6 +142,7 @@ class JobState(Record):
     """``j/<J>``.
 
     Attributes:
+        by: who asked for it.
         attempt: 0 for the first; it counts what was asked for with ``retry_lost``.
         worker, uid: to whom it is assigned, or who has it.
         unreachable: since when its worker has no session; 0 while it has one.
@@ -147,6 +152,7 @@ class JobState(Record):
     MOST: ClassVar[int] = 64 * KIB
 
     phase: str = choice(*Phase)
+    by: str = text(MAX_PRINCIPAL)
     attempt: int = number()
     worker: str = text(63)
     uid: str = text(64)

@@ -107,7 +107,7 @@ def submit(keys: Keys, job: str, order: Order, hash_: str, private: bytes = b"")
     """
     then: list[Step] = [
         Put(keys.spec(job), encode(order)),
-        Put(keys.state(job), encode(JobState(phase=Phase.PENDING))),
+        Put(keys.state(job), encode(JobState(phase=Phase.PENDING, by=order.principal))),
         Put(keys.queued(job), encode(Queued())),
     ]
     if private:

@@ -16,15 +16,16 @@ from jobd.broker.broker import Broker
 from jobd.pools.etcd import steps
 from jobd.pools.etcd.agent import Agent
 from jobd.pools.etcd.client import Client
-from jobd.pools.etcd.codec import encode
+from jobd.pools.etcd.codec import decode, encode
 from jobd.pools.etcd.errors import StoreUnavailableError
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.private import Seal
-from jobd.pools.etcd.records import Order
+from jobd.pools.etcd.records import Order, Session
 from jobd.pools.etcd.transaction import Put, Txn
 from jobd.pools.etcd.watch import Listed
+from jobd.worker.errors import StoreError
 from jobd.worker.facts import spec_facts
-from jobd.worker.job import JobSpec
+from jobd.worker.job import Job, JobSpec
 from jobd.worker.supervisor import Stop
 from tests.support.broker import Make
 from tests.support.patience import patient
@@ -144,3 +145,23 @@ async def test_an_end_that_etcd_has_not_heard_of_outlives_the_job_s_own_record(
             await broker.stop(JOB, Stop(by="ann"))
             await broker.delete(JOB)
         assert (await phase_of(pool, JOB, "ended")).state.job["state"] == "stopped"
+
+
+async def test_a_machine_that_cannot_record_a_job_gives_it_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says that it takes no others for now: somebody else has room on its disk."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, spec_facts(SLEEPS))
+
+    async def full(job: Job) -> Job:
+        raise StoreError("no space left on device")
+
+    async with make() as broker:
+        monkeypatch.setattr(broker.registry._store, "insert", full)
+        async with agent_of(pool, broker):
+            found = await phase_of(pool, JOB, "pending")
+            assert not await pool.has(pool.keys.assigned("w1", JOB))
+            up = await pool.at(pool.keys.session("w1"))
+            assert not decode(Session, up.key, up.value).accepting
+        assert found.state.worker == ""
+        assert not broker.registry.live

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from jobd.broker.admission import ANYTHING
+from jobd.broker.admission import ANYTHING, Policy
 from jobd.pools.etcd import ends
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.ends import Ending
@@ -19,7 +19,8 @@ from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.orders import end_facts
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.transaction import KeyValue
-from jobd.worker.errors import PoolUnavailableError
+from jobd.quota import Quota, QuotaPolicy
+from jobd.worker.errors import PoolUnavailableError, TooManyJobsError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from tests.support.memory_etcd import MemoryEtcd
@@ -54,6 +55,7 @@ class Broker:
             for key, at in self.etcd.kvs.items():
                 if key.startswith(part.prefix):
                     part.keys[key] = at
+                    part._heard(key, at)
                     part._wake(key)
 
 
@@ -133,3 +135,23 @@ async def test_a_worker_that_has_come_since_is_known(broker: Broker) -> None:
     await broker.pool.running()
     assert (await broker.front.find(JOB)).worker == "w1"
     assert (await broker.front.claimed(JOB)).address == "h:1"
+
+
+async def test_a_principal_has_so_many_jobs_in_the_pool(broker: Broker) -> None:
+    """Not more, whichever broker took them; one that was asked for before is no further one."""
+    policy = Policy(quota=QuotaPolicy(everyone=Quota(jobs=2)))
+    front = Front(cast(Client, broker.etcd), broker.mirror, Seal(), policy=policy, max_pending=9)
+
+    async def start(by: str, request_id: str) -> Job:
+        return await front.start(JobSpec(("x",)), by=by, roles=(), request_id=request_id)
+
+    await broker.pool.submit()  # by ann, at another broker
+    broker.hear()
+    second = await start("ann", "second")
+    with pytest.raises(TooManyJobsError, match="at most 2 jobs of ann"):
+        await start("ann", "third")
+    assert (await start("ann", "second")).id == second.id
+    await start("bob", "first")
+    await stop(broker.pool)
+    broker.hear()
+    await start("ann", "third")

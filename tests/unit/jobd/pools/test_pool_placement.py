@@ -84,6 +84,17 @@ def test_only_who_can_hold_and_isolate_it_gets_a_job() -> None:
     assert placements(jobs(wish, wish, wish), some) == [("job0", "w3"), ("job1", "w3")]
 
 
+def test_what_is_private_goes_where_it_can_be_read() -> None:
+    """Sealed, to who has that key; not sealed, to who has none, and could not tell it from what somebody else wrote."""
+    old, changing, without = worker("w1", seals=("k1",)), worker("w2", seals=("k2", "k1")), worker("w3")
+    some = [old, changing, without]
+    fits = {
+        seal: {each.name for each in some if not Wish(seal=seal).missing(each.session)} for seal in ("k1", "k2", "")
+    }
+    assert fits == {"k1": {"w1", "w2"}, "k2": {"w2"}, "": {"w3"}}
+    assert placements(jobs(Wish(seal="k2")), [without, worker("w4", seals=("k1",))]) == []
+
+
 def test_nothing_is_placed_while_the_pool_is_frozen() -> None:
     """Claims may be missing."""
     assert placements(jobs(ANYWHERE), [worker("w1")], frozen=True) == []
@@ -108,6 +119,7 @@ full = [worker("w1", 3, 3), worker("w2", 3, 3), worker("w3", 2, 2, labels={"gpu"
         (GPU, [worker("w1")], 1, "no worker has the label gpu=a100; 1 worker cannot be reached"),
         (Wish(limits=frozenset({"cpus"})), two, 0, "no worker has a containment that holds cpus"),
         (Wish(isolation=("no_network",)), two, 0, "no worker has what no_network takes"),
+        (Wish(seal="k1"), two, 0, "no worker has the same --pool-secrets as the broker that took it"),
         (
             Wish(labels=(("gpu", "a100"),), limits=frozenset({"cpus"})),
             [*two, worker("w3", limits=("cpus",))],

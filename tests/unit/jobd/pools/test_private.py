@@ -78,6 +78,15 @@ def test_what_is_private_is_of_one_job() -> None:
         Seal([FIRST]).join(replace(spec, secret_env={"OTHER": ""}), AT, private)
 
 
+def test_an_order_names_the_key_that_opens_what_is_private() -> None:
+    """And not the key. What is not private needs none."""
+    seal = Seal([SECOND, FIRST])
+    order, _ = order_of(KEYS, job(SECRET), seal)
+    assert order.seal == seal.names[0] == Seal([SECOND]).names[0] != seal.names[1]
+    assert SECOND.hex() not in order.seal
+    assert [order_of(KEYS, job(JobSpec(("x",))), each)[0].seal for each in (seal, Seal())] == ["", ""]
+
+
 def test_a_key_has_its_length() -> None:
     """A shorter one is a file that was cut."""
     with pytest.raises(ValueError, match="32 bytes"):

@@ -1,0 +1,70 @@
+"""Whether a worker takes new jobs: not while it cannot write down that it will run one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import structlog
+import trio
+
+from api.retry import Retry
+from jobd.pools.etcd.client import Client
+from jobd.pools.etcd.codec import decode
+from jobd.pools.etcd.errors import EtcdError
+from jobd.pools.etcd.keys import Keys
+from jobd.pools.etcd.membership import change_session
+from jobd.pools.etcd.pool_errors import PoolDataError
+from jobd.pools.etcd.records import Session
+
+log = structlog.get_logger(__name__)
+
+CLOSED: Final = 5.0
+"""Seconds, at least, for which no job is taken; then one is tried."""
+LONGEST: Final = 60.0
+
+
+class Doors:
+    """Of one worker; :meth:`run` opens them again. That they are closed is said in the worker's session: one that is
+    made anew has them open."""
+
+    def __init__(self, client: Client, keys: Keys, worker: str) -> None:
+        self._client = client
+        self._key = keys.session(worker)
+        self._closed = trio.Event()
+        self._pause = CLOSED
+
+    async def close(self) -> None:
+        """Say that no job is taken now. Brokers that have not heard of it may give some all the same."""
+        if not self._closed.is_set():
+            log.warning("no job of the pool is taken for now: this machine cannot record one")
+            await self._say(accepting=False)
+            self._closed.set()
+
+    async def run(self) -> None:
+        """Try again after a while, for ever; after a longer one, when that was soon too early."""
+        while True:
+            with trio.move_on_after(LONGEST):
+                await self._closed.wait()
+            if not self._closed.is_set():
+                self._pause = CLOSED
+                await self._closed.wait()
+            await trio.sleep(self._pause)
+            self._pause = min(2 * self._pause, LONGEST)
+            await self._say(accepting=True)
+            self._closed = trio.Event()
+
+    async def _say(self, *, accepting: bool) -> None:
+        retry = Retry(CLOSED)
+        while True:
+            try:
+                up = await self._client.get(self._key)
+                if up is None:
+                    return
+                said = replace(decode(Session, up.key, up.value), accepting=accepting)
+                if (await self._client.txn(change_session(up, said))).held:
+                    return
+            except (EtcdError, PoolDataError) as exc:
+                log.info("it could not be said whether jobs are taken", error=str(exc))
+            if not await retry.pause():
+                return

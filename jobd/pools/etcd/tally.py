@@ -1,0 +1,47 @@
+"""How many jobs each principal has in the pool that have not ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from jobd.pools.etcd.keys import Keys
+from jobd.pools.etcd.steps import Found
+from jobd.pools.etcd.transaction import KeyValue
+
+
+class Tally:
+    """Kept by what is heard of jobs. What is brought in here counts at once; what other brokers bring in at the same
+    moment, a moment later: so many more than its quota a principal can have."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._jobs: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def of(self, principal: str) -> int:
+        """Its jobs that have not ended."""
+        return self._counts[principal]
+
+    def brought(self, job_id: str, principal: str) -> None:
+        """A job is being recorded."""
+        self._set(job_id, principal)
+
+    def refused(self, job_id: str) -> None:
+        """It was not, after all."""
+        self._set(job_id, "")
+
+    def heard(self, key: bytes, at: KeyValue | None) -> None:
+        """A job's state, that is no damaged record; None when it is gone."""
+        found = Found.of(self._keys, at) if at else None
+        self._set(self._keys.job_of(key), found.state.by if found and not found.ended else "")
+
+    def _set(self, job_id: str, principal: str) -> None:
+        before = self._jobs.pop(job_id, "")
+        if principal:
+            self._jobs[job_id] = principal
+        if before != principal:
+            self._counts[principal] += 1
+            self._counts[before] -= 1
+            for each in (before, principal):
+                if not each or not self._counts[each]:
+                    del self._counts[each]
