@@ -3,7 +3,8 @@
 ``goals``: what we want to reach, against ssh, grpc.aio, purerpc and blocking loops. ``memory``: what is held, against
 what we allow ourselves. ``growth``: with running jobs and followers. ``comparison``: jobd next to a
 small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and durable records cost. ``etcd``:
-transactions with it, next to grpc.aio. Exit code 1 when any run was not correct.
+transactions with it, next to grpc.aio. ``pool``: three machines, next to one alone. Exit code 1 when any run was not
+correct.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tests.benchmarks import comparison, durability, etcd, goals, growth, memory
+from tests.benchmarks import comparison, durability, etcd, goals, growth, memory, pool
 from tests.benchmarks.measurements import IncorrectRunError
 
 PARTS: Final = {
@@ -28,6 +29,7 @@ PARTS: Final = {
     "comparison": comparison.run,
     "durability": durability.run,
     "etcd": etcd.run,
+    "pool": pool.run,
 }
 PACKAGES: Final = ("trio", "purerpc", "h2", "betterproto", "grpcio", "protobuf")
 
