@@ -1,5 +1,6 @@
 """A pool of three machines next to one alone: what a job costs there, what handing calls on costs, and how long it
-takes until a dead machine is noticed. Real programs on loopback, one etcd with its data in memory, sessions as they are.
+takes until a dead machine is noticed. Real programs on loopback, one etcd with its data in memory, and sessions that
+last as long as they do elsewhere.
 """
 
 from __future__ import annotations
