@@ -2,7 +2,8 @@
 
 Three members of etcd, five machines, three of them brokers for the clients. Jobs with known outputs, exit codes and
 signals, that leave marks in a file outside; some are stopped. Meanwhile servers and whole jobd are killed and stopped
-(SIGSTOP) and come back, and so do etcd's leader, any member of it, or two of three. What clients saw, and what the
+(SIGSTOP), machines are cut off from all others (in network namespaces, where root can make them), and come back, and so
+do etcd's leader, any member of it, or two of three. What clients saw, and what the
 marks say, is judged by :mod:`tests.support.history`, which knows nothing of the pool.
 """
 
@@ -48,6 +49,7 @@ from tests.support.history import (
     check,
     write,
 )
+from tests.support.network import HUB, alone, network, what_is_missing
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.pool_programs import Programs, programs
@@ -198,7 +200,8 @@ class Chaos:
                     nursery.start_soon(self._fault, name)
 
     async def _fault(self, name: str) -> None:
-        fault = self.rng.choice((self._kill_server, self._kill_server, self._crash, self._pause, self._pause_both))
+        faults = [self._kill_server, self._kill_server, self._crash, self._pause, self._pause_both]
+        fault = self.rng.choice([*faults, *([self._cut, self._cut] if self.pool.network else [])])
         self.faults[f"machines: {fault.__name__.strip('_')}"] += 1
         with trio.CancelScope(shield=True):
             await fault(name)
@@ -218,6 +221,12 @@ class Chaos:
         """Start a machine, for the first time or again."""
         jobd = await trio.to_thread.run_sync(lambda: self.pool.start(name, slots=SLOTS))
         self.launchers[jobd.launcher] = name
+
+    async def _cut(self, name: str) -> None:
+        assert self.pool.network is not None
+        await trio.to_thread.run_sync(self.pool.network.cut, name)
+        await trio.sleep(self.rng.choice((self.rng.uniform(0, 2), self.rng.uniform(0, 3 * SESSION))))
+        await trio.to_thread.run_sync(self.pool.network.heal, name)
 
     async def _pause(self, name: str) -> None:
         await self._stopped([self.pool.running[name].server_pid()])
@@ -343,6 +352,10 @@ def main() -> None:
     parser.add_argument("--calm", action="store_true", help="without any fault")
     parser.add_argument("--directory", type=Path, help="where everything is, and stays")
     arguments = parser.parse_args()
+    missing = what_is_missing()
+    if not missing:
+        alone({"JOBD_TEST_ETCD_HOST": HUB})
+    print(f"chaos: machines are {f'not cut off, which takes {missing}' if missing else 'cut off'}", flush=True)
     print(f"chaos: seed {arguments.seed}", flush=True)
     with ExitStack() as stack:
         directory = arguments.directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobd-chaos-")))
@@ -351,9 +364,10 @@ def main() -> None:
         whole = list(that_may_be_killed().values())
         binary = (whole or list(binaries().values()))[0]
         print(f"chaos: etcd {version_of(binary)}; its members are {'' if whole else 'not '}killed", flush=True)
+        hosts = None if missing else stack.enter_context(network(MACHINES))
         etcd = stack.enter_context(cluster(directory / "etcd", size=3, binary=binary))
         pki = TestPki.make(directory / "pki")
-        pool = stack.enter_context(programs(etcd, pki, directory, seconds=SESSION))
+        pool = stack.enter_context(programs(etcd, pki, directory, seconds=SESSION, network=hosts))
         chaos = Chaos(random.Random(arguments.seed), pool, etcd, directory / "marks", kills_etcd=bool(whole))
         begun = time.monotonic()
         try:

@@ -31,7 +31,7 @@ from tests.support.patience import patient
 
 # An address for each process that tests, or another could have the port between the choice of it and its use.
 _PID: Final = os.getpid() + (64 << 16)
-HOST: Final = f"127.{_PID >> 16 & 255}.{_PID >> 8 & 255}.{_PID & 255}"
+HOST: Final = os.environ.get("JOBD_TEST_ETCD_HOST", f"127.{_PID >> 16 & 255}.{_PID >> 8 & 255}.{_PID & 255}")
 _PORTS: Final = itertools.count(12379, 3)
 
 # Is no child of the tests' process (each test looks for those that it left), and ends etcd when that process ends,

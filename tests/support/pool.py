@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,12 +35,17 @@ def free_port() -> int:
 
 @dataclass(kw_only=True)
 class Machines:
-    """What machines of one pool are started with."""
+    """What machines of one pool are started with.
+
+    Attributes:
+        addresses: of those that are not on loopback.
+    """
 
     etcd: Cluster
     pki: TestPki
     directory: Path
     prefix: str = field(default_factory=lambda: f"pool{next(_PREFIXES)}")  # that nobody has had
+    addresses: Mapping[str, str] = field(default_factory=dict)
     _ports: dict[str, int] = field(default_factory=dict)
 
     def port(self, name: str) -> int:
@@ -51,15 +56,15 @@ class Machines:
 
     def settings(self, name: str, **more: Any) -> dict[str, Any]:
         """Of a machine's jobd."""
-        home, port = self.directory / name, self.port(name)
+        home, port, address = self.directory / name, self.port(name), self.addresses.get(name, "127.0.0.1")
         if not home.exists():
             home.mkdir(parents=True)
             authority = Authority.load(self.pki.directory)
             now = datetime.now(UTC)
-            authority.issue_server(home, [name, "localhost", "127.0.0.1"], now=now)
+            authority.issue_server(home, [name, "localhost", address], now=now)
             authority.issue_client(home, f"broker-{name}", [Role.BROKER], now=now)
         return {
-            "listen": f"127.0.0.1:{port}",
+            "listen": f"{address}:{port}",
             "cert": home / "server.crt",
             "key": home / "server.key",
             "pool": "etcd://" + ",".join(str(member.endpoint) for member in self.etcd.members),
@@ -67,7 +72,7 @@ class Machines:
             "pool_cert": self.etcd.directory / "machine.crt",
             "pool_key": self.etcd.directory / "machine.key",
             "pool_ca": self.etcd.directory / "ca.crt",
-            "advertise": f"localhost:{port}",
+            "advertise": f"{self.addresses.get(name, 'localhost')}:{port}",
             "broker_cert": home / f"broker-{name}.crt",
             "broker_key": home / f"broker-{name}.key",
             "worker_name": name,

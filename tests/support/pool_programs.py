@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from tests.support.daemon import JobdProgram, jobd_program
 from tests.support.etcd import Cluster
+from tests.support.network import Network
 from tests.support.pki import TestPki
 from tests.support.pool import Machines
 from tests.support.pooled_server import VARIABLE
@@ -24,16 +26,18 @@ FRONT: Final = (
 
 @dataclass
 class Programs:
-    """Machines with names, all on loopback.
+    """Machines with names, on loopback or each a host of its own.
 
     Attributes:
         of: the pool that they are in.
         seconds: how long a session lasts without a sign of life.
+        network: each is a host of this one; without it, all are on loopback.
         running: the machines whose jobd runs.
     """
 
     of: Machines
     seconds: int
+    network: Network | None = None
     running: dict[str, JobdProgram] = field(default_factory=dict)
     _stacks: dict[str, ExitStack] = field(default_factory=dict)
 
@@ -43,7 +47,11 @@ class Programs:
         with ExitStack() as stack:
             flags = flags_of(self.of.settings(name, **settings))
             state = self.of.directory / name / "state"
-            self.running[name] = stack.enter_context(jobd_program(self.of.pki, state, *flags, program=FRONT))
+            # On a host of its own it is the same process, but for where that is.
+            python, *program = [*(self.network.command(name) if self.network else ()), sys.executable, *FRONT]
+            self.running[name] = stack.enter_context(
+                jobd_program(self.of.pki, state, *flags, python=python, program=program)
+            )
             self._stacks[name] = stack.pop_all()
         return self.running[name]
 
@@ -59,7 +67,8 @@ class Programs:
 
     def servers(self, *names: str) -> str:
         """The addresses of these machines, or of all, as clients write them."""
-        return ",".join(f"localhost:{self.of.port(name)}" for name in names or self.running)
+        hosts = self.of.addresses
+        return ",".join(f"{hosts.get(name, 'localhost')}:{self.of.port(name)}" for name in names or self.running)
 
     def close(self) -> None:
         """End all of them."""
@@ -81,9 +90,12 @@ def flags_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def programs(etcd: Cluster, pki: TestPki, directory: Path, *, seconds: int) -> Iterator[Programs]:
+def programs(
+    etcd: Cluster, pki: TestPki, directory: Path, *, seconds: int, network: Network | None = None
+) -> Iterator[Programs]:
     """A pool without machines, under a prefix that nobody has had."""
-    made = Programs(Machines(etcd=etcd, pki=pki, directory=directory), seconds)
+    addresses = network.addresses if network else {}
+    made = Programs(Machines(etcd=etcd, pki=pki, directory=directory, addresses=addresses), seconds, network)
     try:
         yield made
     finally:
