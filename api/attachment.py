@@ -57,6 +57,7 @@ class Attachment(OutputStream):
     def __init__(
         self,
         channel: Callable[[], Awaitable[Channel]],
+        avoid: Callable[[Channel], None],
         retry_for: float,
         request: StreamRequest,
         *,
@@ -69,7 +70,7 @@ class Attachment(OutputStream):
             take_over: end the attachment of somebody else.
             size: rows and columns of the terminal.
         """
-        super().__init__(channel, retry_for, request)
+        super().__init__(channel, avoid, retry_for, request)
         self.job_id = ""
         self.terminal = False
         self.accepted = 0
@@ -168,7 +169,7 @@ class Attachment(OutputStream):
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
         if self.refused and self._over:  # the job has ended: what is left is output
             return await super()._begin()
-        channel = await self._channel()
+        self._asked = channel = await self._channel()
         self._calling = await self._call.enter_async_context(channel.converse(methods.ATTACH))
         self._taken = 0
         await self._calling.send(AttachRequest(start=self._start()))

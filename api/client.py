@@ -270,7 +270,7 @@ class JobClient:
             request.since = since
         else:
             request.offset = offset
-        output = OutputStream(self.channel, self.retry_for, request)
+        output = OutputStream(self.channel, self._avoid, self.retry_for, request)
         try:
             yield output
         finally:
@@ -307,7 +307,7 @@ class JobClient:
             request.tail_lines = tail_lines
         else:
             request.offset = offset
-        attachment = Attachment(self.channel, self.retry_for, request, take_over=take_over, size=size)
+        attachment = Attachment(self.channel, self._avoid, self.retry_for, request, take_over=take_over, size=size)
         try:
             await attachment.begin()
             yield attachment

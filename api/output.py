@@ -25,14 +25,23 @@ class OutputStream:
         verdict: how the job ended, once the iteration is over.
     """
 
-    def __init__(self, channel: Callable[[], Awaitable[Channel]], retry_for: float, request: StreamRequest) -> None:
+    def __init__(
+        self,
+        channel: Callable[[], Awaitable[Channel]],
+        avoid: Callable[[Channel], None],
+        retry_for: float,
+        request: StreamRequest,
+    ) -> None:
         """
         Args:
             channel: gives an open connection.
+            avoid: the server at the other end of one cannot answer now, and another one is to be asked.
             retry_for: seconds for which a stream that was cut tries to go on.
             request: what to follow, and from where on.
         """
         self._channel = channel
+        self._avoid = avoid
+        self._asked: Channel | None = None
         self._request = request
         self.gaps: list[Gap] = []
         self._busy = False
@@ -93,6 +102,8 @@ class OutputStream:
                 if not may_retry(exc):
                     raise
                 self._check_resumable(exc)
+                if self._asked and isinstance(exc, UnavailableError):
+                    self._avoid(self._asked)
                 await self._break_off()
                 if not await self._retry.pause(exc.retry_after):
                     if not isinstance(exc, UnavailableError):
@@ -109,7 +120,7 @@ class OutputStream:
             return answer
 
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
-        channel = await self._channel()
+        self._asked = channel = await self._channel()
         return await self._call.enter_async_context(channel.call(methods.STREAM, self._request))
 
     def _check_resumable(self, exc: RpcError) -> None:
