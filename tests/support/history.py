@@ -42,6 +42,7 @@ class Mark:
     Attributes:
         what: "began", or how it ended, as in :class:`Seen`.
         request: of the job, which is in its environment.
+        machine: "" when that is not known: its launcher was dead already.
     """
 
     at: float
@@ -274,8 +275,9 @@ class _History:
 
     def _may_be_lost(self, job: str, request: str, before: float) -> bool:
         machines = {each.machine for each in self._began(request)}
+        any_ = not machines or "" in machines
         return any(
-            each.at <= before and (each.job == job or (not each.job and (each.machine in machines or not machines)))
+            each.at <= before and (each.job == job or (not each.job and (any_ or each.machine in machines)))
             for each in self.lost
         )
 

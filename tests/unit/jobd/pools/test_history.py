@@ -43,6 +43,11 @@ GOOD: list[Operation] = [
     Lost(at=3, machine="m2"),
     Seen(at=9, job="C", state="lost", final=True),
     Stream(at=9, job="C", digest="x", expected="xy", dropped=1),
+    # its launcher died before its process could say whose it is
+    Submit(began=0, ended=1, request="g", job="G"),
+    Lost(at=3, machine="m4"),
+    Mark(at=3, request="g", what="began"),
+    Seen(at=9, job="G", state="lost", final=True),
     # refused, and not there; never answered, and there
     Submit(began=0, ended=1, request="d", job=""),
     Submit(began=0, ended=1, request="e", job=UNKNOWN),
@@ -89,7 +94,7 @@ def instead(old: Operation, **changes: object) -> Callable[[list[Operation]], li
 A_BEGAN, A_ENDED, A_SEEN, A_READ = GOOD[2], GOOD[5], GOOD[6], GOOD[7]
 B_STOP, B_SEEN = GOOD[9], GOOD[10]
 C_LOST = GOOD[13]
-F_SUBMIT, F_SEEN = GOOD[21], GOOD[-1]
+F_SUBMIT, F_SEEN = GOOD[25], GOOD[-1]
 NOT_LOST = Wrong("C", "is lost, and nothing has happened that could lose it")
 CASES: dict[str, tuple[Callable[[list[Operation]], list[Operation]], Wrong]] = {
     "run twice": (with_(Mark(at=7, request="a", what="began", machine="m2")), Wrong("a", "was started 2 times")),
