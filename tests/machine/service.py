@@ -72,9 +72,9 @@ def shown(name: str) -> str:
     return systemctl("show", "--value", f"--property={name}", NAME)
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
     """Wait for something that comes."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what}: {_last_lines()}"
         time.sleep(0.05)

@@ -230,8 +230,9 @@ async def test_a_server_that_hangs_is_replaced(pki: TestPki, jobd: None) -> None
     launcher, restarts = holder_of(systemd.STATE), systemd.shown("NRestarts")
     [server] = servers_of(launcher)
     os.kill(server, signal.SIGSTOP)
-    systemd.until(lambda: systemd.shown("NRestarts") != restarts, "it is not started again")
-    systemd.until(lambda: systemd.shown("ActiveState") == "active", "it is not active")
+    # Two minutes without an answer; then, half a minute for the one that hangs to leave, beside two starts of a server.
+    systemd.until(lambda: systemd.shown("NRestarts") != restarts, "it is not started again", 3 * systemd.SECONDS)
+    systemd.until(lambda: systemd.shown("ActiveState") == "active", "it is not active", 3 * systemd.SECONDS)
     assert not is_alive(server)
     assert holder_of(systemd.STATE) == launcher
     async with client_of(pki) as client:
