@@ -34,7 +34,7 @@ from jobd.launcher.link import LauncherLink, open_link
 from jobd.launcher.local import LocalLauncher
 from jobd.launcher.visitors import peer_of
 from jobd.machine import what_there_is
-from jobd.middleware.audit import audit, audit_into
+from jobd.middleware.audit import audit_in_log, audit_into
 from jobd.middleware.authorization import authorize
 from jobd.middleware.draining import Draining
 from jobd.middleware.outcomes import observed
@@ -189,7 +189,7 @@ async def _run(
                 health = HealthService([draining, link.gone] if link else [draining])
                 lasting = Draining(draining)
                 quotas = Quotas(config.quota)
-                say = audit_into(audit_log.put) if audit_log else audit
+                say = audit_into(audit_log.put) if audit_log else audit_in_log()
                 watch = observed([say, metrics.calls.observe] if metrics else [say])
                 pooled = await more.enter_async_context(service_of(config, broker, store, workers, policy))
                 handler = stack(

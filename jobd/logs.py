@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_configured: list[Processor] = []
+"""The processors that :func:`configure` has made, if they write JSON, and lines of the level info are wanted."""
 
 
 class _Unfailing:
@@ -37,16 +42,40 @@ def _escaped(text: str, key: str) -> str:
 
 def configure(level: str) -> None:
     """Set up logging for this process."""
+    global _configured
     terminal = sys.stderr.isatty()
+    number = logging.getLevelNamesMapping()[level.upper()]
+    processors: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        *((printable, structlog.dev.ConsoleRenderer()) if terminal else (structlog.processors.JSONRenderer(),)),
+    ]
+    _configured = [] if terminal or number > logging.INFO else processors
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            *((printable, structlog.dev.ConsoleRenderer()) if terminal else (structlog.processors.JSONRenderer(),)),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing())),
         cache_logger_on_first_use=True,
     )
+
+
+def info_lines(event: str) -> Callable[[str], None] | None:
+    """How to say this event so often that structlog's chain would be most of the work.
+
+    Returns:
+        takes the facts as the members of a JSON object, without its braces, and writes the line that structlog would
+        write; None when lines have another form here, or are not wanted.
+    """
+    if not _configured or structlog.get_config()["processors"] is not _configured:
+        return None
+    tail = f', "event": "{event}", "level": "info", "timestamp": "'
+    stderr = _Unfailing()
+
+    def write(facts: str) -> None:
+        now = datetime.now(UTC).isoformat().removesuffix("+00:00")
+        stderr.write(f'{{{facts}{tail}{now}Z"}}\n')
+        stderr.flush()
+
+    return write

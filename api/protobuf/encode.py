@@ -24,7 +24,7 @@ def encode(message: betterproto.Message) -> bytes:
 
 
 def _parts(message: betterproto.Message) -> list[bytes]:
-    values = message.__dict__
+    values: dict[str, Any] = object.__getattribute__(message, "__dict__")  # past betterproto's own
     current = values["_group_current"]
     out: list[bytes] = []
     for name, group, put in _writers(type(message)):

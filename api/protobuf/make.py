@@ -28,7 +28,7 @@ def blank(cls: type[M], values: dict[str, Any]) -> M:
     """An instance with these values in its fields, and the others unset."""
     template, groups = _template(cls)
     message = cls.__new__(cls)
-    state = message.__dict__
+    state: dict[str, Any] = object.__getattribute__(message, "__dict__")  # past betterproto's, which looks at defaults
     state.update(template)
     state.update(values)
     state["_serialized_on_wire"] = True

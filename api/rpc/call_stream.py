@@ -25,12 +25,15 @@ class CallStream:
         on_reset: called when the peer gives the stream up, the connection is lost, or the peer is not let in any more.
     """
 
+    __slots__ = ("_arrived", "_ended", "_error", "_messages", "_session", "_window_opened", "on_reset", "stream_id")
+
     def __init__(self, session: Session, stream_id: int) -> None:
         self._session = session
         self.stream_id = stream_id
         self._messages: deque[MessageReceived] = deque()
-        self._arrived = trio.Event()
-        self.window_opened = trio.Event()
+        # Both events are there when somebody waits, or has looked and is about to wait.
+        self._arrived: trio.Event | None = None
+        self._window_opened: trio.Event | None = None
         self._ended = False  # the peer sends no more messages
         self._error: RpcError | None = None
         self.on_reset: Callable[[], None] | None = None
@@ -51,17 +54,25 @@ class CallStream:
                 self._end(CancelledError(f"the peer gave up the call (HTTP/2 error {event.error_code})"))
                 self._lost()
             case WindowUpdated():
-                self.window_opened.set()
+                self.open_window()
                 return
             case _:
                 return
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
+
+    def open_window(self) -> None:
+        """The peer may accept more now."""
+        if self._window_opened is not None:
+            self._window_opened.set()
+            self._window_opened = None
 
     def fail(self, error: RpcError) -> None:
         """End the stream because its connection is lost."""
         if not self._ended:
             self._ended, self._error = True, error
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
         self._lost()
 
     @property
@@ -71,6 +82,8 @@ class CallStream:
 
     def take_unread(self) -> int:
         """Drop the messages that nobody took; returns their part of the connection's window."""
+        if not self._messages:
+            return 0
         unread = self.unread
         self._messages.clear()
         return unread
@@ -81,11 +94,20 @@ class CallStream:
             self._ended, self._error = True, error
 
     def _lost(self) -> None:
-        self.window_opened.set()
+        self.open_window()
         if self.on_reset:
             self.on_reset()
 
     # ---- what the call's task does
+
+    @property
+    def whole(self) -> bool:
+        """The peer's side has ended well with its first message, which nobody has taken yet."""
+        return self._ended and self._error is None and len(self._messages) == 1
+
+    def take_whole(self) -> Buffer | None:
+        """The one message, if the peer's side is whole. Never waits."""
+        return self._take() if self.whole else None
 
     async def receive_message(self) -> Buffer | None:
         """The next message, or None after the last.
@@ -102,6 +124,9 @@ class CallStream:
                 return None
             self._arrived = trio.Event()
             await self._arrived.wait()
+        return self._take()
+
+    def _take(self) -> Buffer:
         event = self._messages.popleft()
         if event.flow_controlled_length:
             self._session.connection.acknowledge_received_data(self.stream_id, event.flow_controlled_length)
@@ -120,8 +145,17 @@ class CallStream:
         """
         await trio.lowlevel.checkpoint()
         while not (room := self._session.room(self)):
-            await self.window_opened.wait()
+            await self.window_opened()
         return room
+
+    def shut_window(self) -> None:
+        """The peer accepts nothing now: it is worth waiting for :meth:`window_opened`."""
+        self._window_opened = trio.Event()
+
+    async def window_opened(self) -> None:
+        """Wait until the peer accepts more, if it did not at the last look, or the stream is lost."""
+        if self._window_opened is not None:
+            await self._window_opened.wait()
 
     async def send_message(self, data: WireMessage, *, end_stream: bool = False) -> None:
         """Send one message; returns when the kernel has taken all of it (so at most one chunk is unsent).

@@ -30,7 +30,7 @@ from purerpc.grpclib.headers import HeaderDict
 
 from api.errors import Code, RpcError, UnknownError
 from api.rpc import headers
-from api.rpc.codec import MAX_MESSAGE, Buffer, MessageReader
+from api.rpc.codec import MAX_MESSAGE, PREFIX, Buffer, MessageReader
 from api.rpc.events import (
     GoAway,
     MessageReceived,
@@ -43,7 +43,8 @@ from api.rpc.events import (
     StreamReset,
     WindowUpdated,
 )
-from api.rpc.http2 import CorrectedH2, FastH2
+from api.rpc.http2 import CorrectedH2
+from api.rpc.short_calls import ShortCallsH2
 from api.rpc.status import details_of, error_from
 
 MAX_CONCURRENT_STREAMS: Final = 1024
@@ -115,6 +116,9 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             h2.events.WindowUpdated: self._window_updated,
             h2.events.RemoteSettingsChanged: self._remote_settings_changed,
             h2.events.PingAckReceived: self._ping_acknowledged,
+            # What took a short way is an event of ours already.
+            RequestReceived: self._known_request_received,
+            WindowUpdated: self._window_was_updated,
         }
 
     @staticmethod
@@ -129,7 +133,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        return FastH2(config, MAX_FRAME_OF_SERVER if client_side else MAX_FRAME_OF_CLIENT, MAX_HEADER_LIST)
+        return ShortCallsH2(config, MAX_FRAME_OF_SERVER if client_side else MAX_FRAME_OF_CLIENT, MAX_HEADER_LIST)
 
     def _set_h2_connection_local_settings(self) -> None:
         codes = h2.settings.SettingCodes
@@ -152,19 +156,37 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
     # ---- in
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:
+        return self._translated(self.h2_connection.receive_data(data))
+
+    def receive_turn(self, view: memoryview, most: int) -> tuple[list[Event], int]:
+        """As :meth:`receive_data`, for about so many bytes of what has come, from its front: what begins after them is
+        left, but for the rest of a DATA frame.
+
+        Returns:
+            events, and the number of bytes that were taken.
+        """
+        events, taken = self.h2_connection.receive_turn(view, most)
+        return self._translated(events), taken
+
+    def _translated(self, events: list[Any]) -> list[Event]:
         result: list[Event] = []
-        for event in self.h2_connection.receive_data(data):
-            result += self._translate(event)
+        for event in events:
+            handler = self._handlers.get(type(event))
+            if handler:
+                result += handler(event)
         return result
 
-    def _translate(self, event: Any) -> Sequence[Event]:
-        handler = self._handlers.get(type(event))
-        return handler(event) if handler else ()
+    def _window_was_updated(self, event: WindowUpdated) -> tuple[Event]:
+        return (event,)
+
+    def _known_request_received(self, event: RequestReceived) -> tuple[Event]:
+        self.message_read_buffers[event.stream_id] = MessageReader()
+        return (event,)
 
     def _request_received(self, event: h2.events.RequestReceived) -> list[Event]:
         stream_id = event.stream_id
         try:
-            request = self._requests.parse(stream_id, event.headers)
+            request = self._requests.parse(event.headers)
         except headers.MalformedHeadersError:
             self._reset_if_open(stream_id, ErrorCodes.PROTOCOL_ERROR)
             self.h2_connection.forget(stream_id)
@@ -172,10 +194,11 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         if isinstance(request, headers.Refusal):
             self._refuse(stream_id, request)
             return []
+        self.h2_connection.remember(event, request)
         if event.stream_ended is None:
             self.message_read_buffers[stream_id] = MessageReader()
-            return [request]
-        return [request, RequestEnded(stream_id)]
+            return [RequestReceived(stream_id, request)]
+        return [RequestReceived(stream_id, request), RequestEnded(stream_id)]
 
     def _refuse(self, stream_id: int, refusal: headers.Refusal) -> None:
         self.h2_connection.patience.offend()
@@ -296,12 +319,15 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         """
         return int(self.h2_connection.local_flow_control_window(stream_id))
 
-    def respond(self, stream_id: int, parts: Sequence[Buffer]) -> None:
+    def respond(self, stream_id: int, message: bytes) -> None:
         """Answer with one message and OK, within both windows; all of it waits in :meth:`data_to_send`.
 
         Raises:
             h2.exceptions.StreamClosedError: the stream is gone.
         """
+        if self.h2_connection.respond(stream_id, _RESPONSE, message, _OK):
+            return
+        parts = (PREFIX.pack(False, len(message)), message)
         self.h2_connection.send_headers(stream_id, _RESPONSE)
         self.h2_connection.queue(self.h2_connection.data_frames(stream_id, parts, end_stream=False))
         self.h2_connection.send_headers(stream_id, _OK, end_stream=True)

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from purerpc.grpclib.events import (
     MessageReceived,
     RequestEnded,
-    RequestReceived,
     ResponseEnded,
     ResponseReceived,
     WindowUpdated,
 )
 
 from api.errors import RpcError
+from api.trace import TraceContext
 
 __all__ = [
     "GoAway",
     "MessageReceived",
     "Pong",
+    "Request",
     "RequestEnded",
     "RequestReceived",
     "ResponseEnded",
@@ -27,6 +28,31 @@ __all__ = [
     "StreamReset",
     "WindowUpdated",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the headers of a request say. One for all requests that say the same.
+
+    Attributes:
+        path: the ``:path`` asked for.
+        metadata: what the caller says beside the message; only what a peer may say itself.
+        timeout: seconds that the caller gives, if it does.
+        trace: the trace that the caller makes the call in, if that was said.
+    """
+
+    path: str
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    timeout: float | None = None
+    trace: TraceContext | None = None
+
+
+@dataclass(slots=True)
+class RequestReceived:
+    """The peer has begun a call."""
+
+    stream_id: int
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)

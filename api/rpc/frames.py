@@ -23,6 +23,7 @@ END_STREAM: Final = 0x1
 ACK: Final = 0x1
 END_HEADERS: Final = 0x4
 PADDED: Final = 0x8
+MAX_STREAM_ID: Final = 0x7FFFFFFF
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -83,6 +84,15 @@ class FrameCutter:
     def left(self) -> int:
         """Bytes that are still to come of a DATA frame that is given in pieces."""
         return max(self._left, 0)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come of the preface, of the header or of the frame at hand; 0 between two frames."""
+        if self._preface:
+            return len(self._preface)
+        if self._frame is None:
+            return HEADER_SIZE - len(self._kept) if self._kept else 0
+        return self._left if self._left >= 0 else self._frame[0] - len(self._kept)
 
     @property
     def held(self) -> int:

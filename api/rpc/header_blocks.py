@@ -7,10 +7,13 @@ the table counts its changes, and what is remembered is forgotten with the first
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from hpack.hpack import Decoder, Encoder
 from hpack.table import HeaderTable
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 REMEMBERED: Final = 32
 """Blocks that are kept for each direction of a connection."""
@@ -46,20 +49,20 @@ class _Table(HeaderTable):  # type: ignore[misc] # hpack has no types
         self.resized = self.resized or resized
 
 
-class _Memory:
+class Memory(Generic[Key, Value]):
     """What was worked out while the table was as it is now."""
 
     def __init__(self, table: _Table) -> None:
         self._table = table
         self._changes = table.changes
-        self._known: dict[Any, Any] = {}
+        self._known: dict[Key, Value] = {}
 
-    def recall(self, key: Any) -> Any:
+    def recall(self, key: Key) -> Value | None:
         """What was noted for the key, or None."""
         return self._known.get(key) if self._changes == self._table.changes else None
 
-    def note(self, key: Any, value: Any) -> None:
-        """Remember, if working it out has not changed the table."""
+    def note(self, key: Key, value: Value) -> None:
+        """Remember, if working it out has not changed the table since the last note."""
         if self._changes != self._table.changes:
             self._known.clear()
             self._changes = self._table.changes
@@ -73,12 +76,16 @@ class RememberingEncoder(Encoder):  # type: ignore[misc] # hpack has no types
     def __init__(self) -> None:
         super().__init__()
         self.header_table = _Table()
-        self._memory = _Memory(self.header_table)
+        self._memory: Memory[tuple[Any, ...], bytes] = Memory(self.header_table)
+
+    def known(self, headers: tuple[Any, ...]) -> bytes | None:
+        """The block for these headers, if it is remembered."""
+        # After a resize the next block has to begin with a size update (RFC 7541, 4.2), whatever it holds.
+        return None if self.header_table.resized else self._memory.recall(headers)
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:  # hpack's signature
         key = tuple(headers)
-        # After a resize the next block has to begin with a size update (RFC 7541, 4.2), whatever it holds.
-        block: bytes | None = None if self.header_table.resized else self._memory.recall(key)
+        block = self.known(key)
         if block is None:
             block = super().encode(key, huffman)
             if len(block) <= LONGEST:
@@ -92,11 +99,11 @@ class RememberingDecoder(Decoder):  # type: ignore[misc] # hpack has no types
     def __init__(self) -> None:
         super().__init__()
         self.header_table = _Table()
-        self._memory = _Memory(self.header_table)
+        self._memory: Memory[tuple[bytes, bool], list[Any]] = Memory(self.header_table)
 
     def decode(self, data: bytes, raw: bool = False) -> list[Any]:  # hpack's signature
         block = bytes(data)
-        headers: list[Any] | None = self._memory.recall((block, raw))
+        headers = self._memory.recall((block, raw))
         if headers is None:
             headers = super().decode(block, raw)
             if len(block) <= LONGEST:

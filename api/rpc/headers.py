@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from purerpc.grpclib.events import RequestReceived
 from purerpc.grpclib.headers import HeaderDict
 
-from api.rpc.events import RequestReceived
+from api.rpc.events import Request
+from api.trace import trace_of
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -35,6 +36,8 @@ REMEMBERED: Final = 32
 """Requests that are kept for each connection."""
 LONGEST: Final = 1024
 """Bytes of the longest one that is, its headers together."""
+MAX_DEADLINE: Final = 10 * 365 * 86400.0
+"""Seconds; a longer grpc-timeout is taken as this (the standard allows 10^8 hours)."""
 _OF_HTTP_1: Final = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
 
 
@@ -59,9 +62,9 @@ class RequestParser:
     """Requests of one connection. Clients send the same headers again and again: what was judged once is looked up."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[tuple[bytes, bytes], ...], RequestReceived] = {}
+        self._known: dict[tuple[tuple[bytes, bytes], ...], Request] = {}
 
-    def parse(self, stream_id: int, headers: list[tuple[bytes, bytes]]) -> RequestReceived | Refusal:
+    def parse(self, headers: list[tuple[bytes, bytes]]) -> Request | Refusal:
         """The request, or why it is none.
 
         Raises:
@@ -78,12 +81,10 @@ class RequestParser:
                 if len(self._known) >= REMEMBERED:
                     self._known.clear()  # what is seen again is soon known again
                 self._known[key] = known
-        request = copy.copy(known)
-        request.stream_id = stream_id
-        return request
+        return known
 
 
-def _request(headers: RawHeaders) -> RequestReceived | Refusal:
+def _request(headers: RawHeaders) -> Request | Refusal:
     well_formed = checked(headers, REQUEST_PSEUDO)
     refused = refusal(well_formed)
     if refused:
@@ -92,9 +93,10 @@ def _request(headers: RawHeaders) -> RequestReceived | Refusal:
     path = values[":path"]
     if path.count("/") != 2:  # purerpc raises on it; it is a method that nobody has
         values[":path"] = "/unknown/unknown"
-    request = RequestReceived.parse_from_stream_id_and_headers_destructive(0, values)
-    request.path = path
-    return request
+    parsed = RequestReceived.parse_from_stream_id_and_headers_destructive(0, values)
+    metadata: tuple[tuple[str, str | bytes], ...] = parsed.custom_metadata
+    timeout = None if parsed.timeout is None else min(parsed.timeout.total_seconds(), MAX_DEADLINE)
+    return Request(path, metadata, timeout, trace_of(metadata) if metadata else None)
 
 
 def checked(headers: RawHeaders, pseudo: frozenset[str]) -> list[tuple[str, str]]:

@@ -146,6 +146,13 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         """Nothing here is given in pieces."""
         return 0
 
+    def remember(self, event: Any, request: Any) -> None:
+        """The headers of an event were judged, and are this request. Nothing here is remembered."""
+
+    def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
+        """Queue a whole answer. False, and nothing is done: it has to be said piece by piece, as always here."""
+        return False
+
     @property
     def unsent(self) -> int:
         """Bytes that h2 has to send."""
@@ -197,23 +204,41 @@ class FastH2(CorrectedH2):
 
     def receive_data(self, data: bytes | memoryview) -> list[Any]:
         """As h2's, but the data of a DataReceived are a view that is good until the next call."""
+        return self.receive_turn(memoryview(data), len(data))[0]
+
+    def receive_turn(self, view: memoryview, most: int) -> tuple[list[Any], int]:
+        """As :meth:`receive_data`, for about so many bytes of what has come, from its front: what begins after them is
+        left, but for the rest of a DATA frame.
+
+        Returns:
+            events, and the number of bytes that were taken.
+        """
         events: list[Any] = []
+        at, most = 0, min(most, len(view))
         try:
-            for found in self._cutter.feed(data):
-                if isinstance(found, Piece):
-                    if found.first == 0:
-                        self.patience.hear(frames.DATA, frames.END_STREAM if found.ends else 0, 0)
-                    self._receive_piece(found, events)
-                else:
-                    self.patience.hear(found.kind, found.flags, len(found.payload))
-                    self._receive_raw(found, events)
+            while at < most:
+                at = self._receive_at(view, at, events)
         except InvalidPaddingError:
             self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
             raise h2.exceptions.ProtocolError("Received frame with invalid padding.") from None
         except h2.exceptions.ProtocolError as exc:
             self._terminate_connection(exc.error_code)
             raise
-        return events
+        return events, at
+
+    def _receive_at(self, view: memoryview, at: int, events: list[Any]) -> int:
+        """Take what is left of the frame at hand, or the next one, or its header if the rest is not there yet; where
+        the next thing begins."""
+        size = self._cutter.missing or frames.HEADER_SIZE
+        for found in self._cutter.feed(view[at : at + size]):
+            if isinstance(found, Piece):
+                if found.first == 0:
+                    self.patience.hear(frames.DATA, frames.END_STREAM if found.ends else 0, 0)
+                self._receive_piece(found, events)
+            else:
+                self.patience.hear(found.kind, found.flags, len(found.payload))
+                self._receive_raw(found, events)
+        return min(at + size, len(view))
 
     def _receive_raw(self, raw: RawFrame, events: list[Any]) -> None:
         """h2's own way, from its parser on; a header block that is whole, and nothing else, needs no parser."""

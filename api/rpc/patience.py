@@ -61,6 +61,17 @@ class Patience:
             if self._level < 0:
                 raise DenialOfServiceError("the peer sends more that is not part of a call than can be of use")
 
+    def hear_one(self) -> None:
+        """Take the price of one out of the account, as :meth:`hear` does for most frames.
+
+        Raises:
+            DenialOfServiceError: as :meth:`hear`.
+        """
+        self._level -= 1
+        if self._level < 0:
+            self._level += 1
+            self.hear(frames.PING, 0, 0)
+
     def offend(self) -> None:
         """Take the price of a reset out of the account, since the peer made us send one, or answer what is no call.
         Whether there was so much in it is looked at when the next frame comes."""

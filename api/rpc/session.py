@@ -8,8 +8,8 @@ answers, resets) are offered to the socket at once; what it does not take, the f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol
 
 import h2.exceptions
 import trio
@@ -24,6 +24,8 @@ from api.rpc.connection import USUAL, Connection, Event, Windows
 from api.rpc.events import (
     GoAway,
     Pong,
+    Request,
+    RequestEnded,
     RequestReceived,
     ResponseReceived,
     WindowUpdated,
@@ -57,6 +59,19 @@ CONNECTION_ERRORS: Final = (
     h2.exceptions.ProtocolError,
     ProtocolError,
 )
+
+
+class Requests(Protocol):
+    """What a server makes of requests, in the turn of the connection's reader."""
+
+    def begin(self, stream: CallStream, request: Request) -> None:
+        """The headers of one have come."""
+
+    def whole(self, stream: CallStream) -> None:
+        """All of one has come."""
+
+    def settle(self) -> None:
+        """The turn is over."""
 
 
 class Session:
@@ -99,7 +114,8 @@ class Session:
         self.going_away = False
         self.lost: tuple[type[RpcError], str] | None = None
         self.over = trio.Event()
-        self._window_opened = False  # the connection's, in the batch of input at hand
+        self._window_opened = False  # the connection's, in the turn at hand
+        self._in_turn = False
         self._send_lock = trio.Lock()
         self._flush_wanted = trio.Event()
         self._ping_answered = trio.Event()
@@ -129,41 +145,51 @@ class Session:
 
     # ---- in
 
-    async def read(self, on_request: Callable[[CallStream, RequestReceived], None] | None = None) -> None:
+    async def read(self, requests: Requests | None = None) -> None:
         """Read until the peer ends the connection, handing each event to its stream and each request to the server.
+
+        What is said during a turn is flushed at its end.
 
         Raises:
             CONNECTION_ERRORS: the connection broke, or the peer broke the protocol.
         """
         while len(data := await self.transport.receive()):
             self.received += len(data)
-            turn = len(data) if self.client_side else max(TURN, self.connection.data_left)
-            # One copy, since what was received is good until the next await only; it is cut without further ones.
-            rest = memoryview(bytes(data[turn:]))
-            self._take(data[:turn], on_request)
+            view = memoryview(data)
+            rest = view[self._turn(view, requests) :]
+            if rest:
+                rest = memoryview(bytes(rest))  # what was received is good until the next await only
             while rest:
                 await trio.lowlevel.checkpoint()  # it is others' turn
-                turn = max(TURN, self.connection.data_left)
-                self._take(rest[:turn], on_request)
-                rest = rest[turn:]
+                rest = rest[self._turn(rest, requests) :]
             if self.transport.pending > CONTROL_LIMIT:
                 await self.transport.drain()
 
-    def _take(self, data: bytes | memoryview, on_request: Callable[[CallStream, RequestReceived], None] | None) -> None:
+    def _turn(self, view: memoryview, requests: Requests | None) -> int:
+        """Take what a turn takes of what has come; how much that is."""
+        most = len(view) if self.client_side else max(TURN, self.connection.data_left)
+        self._in_turn = True
         try:
-            events = self.connection.receive_data(data)
-        finally:
-            self.flush()  # also the GOAWAY that says what the peer did wrong
-        for event in events:
-            if isinstance(event, RequestReceived) and on_request:
-                on_request(self.open_stream(event.stream_id), event)
-            else:
+            events, taken = self.connection.receive_turn(view, most)
+            for event in events:
+                if isinstance(event, RequestReceived) and requests:
+                    requests.begin(self.open_stream(event.stream_id), event.request)
+                    continue
                 self._dispatch(event)
-        if self._window_opened:  # once, however many frames said so
-            self._window_opened = False
-            for stream in self.streams.values():
-                stream.window_opened.set()
-        self.flush()
+                if isinstance(event, RequestEnded) and requests:
+                    stream = self.streams.get(event.stream_id)
+                    if stream:
+                        requests.whole(stream)
+            if self._window_opened:  # once, however many frames said so
+                self._window_opened = False
+                for stream in self.streams.values():
+                    stream.open_window()
+            if requests:
+                requests.settle()
+        finally:
+            self._in_turn = False
+            self.flush()  # also the GOAWAY that says what the peer did wrong
+        return taken
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -187,7 +213,7 @@ class Session:
 
     def flush(self) -> None:
         """Offer what the protocol wants to say to the socket. Never waits; the flusher sends the rest."""
-        if not self.lost:
+        if not self.lost and not self._in_turn:
             data = self.connection.data_to_send()
             if data:
                 self.sent += len(data)
@@ -226,7 +252,7 @@ class Session:
         try:
             if self.connection.send_window(stream.stream_id) < size:
                 return False
-            self.connection.respond(stream.stream_id, (PREFIX.pack(False, len(data)), data))
+            self.connection.respond(stream.stream_id, data)
         except h2.exceptions.ProtocolError:
             return False  # the long way meets the same, and knows what to make of it
         self.flush_soon()
@@ -245,7 +271,7 @@ class Session:
             if not outgoing.size:
                 return
             if not taken:
-                await stream.window_opened.wait()
+                await stream.window_opened()
 
     def start_response(self, stream: CallStream) -> None:
         """As :meth:`CallStream.start_response`."""
@@ -268,7 +294,7 @@ class Session:
             raise CancelledError("the peer gave up the call") from exc
         self._check(stream)
         if window <= 0:
-            stream.window_opened = trio.Event()
+            stream.shut_window()
             return 0
         return max(min(window - OVERHEAD, HELD // max(len(self.streams), 1), self._share.of_each), LEAST)
 
@@ -278,7 +304,7 @@ class Session:
             size = min(self.connection.send_window(stream.stream_id), CHUNK + OVERHEAD, outgoing.size)
             if size <= 0:
                 self._check(stream)
-                stream.window_opened = trio.Event()
+                stream.shut_window()
                 return 0
             parts = outgoing.take(size)
             wire = self.connection.message_frames(stream.stream_id, parts, end_stream=end_stream and not outgoing.size)

@@ -35,6 +35,7 @@ class Draining:
         if call.path not in LASTING:
             await proceed(call)
             return
+        await call.own_task()
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
             if self._leaving.is_set():

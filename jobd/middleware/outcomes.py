@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
 import trio
 
 from api.errors import Code, RpcError
@@ -20,8 +19,6 @@ def observed(observers: Sequence[Observer], clock: Callable[[], float] = time.mo
 
     async def observe(call: ServerCall, proceed: Handler) -> None:
         started = clock()
-        if call.trace:  # in what this task says; it ends with the call
-            structlog.contextvars.bind_contextvars(trace_id=call.trace.trace_id)
         status, reason = Code.INTERNAL, ""
         try:
             await proceed(call)

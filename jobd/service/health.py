@@ -10,8 +10,8 @@ import trio
 from api import messages as m
 from api import methods
 from api.errors import NotFoundError, UnavailableError
-from api.protobuf import new
-from api.rpc.server import Handler, ServerCall, server_stream, unary
+from api.protobuf import encode, new
+from api.rpc.server import Handler, ServerCall, at_once, server_stream
 
 SERVICES: Final = frozenset({"", *(method.service for method in methods.METHODS)})
 
@@ -28,20 +28,19 @@ class HealthService:
 
     def handlers(self) -> dict[str, Handler]:
         """The handler for each path."""
-        return {methods.CHECK.path: unary(self.check), methods.WATCH.path: server_stream(self.watch)}
+        return {methods.CHECK.path: at_once(self.check), methods.WATCH.path: server_stream(self.watch)}
 
-    def _present(self) -> m.HealthCheckResponse:
-        return _response("NOT_SERVING" if any(end.is_set() for end in self._ends) else "SERVING")
+    def _present(self) -> bytes:
+        return _NOT_SERVING if any(end.is_set() for end in self._ends) else _SERVING
 
-    async def check(self, call: ServerCall, request: m.HealthCheckRequest) -> m.HealthCheckResponse:
-        await trio.lowlevel.checkpoint()
+    def check(self, call: ServerCall, request: m.HealthCheckRequest) -> bytes:
         if request.service not in SERVICES:
             raise NotFoundError(f"this server has no service {request.service[:128]!a}", reason="UNKNOWN_SERVICE")
         return self._present()
 
     async def watch(self, call: ServerCall, request: m.HealthCheckRequest) -> None:
         known = request.service in SERVICES
-        await call.send(self._present() if known else _response("SERVICE_UNKNOWN"))
+        await call.send(self._present() if known else _SERVICE_UNKNOWN)
         async with trio.open_nursery() as nursery:  # the first that is set ends the wait
 
             async def wait(end: trio.Event) -> None:
@@ -51,9 +50,12 @@ class HealthService:
             for end in self._ends:
                 nursery.start_soon(wait, end)
         if known:
-            await call.send(_response("NOT_SERVING"))
+            await call.send(_NOT_SERVING)
         raise UnavailableError("this server is leaving; ask again", reason="SERVER_LEAVING")
 
 
-def _response(status: str) -> m.HealthCheckResponse:
-    return new(m.HealthCheckResponse, status=m.HealthCheckResponseServingStatus[status])
+def _response(status: str) -> bytes:
+    return encode(new(m.HealthCheckResponse, status=m.HealthCheckResponseServingStatus[status]))
+
+
+_SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = map(_response, ("SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"))

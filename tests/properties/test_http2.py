@@ -127,7 +127,7 @@ def facts(event: Any) -> Any:
     if isinstance(event, MessageReceived):
         return ("message", event.stream_id, bytes(event.data))
     if isinstance(event, RequestReceived):
-        return ("request", dict(vars(event)))
+        return ("request", event.stream_id, event.request)
     if isinstance(event, WindowUpdated):
         return ("window", event.stream_id, event.delta)
     if isinstance(event, StreamFailed):

@@ -57,7 +57,7 @@ def test_whoever_is_served_has_credit() -> None:
     for stream_id in range(1, 20_000, 2):
         events = connection.receive_data(raw.headers(stream_id) + raw.ping() + raw.window(0, 1))
         assert isinstance(events[0], RequestReceived)
-        connection.respond(stream_id, (b"\0\0\0\0\0",))
+        connection.respond(stream_id, b"")
         connection.data_to_send()
         connection.receive_data(raw.reset(stream_id))
         connection.forget(stream_id)

@@ -1,0 +1,211 @@
+"""Short ways for the frames that unary calls are made of, past h2's frame objects, events and state machines.
+
+:class:`ShortCallsH2` looks at each frame that came whole and is small. Those that stand in most calls (the headers of a
+request that was judged before, a window update, DATA) change windows and states right here, exactly as h2 would; each
+of these ways asks first whether h2 would do nothing else, and leaves the frame to h2 if it might:
+
+- **HEADERS in**, of a new stream: the block was seen before, and means the same as then, since the dynamic table has
+  not changed (RFC 7541, 2.3.2); the stream's id is odd and higher than all before (RFC 9113, 5.1.1), the limit is far.
+- **WINDOW_UPDATE in**: of the connection, or of a stream that is open or half closed; the window stays below 2^31
+  (RFC 9113, 6.9.1).
+- **DATA in**, all of it within both windows, on a stream that is open for it (RFC 9113, 5.1 and 6.9).
+- **A whole answer out**: headers, DATA and trailers of a stream whose request has ended, within both windows, in blocks
+  that are remembered. The stream is closed then.
+
+What h2's tables of states say of these transitions is asserted by a test, beside the property test of all ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import h2.config
+import h2.events
+from h2.connection import ConnectionState
+from h2.stream import H2Stream, H2StreamStateMachine, StreamClosedBy, StreamState
+from h2.windows import LARGEST_FLOW_CONTROL_WINDOW, WindowManager
+from hyperframe.frame import WindowUpdateFrame
+
+from api.rpc import frames
+from api.rpc.codec import PREFIX
+from api.rpc.events import Request, RequestReceived, WindowUpdated
+from api.rpc.header_blocks import Memory
+from api.rpc.http2 import FastH2, HeaderBlock
+from api.rpc.patience import BIG
+
+SHORT: Final = 4096
+"""Bytes of the longest frame that may go a short way."""
+_OPEN: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL, StreamState.HALF_CLOSED_REMOTE)
+
+
+class ShortCallsH2(FastH2):
+    """The short ways."""
+
+    def __init__(self, config: h2.config.H2Configuration, max_frame: int, max_header_list: int) -> None:
+        super().__init__(config, max_frame, max_header_list)
+        self.highest_inbound_stream_id: int
+        self._requests: Memory[bytes, Request] = Memory(self.decoder.header_table)
+        self._open_state = ConnectionState.CLIENT_OPEN if config.client_side else ConnectionState.SERVER_OPEN
+        self._short: dict[int, Callable[[int, int, memoryview, list[Any]], bool]] = {
+            frames.DATA: self._short_data,
+            frames.WINDOW_UPDATE: self._short_window,
+        }
+        if not config.client_side:
+            self._short[frames.HEADERS] = self._short_headers
+
+    # ---- in
+
+    def _receive_at(self, view: memoryview, at: int, events: list[Any]) -> int:
+        begin = at + frames.HEADER_SIZE
+        if begin > len(view) or self._cutter.missing or self._block or self.state_machine.state is not self._open_state:
+            return super()._receive_at(view, at, events)
+        high, low, kind, flags, stream_id = frames.HEADER.unpack_from(view, at)
+        end: int = begin + (high << 8 | low)
+        if end - begin <= SHORT and end <= len(view):
+            short = self._short.get(kind)
+            if short is not None and short(stream_id, flags, view[begin:end], events):
+                return end
+        return super()._receive_at(view, at, events)
+
+    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        found, events = super()._receive_headers_frame(frame)
+        if isinstance(frame, HeaderBlock):
+            events[0].block = frame.data  # for remember
+        return found, events
+
+    def remember(self, event: Any, request: Request) -> None:
+        """The headers of an event were judged: they are this request, and so is their block while the table stays."""
+        if hasattr(event, "block"):
+            self._requests.note(event.block, request)
+
+    def _short_headers(self, stream_id: int, flags: int, payload: memoryview, events: list[Any]) -> bool:
+        if flags != frames.END_HEADERS:
+            return False
+        request = self._requests.recall(bytes(payload))
+        if request is None or stream_id <= int(self.highest_inbound_stream_id) or not stream_id & 1:
+            return False
+        if len(self.streams) >= self._few or stream_id > frames.MAX_STREAM_ID:
+            return False
+        self.patience.hear_one()
+        self.highest_inbound_stream_id = stream_id
+        self.streams[stream_id] = self._opened(stream_id)
+        events.append(RequestReceived(stream_id, request))
+        return True
+
+    @property
+    def _few(self) -> int:
+        """Streams that may be there before anybody has to count those that are open."""
+        return int(min(self.local_settings.max_concurrent_streams, self.remote_settings.max_concurrent_streams))
+
+    def _opened(self, stream_id: int) -> H2Stream:
+        """A stream whose request headers have come, as h2 makes it."""
+        machine = H2StreamStateMachine(stream_id)
+        machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
+        stream = H2Stream.__new__(H2Stream)
+        stream.__dict__ = {
+            "state_machine": machine,
+            "stream_id": stream_id,
+            "max_inbound_frame_size": self.max_inbound_frame_size,
+            "max_outbound_frame_size": self.max_outbound_frame_size,
+            "request_method": None,
+            "outbound_flow_control_window": self.remote_settings.initial_window_size,
+            "_inbound_window_manager": WindowManager(self.local_settings.initial_window_size),
+            "_expected_content_length": None,
+            "_actual_content_length": 0,
+            "_authority": None,
+            "config": self.config,
+        }
+        return stream
+
+    def _short_window(self, stream_id: int, flags: int, payload: memoryview, events: list[Any]) -> bool:
+        increment = int.from_bytes(payload, "big")
+        if len(payload) != 4 or not 0 < increment <= LARGEST_FLOW_CONTROL_WINDOW:
+            return False
+        of = self.streams.get(stream_id) if stream_id else self
+        if of is None or (stream_id and of.state_machine.state not in _OPEN):
+            return False
+        window = of.outbound_flow_control_window + increment
+        if window > LARGEST_FLOW_CONTROL_WINDOW:
+            return False
+        self.patience.hear_one()
+        of.outbound_flow_control_window = window
+        events.append(WindowUpdated(stream_id, increment))
+        return True
+
+    def _short_data(self, stream_id: int, flags: int, payload: memoryview, events: list[Any]) -> bool:
+        stream = self.streams.get(stream_id)
+        size = len(payload)
+        if stream is None or flags & ~frames.END_STREAM or not (flags or size):
+            return False
+        machine, window = stream.state_machine, stream._inbound_window_manager  # noqa: SLF001 # h2 has no other name
+        own_window = self._inbound_flow_control_window_manager
+        ends_it = machine.state is not StreamState.OPEN  # END_STREAM would, as our side has ended
+        if (
+            (ends_it and (flags or machine.state is not StreamState.HALF_CLOSED_LOCAL))
+            or stream._expected_content_length is not None  # noqa: SLF001 # as above
+            or size > min(window.current_window_size, own_window.current_window_size)
+        ):
+            return False
+        own_window.current_window_size -= size
+        window.current_window_size -= size
+        event = h2.events.DataReceived()
+        event.stream_id, event.data, event.flow_controlled_length = stream_id, payload, size
+        events.append(event)
+        if flags:
+            machine.state = StreamState.HALF_CLOSED_REMOTE
+            ended = h2.events.StreamEnded()
+            ended.stream_id = stream_id
+            events.append(ended)
+        return True
+
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.state_machine.state is not StreamState.HALF_CLOSED_REMOTE:
+            super().acknowledge_received_data(acknowledged_size, stream_id)
+            return
+        # The stream's own window is of no use any more: the peer has ended it.
+        increment = self._inbound_flow_control_window_manager.process_bytes(acknowledged_size)
+        if increment:
+            frame = WindowUpdateFrame(0)
+            frame.window_increment = increment
+            self._prepare_for_sending([frame])
+
+    # ---- out
+
+    def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
+        """Queue a whole answer. False, and nothing is done: it has to go h2's way."""
+        stream = self.streams.get(stream_id)
+        size = PREFIX.size + len(message)
+        if (
+            stream is None
+            or stream.state_machine.state is not StreamState.HALF_CLOSED_REMOTE
+            or stream.state_machine.headers_sent
+            or self.state_machine.state is not self._open_state
+            or size > min(self.outbound_flow_control_window, stream.outbound_flow_control_window)
+            or size > self.max_outbound_frame_size
+        ):
+            return False
+        first, last = self.encoder.known(headers), self.encoder.known(trailers)
+        if first is None or last is None:
+            return False
+        self._data_to_send += b"".join(
+            (
+                frames.header(len(first), frames.HEADERS, frames.END_HEADERS, stream_id),
+                first,
+                frames.header(size, frames.DATA, 0, stream_id),
+                PREFIX.pack(False, len(message)),
+                message,
+                frames.header(len(last), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id),
+                last,
+            )
+        )
+        self.patience.speak(BIG)
+        self.patience.speak(size)
+        self.patience.speak(BIG)
+        self.outbound_flow_control_window -= size
+        stream.outbound_flow_control_window -= size
+        machine = stream.state_machine
+        machine.headers_sent = machine.trailers_sent = True
+        machine.state, machine.stream_closed_by = StreamState.CLOSED, StreamClosedBy.SEND_END_STREAM
+        return True
