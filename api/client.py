@@ -318,6 +318,9 @@ class JobClient:
 
     async def channel(self) -> Channel:
         """An open connection: to the server that was used last, or else to the next that can be reached."""
+        last = self._channels.get(self._addresses[0])
+        if last and last.usable:
+            return last
         async with self._connecting:
             for left in reversed(range(len(self._addresses))):
                 address = self._addresses[0]

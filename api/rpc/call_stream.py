@@ -25,7 +25,17 @@ class CallStream:
         on_reset: called when the peer gives the stream up, the connection is lost, or the peer is not let in any more.
     """
 
-    __slots__ = ("_arrived", "_ended", "_error", "_messages", "_session", "_window_opened", "on_reset", "stream_id")
+    __slots__ = (
+        "_arrived",
+        "_at_end",
+        "_ended",
+        "_error",
+        "_messages",
+        "_session",
+        "_window_opened",
+        "on_reset",
+        "stream_id",
+    )
 
     def __init__(self, session: Session, stream_id: int) -> None:
         self._session = session
@@ -34,6 +44,7 @@ class CallStream:
         # Both events are there when somebody waits, or has looked and is about to wait.
         self._arrived: trio.Event | None = None
         self._window_opened: trio.Event | None = None
+        self._at_end = False  # whoever waits for what arrives waits for the end
         self._ended = False  # the peer sends no more messages
         self._error: RpcError | None = None
         self.on_reset: Callable[[], None] | None = None
@@ -44,6 +55,8 @@ class CallStream:
         match event:
             case MessageReceived():
                 self._messages.append(event)
+                if self._at_end and len(self._messages) == 1:
+                    return
             case RequestEnded():
                 self._ended = True
             case ResponseEnded():
@@ -133,6 +146,14 @@ class CallStream:
             self._session.flush()
         data: Buffer = event.data
         return data
+
+    async def ended(self) -> None:
+        """Wait until the peer sends no more, or has sent two messages. For calls with one answer: one wake-up does."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._ended and len(self._messages) < 2:
+            self._arrived = trio.Event()
+            self._at_end = True
+            await self._arrived.wait()
 
     async def writable(self) -> int:
         """Wait until the peer accepts more of this stream: what it does not want yet need not be held.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +9,7 @@ from typing import Final, Generic, Literal
 
 import h2.exceptions
 import trio
+from purerpc.grpclib.headers import sanitize_headers
 
 from api.background import background_nursery
 from api.errors import DeadlineExceededError, InternalError, UnavailableError
@@ -19,6 +18,7 @@ from api.rpc.call_stream import CallStream
 from api.rpc.codec import Buffer, decode, encode
 from api.rpc.connect import alert_of, connect, handshake_error
 from api.rpc.connection import USUAL, Windows
+from api.rpc.headers import Headers, request_headers
 from api.rpc.session import CONNECTION_ERRORS, Session
 from api.rpc.stream import ByteTransport
 from api.trace import TraceContext, metadata_of
@@ -37,8 +37,9 @@ class Channel:
 
     def __init__(self, session: Session, authority: str, metadata: Metadata = ()) -> None:
         self._session = session
-        self._metadata = metadata
+        self._metadata = tuple(sanitize_headers(metadata))
         self._authority = authority
+        self._headers: dict[tuple[str, str], Headers] = {}  # of calls without a timeout
 
     def saying(self, metadata: Metadata) -> Channel:
         """The same connection, for calls that say something else beside their messages."""
@@ -76,17 +77,31 @@ class Channel:
         Raises:
             RpcError: as for :meth:`unary`.
         """
-        stream = self.begin(service, name, timeout)
+        return await self._exchange(service, name, request, timeout)
+
+    async def _exchange(self, service: str, name: str, request: bytes, timeout: float | None) -> Buffer:
+        stream = self._session.ask(self._said_first(service, name, timeout), request) if self.usable else None
+        sent = stream is not None
+        if stream is None:
+            stream = self.begin(service, name, timeout)
         try:
+            if timeout is None:
+                return await self._answer(stream, request, service, name, sent=sent)
             with trio.move_on_after(timeout):
-                await stream.send_message(request, end_stream=True)
-                answer = await stream.receive_message()
-                if answer is None or await stream.receive_message() is not None:
-                    raise InternalError(f"the server answered {service}/{name} with OK and not with one message")
-                return answer
-            raise DeadlineExceededError(f"{service}/{name} gave no answer within {timeout:g} s")
+                return await self._answer(stream, request, service, name, sent=sent)
+            raise DeadlineExceededError(f"/{service}/{name} gave no answer within {timeout:g} s")
         finally:
             self.end(stream)
+
+    @staticmethod
+    async def _answer(stream: CallStream, request: bytes, service: str, name: str, *, sent: bool) -> Buffer:
+        if not sent:
+            await stream.send_message(request, end_stream=True)
+        await stream.ended()
+        answer = await stream.receive_message()
+        if answer is None or await stream.receive_message() is not None:
+            raise InternalError(f"the server answered /{service}/{name} with OK and not with one message")
+        return answer
 
     async def unary(
         self, method: Method[Request, Response], request: Request, *, timeout: float | None = None
@@ -99,12 +114,7 @@ class Channel:
         Raises:
             RpcError: the call ended with a status other than OK, or the connection was lost (UnavailableError).
         """
-        async with self.call(method, request, timeout=timeout) as answers:
-            answer = await answers.receive()
-            if answer is None:
-                raise InternalError(f"the server answered {method.path} with OK and no message")
-            await answers.receive_end()
-            return answer
+        return decode(method.response, await self._exchange(method.service, method.name, encode(request), timeout))
 
     @asynccontextmanager
     async def call(
@@ -148,19 +158,8 @@ class Channel:
         """
         if not self.usable:
             raise self._session.lost_error()
-        connection = self._session.connection
         try:
-            stream_id = connection.get_next_available_stream_id()
-            connection.start_request(
-                stream_id,
-                "https",
-                service,
-                name,
-                authority=self._authority,
-                timeout=None if timeout is None else _wire_timeout(timeout),
-                content_type_suffix="+proto",
-                custom_metadata=self._metadata,
-            )
+            stream_id = self._session.connection.begin_request(self._said_first(service, name, timeout))
         except h2.exceptions.ProtocolError as exc:
             raise UnavailableError("the connection takes no further call; too many are open") from exc
         return self._session.open_stream(stream_id)
@@ -170,11 +169,14 @@ class Channel:
         stream.cancel()
         self._session.forget(stream)
 
-
-def _wire_timeout(timeout: float) -> datetime.timedelta:
-    """A timeout that purerpc, which counts in seconds or microseconds, writes in the eight digits that gRPC allows."""
-    seconds = min(max(timeout, 0.0), 99_999_999.0)
-    return datetime.timedelta(seconds=math.ceil(seconds) if seconds > 99 else seconds)
+    def _said_first(self, service: str, name: str, timeout: float | None) -> Headers:
+        known = self._headers.get((service, name)) if timeout is None else None
+        if known is None:
+            path = f"/{service}/{name}"
+            known = request_headers(path, self._authority, metadata=self._metadata, timeout=timeout)
+            if timeout is None:
+                self._headers[service, name] = known
+        return known
 
 
 class Answers(Generic[Response]):

@@ -32,6 +32,8 @@ from api.errors import Code, RpcError, UnknownError
 from api.rpc import headers
 from api.rpc.codec import MAX_MESSAGE, PREFIX, Buffer, MessageReader
 from api.rpc.events import (
+    AnswerBegun,
+    AnswerEnded,
     GoAway,
     MessageReceived,
     Pong,
@@ -74,6 +76,8 @@ MAX_HEADER_LIST: Final = 16 * 1024
 NOT_GRPC: Final = "NOT_GRPC"
 """Why an answer was none; said here, never by a server."""
 
+_TRAILERS: Final = "the server's trailers are not gRPC"
+_INSIDE: Final = "the answer ended inside a message"
 _RESPONSE: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
 _OK: Final = (("grpc-status", "0"),)
 
@@ -118,6 +122,8 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             h2.events.PingAckReceived: self._ping_acknowledged,
             # What took a short way is an event of ours already.
             RequestReceived: self._known_request_received,
+            AnswerBegun: self._answer_begun,
+            AnswerEnded: self._answer_ended,
             WindowUpdated: self._window_was_updated,
         }
 
@@ -183,6 +189,18 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         self.message_read_buffers[event.stream_id] = MessageReader()
         return (event,)
 
+    def _answer_begun(self, event: AnswerBegun) -> tuple[Event, ...]:
+        self.message_read_buffers[event.stream_id] = MessageReader()
+        return ()
+
+    def _answer_ended(self, event: AnswerEnded) -> tuple[Event]:
+        reader = self.message_read_buffers.pop(event.stream_id, None)
+        if reader and reader.incomplete:
+            return (self._fail(event.stream_id, _TRAILERS, ProtocolError(_INSIDE)),)
+        ended = ResponseEnded(event.stream_id, event.known.status)
+        ended.custom_metadata, ended.error = event.known.custom_metadata, None
+        return (ended,)
+
     def _request_received(self, event: h2.events.RequestReceived) -> list[Event]:
         stream_id = event.stream_id
         try:
@@ -224,6 +242,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         except (ProtocolError, ValueError, KeyError) as exc:
             return [self._fail(stream_id, "the server's answer is not gRPC", exc)]
         self.message_read_buffers[stream_id] = MessageReader()
+        self.h2_connection.remember(event, received)
         return [received]
 
     def _trailers_received(self, event: h2.events.TrailersReceived) -> list[Event]:
@@ -231,9 +250,12 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             return self._request_trailers(event)
         try:
             values = HeaderDict(headers.checked(event.headers, headers.NO_PSEUDO))
-            return [self._response_ended(event.stream_id, values)]
+            ended = self._response_ended(event.stream_id, values)
         except (ProtocolError, ValueError, KeyError) as exc:
-            return [self._fail(event.stream_id, "the server's trailers are not gRPC", exc)]
+            return [self._fail(event.stream_id, _TRAILERS, exc)]
+        if ended.error is None:
+            self.h2_connection.remember(event, ended)
+        return [ended]
 
     def _request_trailers(self, event: h2.events.TrailersReceived) -> list[Event]:
         """They mean nothing in gRPC, and the END_STREAM that they carry is its own event; but they may be malformed."""
@@ -245,12 +267,12 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             return [StreamReset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)]
         return []
 
-    def _response_ended(self, stream_id: int, values: Any) -> Event:
+    def _response_ended(self, stream_id: int, values: Any) -> ResponseEnded:
         reader = self.message_read_buffers.pop(stream_id, None)
         details = values.pop("grpc-status-details-bin", None)
         event = ResponseEnded.parse_from_stream_id_and_headers_destructive(stream_id, values)
         if reader and reader.incomplete and event.status.int_value == Code.OK:
-            raise ProtocolError("the answer ended inside a message")
+            raise ProtocolError(_INSIDE)
         event.error = error_from(event.status.int_value, event.status.status_message, details)
         return event
 
@@ -297,6 +319,20 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         return StreamFailed(stream_id, error)
 
     # ---- out
+
+    def begin_request(self, headers: headers.Headers) -> int:
+        """Queue the headers of a request; its stream.
+
+        Raises:
+            h2.exceptions.ProtocolError: the peer takes no further stream, or there is no number left for one.
+        """
+        stream_id = int(self.h2_connection.get_next_available_stream_id())
+        self.h2_connection.send_headers(stream_id, headers)
+        return stream_id
+
+    def request(self, headers: headers.Headers, message: bytes) -> int:
+        """Queue a whole request; its stream. 0, and nothing is done, if it has to be said piece by piece."""
+        return self.h2_connection.request(headers, message)
 
     def message_frames(self, stream_id: int, parts: Sequence[Buffer], *, end_stream: bool = False) -> list[Buffer]:
         """DATA within both windows (:meth:`send_window`), to be written now, behind whatever else was to be sent.

@@ -16,6 +16,8 @@ from api.errors import RpcError
 from api.trace import TraceContext
 
 __all__ = [
+    "AnswerBegun",
+    "AnswerEnded",
     "GoAway",
     "MessageReceived",
     "Pong",
@@ -53,6 +55,25 @@ class RequestReceived:
 
     stream_id: int
     request: Request
+
+
+@dataclass(slots=True)
+class AnswerBegun:
+    """The headers of an answer have come that are known to be good."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
+class AnswerEnded:
+    """The trailers of an answer have come that are known.
+
+    Attributes:
+        known: what they said the first time, on another stream.
+    """
+
+    stream_id: int
+    known: ResponseEnded
 
 
 @dataclass(frozen=True, slots=True)

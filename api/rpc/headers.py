@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from api.rpc.events import Request
 from api.trace import trace_of
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
+Headers = tuple[tuple[str, str], ...]
 
 _NAME = re.compile(rb":?[a-z0-9!#$%&'*+.^_`|~-]+\Z")
 _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]*\Z")
@@ -56,6 +58,34 @@ class Refusal:
 
 class MalformedHeadersError(ValueError):
     """Headers that RFC 9113 calls malformed: the stream is reset, nothing is answered."""
+
+
+def request_headers(
+    path: str, authority: str, *, metadata: Iterable[tuple[str, str]] = (), timeout: float | None = None
+) -> Headers:
+    """What a client of this project says in front of a request.
+
+    Args:
+        timeout: seconds.
+    """
+    return (
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":path", path),
+        (":authority", authority),
+        *(() if timeout is None else (("grpc-timeout", _wire_timeout(timeout)),)),
+        ("te", "trailers"),
+        ("content-type", "application/grpc+proto"),
+        *metadata,
+    )
+
+
+def _wire_timeout(seconds: float) -> str:
+    """In the eight digits that gRPC allows, rounded up."""
+    seconds = min(max(seconds, 0.0), 99_999_999.0)
+    if seconds > 99 or seconds == int(seconds):
+        return f"{math.ceil(seconds)}S"
+    return f"{math.ceil(seconds * 1_000_000)}u"
 
 
 class RequestParser:

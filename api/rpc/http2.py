@@ -149,6 +149,10 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
     def remember(self, event: Any, request: Any) -> None:
         """The headers of an event were judged, and are this request. Nothing here is remembered."""
 
+    def request(self, headers: Any, message: bytes) -> int:
+        """Queue a whole request; its stream. 0, and nothing is done: it has to be said piece by piece, as here."""
+        return 0
+
     def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
         """Queue a whole answer. False, and nothing is done: it has to be said piece by piece, as always here."""
         return False
@@ -191,9 +195,15 @@ class FastH2(CorrectedH2):
 
     def _open_streams(self, remainder: int) -> int:
         """h2 asks this to keep its limits, and looks at all streams each time; far from any limit, all may be open."""
-        limit = min(self.local_settings.max_concurrent_streams, self.remote_settings.max_concurrent_streams)
         count = len(self.streams)
-        return count if count < limit else int(super()._open_streams(remainder))
+        return count if count < self._few else int(super()._open_streams(remainder))
+
+    @property
+    def _few(self) -> int:
+        """Streams that may be there before anybody has to count those that are open."""
+        limit = self.local_settings.max_concurrent_streams
+        # What a client takes is no limit for a server, which opens none; some clients say 0.
+        return int(min(limit, self.remote_settings.max_concurrent_streams) if self.config.client_side else limit)
 
     # ---- in
 

@@ -30,6 +30,7 @@ from api.rpc.events import (
     ResponseReceived,
     WindowUpdated,
 )
+from api.rpc.headers import Headers
 from api.rpc.share import Share
 from api.rpc.stream import ByteTransport
 
@@ -257,6 +258,22 @@ class Session:
             return False  # the long way meets the same, and knows what to make of it
         self.flush_soon()
         return True
+
+    def ask(self, headers: Headers, data: bytes) -> CallStream | None:
+        """Send a whole request without waiting; its stream. None: it has to go the long way."""
+        if (
+            self.lost
+            or self.transport.pending
+            or self.connection.unsent + PREFIX.size + len(data) > SMALL
+            or self._send_lock.locked()
+        ):
+            return None
+        stream_id = self.connection.request(headers, data)
+        if not stream_id:
+            return None
+        stream = self.open_stream(stream_id)
+        self.flush_soon()
+        return stream
 
     async def send(self, stream: CallStream, outgoing: Outgoing, *, end_stream: bool) -> None:
         while True:

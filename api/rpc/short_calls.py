@@ -9,6 +9,9 @@ of these ways asks first whether h2 would do nothing else, and leaves the frame 
 - **WINDOW_UPDATE in**: of the connection, or of a stream that is open or half closed; the window stays below 2^31
   (RFC 9113, 6.9.1).
 - **DATA in**, all of it within both windows, on a stream that is open for it (RFC 9113, 5.1 and 6.9).
+- **HEADERS in**, of an answer: its headers, or its trailers, as they were judged before, on a stream that waits for
+  them.
+- **A whole request out**: headers and DATA of a new stream, within what the peer allows; its block is remembered.
 - **A whole answer out**: headers, DATA and trailers of a stream whose request has ended, within both windows, in blocks
   that are remembered. The stream is closed then.
 
@@ -29,7 +32,7 @@ from hyperframe.frame import WindowUpdateFrame
 
 from api.rpc import frames
 from api.rpc.codec import PREFIX
-from api.rpc.events import Request, RequestReceived, WindowUpdated
+from api.rpc.events import AnswerBegun, AnswerEnded, Request, RequestReceived, WindowUpdated
 from api.rpc.header_blocks import Memory
 from api.rpc.http2 import FastH2, HeaderBlock
 from api.rpc.patience import BIG
@@ -45,14 +48,14 @@ class ShortCallsH2(FastH2):
     def __init__(self, config: h2.config.H2Configuration, max_frame: int, max_header_list: int) -> None:
         super().__init__(config, max_frame, max_header_list)
         self.highest_inbound_stream_id: int
-        self._requests: Memory[bytes, Request] = Memory(self.decoder.header_table)
+        self.highest_outbound_stream_id: int
+        self._judged: Memory[tuple[bytes, bool], Any] = Memory(self.decoder.header_table)
         self._open_state = ConnectionState.CLIENT_OPEN if config.client_side else ConnectionState.SERVER_OPEN
         self._short: dict[int, Callable[[int, int, memoryview, list[Any]], bool]] = {
             frames.DATA: self._short_data,
             frames.WINDOW_UPDATE: self._short_window,
+            frames.HEADERS: self._short_answer if config.client_side else self._short_request,
         }
-        if not config.client_side:
-            self._short[frames.HEADERS] = self._short_headers
 
     # ---- in
 
@@ -71,41 +74,60 @@ class ShortCallsH2(FastH2):
     def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         found, events = super()._receive_headers_frame(frame)
         if isinstance(frame, HeaderBlock):
-            events[0].block = frame.data  # for remember
+            events[0].block = frame.data, "END_STREAM" in frame.flags  # for remember
         return found, events
 
-    def remember(self, event: Any, request: Request) -> None:
-        """The headers of an event were judged: they are this request, and so is their block while the table stays."""
+    def remember(self, event: Any, judged: Any) -> None:
+        """The headers of an event were judged: they mean this, and so does their block while the table stays."""
         if hasattr(event, "block"):
-            self._requests.note(event.block, request)
+            self._judged.note(event.block, judged)
 
-    def _short_headers(self, stream_id: int, flags: int, payload: memoryview, events: list[Any]) -> bool:
+    def _short_answer(self, stream_id: int, flags: int, payload: memoryview, events: list[Any]) -> bool:
+        stream = self.streams.get(stream_id)
+        if stream is None or flags & ~frames.END_STREAM != frames.END_HEADERS:
+            return False
+        machine, ends = stream.state_machine, bool(flags & frames.END_STREAM)
+        known = self._judged.recall((bytes(payload), ends))
+        if (
+            known is None
+            or machine.state is not StreamState.HALF_CLOSED_LOCAL
+            or bool(machine.headers_received) is not ends
+            or machine.trailers_received
+            or stream._expected_content_length is not None  # noqa: SLF001 # as below
+        ):
+            return False
+        self.patience.hear_one()
+        if ends:
+            machine.trailers_received = True
+            machine.state, machine.stream_closed_by = StreamState.CLOSED, StreamClosedBy.RECV_END_STREAM
+            events.append(AnswerEnded(stream_id, known))
+        else:
+            machine.headers_received = True
+            events.append(AnswerBegun(stream_id))
+        return True
+
+    def _short_request(self, stream_id: int, flags: int, payload: memoryview, events: list[Any]) -> bool:
         if flags != frames.END_HEADERS:
             return False
-        request = self._requests.recall(bytes(payload))
+        request: Request | None = self._judged.recall((bytes(payload), False))
         if request is None or stream_id <= int(self.highest_inbound_stream_id) or not stream_id & 1:
             return False
         if len(self.streams) >= self._few or stream_id > frames.MAX_STREAM_ID:
             return False
         self.patience.hear_one()
         self.highest_inbound_stream_id = stream_id
-        self.streams[stream_id] = self._opened(stream_id)
+        machine = H2StreamStateMachine(stream_id)
+        machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
+        self.streams[stream_id] = self._stream(machine)
         events.append(RequestReceived(stream_id, request))
         return True
 
-    @property
-    def _few(self) -> int:
-        """Streams that may be there before anybody has to count those that are open."""
-        return int(min(self.local_settings.max_concurrent_streams, self.remote_settings.max_concurrent_streams))
-
-    def _opened(self, stream_id: int) -> H2Stream:
-        """A stream whose request headers have come, as h2 makes it."""
-        machine = H2StreamStateMachine(stream_id)
-        machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
+    def _stream(self, machine: H2StreamStateMachine) -> H2Stream:
+        """A new stream as h2 makes it."""
         stream = H2Stream.__new__(H2Stream)
         stream.__dict__ = {
             "state_machine": machine,
-            "stream_id": stream_id,
+            "stream_id": machine.stream_id,
             "max_inbound_frame_size": self.max_inbound_frame_size,
             "max_outbound_frame_size": self.max_outbound_frame_size,
             "request_method": None,
@@ -172,6 +194,40 @@ class ShortCallsH2(FastH2):
             self._prepare_for_sending([frame])
 
     # ---- out
+
+    def request(self, headers: Any, message: bytes) -> int:
+        """Queue a whole request; its stream. 0, and nothing is done: it has to go h2's way."""
+        stream_id = (int(self.highest_outbound_stream_id) or -1) + 2
+        size = PREFIX.size + len(message)
+        window = self.remote_settings.initial_window_size
+        if (
+            self.state_machine.state is not self._open_state
+            or stream_id > frames.MAX_STREAM_ID
+            or len(self.streams) >= self._few
+            or size > min(self.outbound_flow_control_window, window, self.max_outbound_frame_size)
+        ):
+            return 0
+        block = self.encoder.known(headers)
+        if block is None:
+            return 0
+        self._data_to_send += b"".join(
+            (
+                frames.header(len(block), frames.HEADERS, frames.END_HEADERS, stream_id),
+                block,
+                frames.header(size, frames.DATA, frames.END_STREAM, stream_id),
+                PREFIX.pack(False, len(message)),
+                message,
+            )
+        )
+        self.patience.speak(BIG)
+        self.patience.speak(size)
+        machine = H2StreamStateMachine(stream_id)
+        machine.state, machine.client, machine.headers_sent = StreamState.HALF_CLOSED_LOCAL, True, True
+        stream = self.streams[stream_id] = self._stream(machine)
+        self.highest_outbound_stream_id = stream_id
+        self.outbound_flow_control_window -= size
+        stream.outbound_flow_control_window -= size
+        return stream_id
 
     def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
         """Queue a whole answer. False, and nothing is done: it has to go h2's way."""
