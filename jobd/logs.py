@@ -12,7 +12,7 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_configured: list[Processor] = []
+_configured: tuple[Processor, ...] = ()
 """The processors that :func:`configure` has made, if they write JSON, and lines of the level info are wanted."""
 
 
@@ -52,7 +52,7 @@ def configure(level: str) -> None:
         structlog.processors.format_exc_info,
         *((printable, structlog.dev.ConsoleRenderer()) if terminal else (structlog.processors.JSONRenderer(),)),
     ]
-    _configured = [] if terminal or number > logging.INFO else processors
+    _configured = () if terminal or number > logging.INFO else tuple(processors)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -68,7 +68,7 @@ def info_lines(event: str) -> Callable[[str], None] | None:
         takes the facts as the members of a JSON object, without its braces, and writes the line that structlog would
         write; None when lines have another form here, or are not wanted.
     """
-    if not _configured or structlog.get_config()["processors"] is not _configured:
+    if not _configured or tuple(structlog.get_config()["processors"]) != _configured:
         return None
     tail = f', "event": "{event}", "level": "info", "timestamp": "'
     stderr = _Unfailing()

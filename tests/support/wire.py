@@ -30,20 +30,19 @@ CALL: Final = (
 )
 
 
-class RawClient:
-    """Makes the frames of a client. Keeps its header table, and no rule."""
+ANSWER: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
+
+
+class RawPeer:
+    """Makes the frames of one side. Keeps its header table, and no rule."""
 
     def __init__(self) -> None:
         self.encoder = Encoder()
 
-    def begin(self, settings: dict[int, int] | None = None) -> bytes:
-        """The preface and the first SETTINGS."""
-        return PREFACE + self.settings(settings or {})
-
-    def headers(
+    def block(
         self,
         stream_id: int,
-        headers: tuple[tuple[str, str], ...] = CALL,
+        headers: tuple[tuple[str, str], ...],
         *,
         end: bool = False,
         pieces: int = 1,
@@ -67,14 +66,6 @@ class RawClient:
             frame.pad_length = padding
         return bytes(frame.serialize())
 
-    def message(self, stream_id: int, data: bytes = b"", *, end: bool = True) -> bytes:
-        """A gRPC message in a DATA frame of its own."""
-        return self.data(stream_id, PREFIX.pack(False, len(data)) + data, end=end)
-
-    def call(self, stream_id: int) -> bytes:
-        """A whole unary call with an empty request."""
-        return self.headers(stream_id) + self.message(stream_id)
-
     def reset(self, stream_id: int, code: int = 8) -> bytes:
         return bytes(RstStreamFrame(stream_id, code).serialize())
 
@@ -92,3 +83,47 @@ class RawClient:
 
     def any_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
         return header(len(payload), kind, flags, stream_id) + payload
+
+
+class RawClient(RawPeer):
+    """Makes the frames of a client."""
+
+    def begin(self, settings: dict[int, int] | None = None) -> bytes:
+        """The preface and the first SETTINGS."""
+        return PREFACE + self.settings(settings or {})
+
+    def headers(
+        self,
+        stream_id: int,
+        headers: tuple[tuple[str, str], ...] = CALL,
+        *,
+        end: bool = False,
+        pieces: int = 1,
+        priority: bool = False,
+    ) -> bytes:
+        """A header block, in so many frames."""
+        return self.block(stream_id, headers, end=end, pieces=pieces, priority=priority)
+
+    def message(self, stream_id: int, data: bytes = b"", *, end: bool = True) -> bytes:
+        """A gRPC message in a DATA frame of its own."""
+        return self.data(stream_id, PREFIX.pack(False, len(data)) + data, end=end)
+
+    def call(self, stream_id: int) -> bytes:
+        """A whole unary call with an empty request."""
+        return self.headers(stream_id) + self.message(stream_id)
+
+
+class RawServer(RawPeer):
+    """Makes the frames of a server."""
+
+    def headers(self, stream_id: int, *, end: bool = False) -> bytes:
+        """Of an answer."""
+        return self.block(stream_id, ANSWER, end=end)
+
+    def trailers(self, stream_id: int, code: int = 0) -> bytes:
+        return self.block(stream_id, (("grpc-status", str(code)),), end=True)
+
+    def answer(self, stream_id: int, data: bytes) -> bytes:
+        """A whole one, with one message."""
+        message = self.data(stream_id, PREFIX.pack(False, len(data)) + data)
+        return self.headers(stream_id) + message + self.trailers(stream_id)
