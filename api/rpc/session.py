@@ -245,10 +245,15 @@ class Session:
         else:
             self.flush()
 
+    def _takes(self, size: int) -> bool:
+        """So much may be queued without waiting: little is, and the peer reads. (Whoever has the lock and waits does so
+        for a peer that does not.)"""
+        return not (self.lost or self.transport.pending) and self.connection.unsent + size <= SMALL
+
     def answer(self, stream: CallStream, data: bytes) -> bool:
         """As :meth:`CallStream.answer`. Large answers and slow peers take the long way, which waits for the peer."""
         size = PREFIX.size + len(data)
-        if self.lost or self.transport.pending or self.connection.unsent + size > SMALL or self._send_lock.locked():
+        if not self._takes(size):
             return False
         try:
             if self.connection.send_window(stream.stream_id) < size:
@@ -261,12 +266,7 @@ class Session:
 
     def ask(self, headers: Headers, data: bytes) -> CallStream | None:
         """Send a whole request without waiting; its stream. None: it has to go the long way."""
-        if (
-            self.lost
-            or self.transport.pending
-            or self.connection.unsent + PREFIX.size + len(data) > SMALL
-            or self._send_lock.locked()
-        ):
+        if not self._takes(PREFIX.size + len(data)):
             return None
         stream_id = self.connection.request(headers, data)
         if not stream_id:

@@ -216,6 +216,17 @@ class Broker:
             return replace(job, usage=await entry.worker.usage(job.id))
         return job
 
+    def query_at_once(self, reference: str) -> Job | None:
+        """As :meth:`query`; None when something has to be waited for.
+
+        Raises:
+            InvalidIdError: the reference names no job.
+        """
+        entry = self.registry.at_once(reference)
+        if entry is None or (entry.worker and entry.begun.is_set() and not entry.cell.job.state.terminal):
+            return None
+        return entry.present()
+
     async def page(self, *, before: int, states: Sequence[State], size: int) -> list[tuple[int, Job]]:
         """A page of all jobs, newest first; each with the number that the next page starts below."""
         return await self.registry.page(before=before, states=states, size=size)

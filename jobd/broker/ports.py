@@ -74,6 +74,9 @@ class Store(Journal, Protocol):
     async def requested(self, request_id: str) -> Job | None:
         """The job that a request_id stands for, if it does."""
 
+    def lately(self, job_id: str) -> Job | None:
+        """The job with this id, if it has ended and was asked for lately. Never waits."""
+
     async def starting_with(self, prefix: str) -> list[Job]:
         """At most two of the jobs whose ids begin like this."""
 

@@ -151,6 +151,16 @@ class Registry:
         """The entry for a job that the store gave: the live one, if it has not ended."""
         return self._live.get(job.id) or Entry(JobCell(job))
 
+    def at_once(self, reference: str) -> Entry | None:
+        """The job with this id, if nothing has to be waited for; :meth:`find` finds it else, or says why not."""
+        wanted = canonical(reference)
+        if len(wanted) != FULL:
+            return None
+        if wanted in self._live:
+            return self._live[wanted]
+        ended = self._store.lately(wanted)
+        return Entry(JobCell(ended)) if ended else None
+
     async def find(self, reference: str) -> Entry:
         """The job with this id, or with this prefix of one.
 

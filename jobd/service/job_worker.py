@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import trio
 
 from api import messages as m
 from api import methods
-from api.protobuf import new
+from api.protobuf import encode, new
+from api.rpc.handlers import Answer, at_once
 from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
@@ -20,6 +23,9 @@ from jobd.worker.ports import MOST, Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
 """The most jobs that one Wait may name."""
+KEPT: Final = 64
+MAX_KEPT: Final = 8 * 1024
+"""Answers to queries that are kept, and the bytes of the longest."""
 
 
 class JobWorkerService:
@@ -32,6 +38,7 @@ class JobWorkerService:
         """
         self._broker = broker
         self._heartbeat = heartbeat
+        self._answers = _Answers()
 
     def handlers(self) -> dict[str, Handler]:
         """The handler for each path."""
@@ -40,7 +47,7 @@ class JobWorkerService:
             methods.STOP.path: unary(self.stop),
             methods.SIGNAL.path: unary(self.signal),
             methods.DELETE.path: unary(self.delete),
-            methods.QUERY.path: unary(self.query),
+            methods.QUERY.path: at_once(self.query_at_once),
             methods.STREAM.path: server_stream(self.stream),
             methods.ATTACH.path: self.attach,
             methods.LIST.path: unary(self.list),
@@ -66,6 +73,11 @@ class JobWorkerService:
         call.job_id = request.job_id
         await self._broker.delete(request.job_id)
         return m.DeleteResponse()
+
+    def query_at_once(self, call: ServerCall, request: m.QueryRequest) -> bytes | Callable[[], Awaitable[Answer]]:
+        call.job_id = request.job_id
+        job = self._broker.query_at_once(request.job_id)
+        return partial(self.query, call, request) if job is None else self._answers.to_query(job)
 
     async def query(self, call: ServerCall, request: m.QueryRequest) -> m.QueryResponse:
         call.job_id = request.job_id
@@ -118,6 +130,25 @@ class JobWorkerService:
     async def list_workers(self, call: ServerCall, request: m.ListWorkersRequest) -> m.ListWorkersResponse:
         workers = [t.worker_message(view) for view in self._broker.workers()]
         return m.ListWorkersResponse(workers, self._broker.pending)
+
+
+class _Answers:
+    """Answers to queries as they go on the wire. A job that has ended, and is the same as at the last time, is not
+    written down again; the store keeps few of those, and so do we."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[Job, bytes]] = OrderedDict()
+
+    def to_query(self, job: Job) -> bytes:
+        """The answer to who asked for this job."""
+        known, answer = self._known.get(job.id, (None, b""))
+        if known is not job:
+            answer = encode(new(m.QueryResponse, job=t.job_message(_final(job))))
+            if job.state.terminal and len(answer) <= MAX_KEPT:
+                self._known[job.id] = job, answer
+                if len(self._known) > KEPT:
+                    self._known.popitem(last=False)
+        return answer
 
 
 class Jobs(Protocol):

@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from jobd.storage import records
+from jobd.storage.lately import Lately
 from jobd.storage.schema import open_database
 from jobd.worker.errors import RecordDamagedError, StoreError
 from jobd.worker.job import Ended, Job
@@ -61,6 +62,7 @@ class SqliteStore:
         self._file = path.stat()
         self.failing = False
         self.on_commit: Callable[[float], None] | None = None
+        self._lately = Lately()
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
 
@@ -72,10 +74,12 @@ class SqliteStore:
         Raises:
             StoreError: it could not be recorded.
         """
+        self._lately.changed(job.id)
         return await self._ask(lambda db: _insert(db, job), writes=True)
 
     def note(self, job: Job) -> None:
         """Record a change with the next commit."""
+        self._lately.changed(job.id)
         self._queue.put(_Operation(lambda db: update(db, job), writes=True))
 
     async def settle(self) -> None:
@@ -92,6 +96,7 @@ class SqliteStore:
         Raises:
             StoreError: it could not be recorded.
         """
+        self._lately.changed(job.id)
         await self._ask(lambda db: update(db, job), writes=True)
 
     async def get(self, job_id: str) -> Job | None:
@@ -103,10 +108,18 @@ class SqliteStore:
         """The job that a request_id stands for, if it does."""
         return await self._ask(lambda db: _requested(db, request_id))
 
+    def lately(self, job_id: str) -> Job | None:
+        """The job with this id, if it has ended and was asked for lately. Never waits."""
+        return self._lately.get(job_id)
+
     async def starting_with(self, prefix: str) -> list[Job]:
         """At most two of the jobs whose ids begin like this."""
         query = f"{_SELECT} WHERE id >= ? AND id < ? ORDER BY id LIMIT 2"
-        return await self._ask(lambda db: _jobs(db, query, (prefix, prefix + "\x7f")))
+        changes = self._lately.changes
+        found = await self._ask(lambda db: _sized(db, query, (prefix, prefix + "\x7f")))
+        for job, size in found:
+            self._lately.note(job, size, changes)
+        return [job for job, _ in found]
 
     async def live(self) -> list[Job]:
         """Every job that has not ended, oldest first."""
@@ -126,6 +139,7 @@ class SqliteStore:
         Raises:
             StoreError: it could not be.
         """
+        self._lately.changed(job_id)
         await self._ask(lambda db: forget(db, job_id), writes=True)
 
     async def deletions(self) -> list[str]:
@@ -274,6 +288,11 @@ def forget(db: sqlite3.Connection, job_id: str) -> None:
 
 def _jobs(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Job]:
     return [records.from_row(row) for row in db.execute(query, values)]
+
+
+def _sized(db: sqlite3.Connection, query: str, values: Sequence[object]) -> list[tuple[Job, int]]:
+    """The jobs, and how long their records are."""
+    return [(records.from_row(row), len(row[-2])) for row in db.execute(query, values)]
 
 
 def _marks(values: Sequence[object]) -> str:
