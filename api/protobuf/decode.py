@@ -20,6 +20,8 @@ Buffer = bytes | bytearray | memoryview
 _FIRST_KEY, _LAST_KEY, _KEY_BYTES = 1 << 3, 2**32 - 1, 5
 """A number and a wire type: an unsigned number of 32 bits (protobuf.dev, "Encoding", and google.protobuf's reader)."""
 
+_ONE_BYTE: Final = 1 << 7
+"""The first number that takes two bytes."""
 _LARGE: Final = 4096
 """Bytes of a message from which on views of its parts are quicker than copies."""
 
@@ -95,16 +97,28 @@ def _cut(data: Buffer) -> Iterator[tuple[int, int, Any]]:
     at, end = 0, len(data)
     value: Any
     while at < end:
-        begun = at
-        key, at = read_varint(data, at)
-        if not _FIRST_KEY <= key <= _LAST_KEY or at - begun > _KEY_BYTES:
-            raise ValueError("no field has that number")
+        key = data[at]
+        if _FIRST_KEY <= key < _ONE_BYTE:  # as most are: numbers of one byte are read right here
+            at += 1
+        else:
+            begun = at
+            key, at = read_varint(data, at)
+            if not _FIRST_KEY <= key <= _LAST_KEY or at - begun > _KEY_BYTES:
+                raise ValueError("no field has that number")
         came_as = key & 7
         if came_as == VARINT:
-            value, at = read_varint(data, at)
+            value = data[at]
+            if value < _ONE_BYTE:
+                at += 1
+            else:
+                value, at = read_varint(data, at)
         else:
             if came_as == LENGTH:
-                size, at = read_varint(data, at)
+                size = data[at]
+                if size < _ONE_BYTE:
+                    at += 1
+                else:
+                    size, at = read_varint(data, at)
             else:
                 size = _SIZES[came_as]
             value = data[at : at + size]
@@ -193,13 +207,13 @@ def _unpack(form: struct.Struct, data: Buffer) -> int | float:
 
 
 def _to_datetime(data: Buffer) -> datetime:
-    time = _parse(Timestamp, data)
-    return EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
+    time = _values(_readers(Timestamp), data)
+    return EPOCH + timedelta(seconds=time.get("seconds", 0), microseconds=time.get("nanos", 0) // 1000)
 
 
 def _to_timedelta(data: Buffer) -> timedelta:
-    span = _parse(Duration, data)
-    return timedelta(seconds=span.seconds, microseconds=span.nanos / 1000)
+    span = _values(_readers(Duration), data)
+    return timedelta(seconds=span.get("seconds", 0), microseconds=span.get("nanos", 0) / 1000)
 
 
 def _signed(bits: int, value: int) -> int:

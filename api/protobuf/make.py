@@ -33,9 +33,10 @@ def blank(cls: type[M], values: dict[str, Any]) -> M:
     state.update(values)
     state["_serialized_on_wire"] = True
     state["_unknown_fields"] = b""
-    current: dict[str, str | None] = dict.fromkeys(groups.values())
+    current: dict[str, str | None] = {}
     state["_group_current"] = current
     if groups:
+        current.update(dict.fromkeys(groups.values()))
         current.update((groups[name], name) for name in values if name in groups)
     return message
 

@@ -16,7 +16,9 @@ from api.rpc import frames
 from api.rpc.codec import PREFIX
 from api.rpc.connection import Connection
 from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, ResponseReceived
+from api.rpc.header_blocks import RememberingEncoder
 from api.rpc.headers import Headers, request_headers
+from api.rpc.http2 import CorrectedH2
 from api.rpc.short_calls import ShortCallsH2
 from tests.properties.test_http2 import ByH2, Side, frame, hostile, pieces, without_window_updates
 from tests.support.wire import CALL, RawClient, RawServer
@@ -26,8 +28,18 @@ PATHS = ("/a.B/C", "/a.B/D")
 ODD = st.integers(0, 6).map(lambda n: 2 * n + 1)
 
 
+class ByCorrectedH2(ByH2):
+    """As :class:`ByH2`, and with hpack's mistakes corrected (``api.rpc.header_blocks``), which is tested by itself."""
+
+    @staticmethod
+    def _make_h2(*, client_side: bool) -> CorrectedH2:
+        made = ByH2._make_h2(client_side=client_side)
+        made.encoder = RememberingEncoder()
+        return made
+
+
 def both(*, client_side: bool) -> list[Side]:
-    return [Side(Connection(client_side=client_side)), Side(ByH2(client_side=client_side))]
+    return [Side(Connection(client_side=client_side)), Side(ByCorrectedH2(client_side=client_side))]
 
 
 def whole_state(side: Side) -> dict[str, Any]:
