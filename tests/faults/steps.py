@@ -172,6 +172,7 @@ EXEMPT: Final[dict[str, str]] = {
             "sqlite.SqliteStore.deletions",
             "sqlite.SqliteStore.ended",
             "sqlite.SqliteStore.get",
+            "sqlite.SqliteStore.lately",
             "sqlite.SqliteStore.live",
             "sqlite.SqliteStore.page",
             "sqlite.SqliteStore.requested",
