@@ -66,7 +66,9 @@ class Memory(Generic[Key, Value]):
         if self._changes != self._table.changes:
             self._known.clear()
             self._changes = self._table.changes
-        elif len(self._known) < REMEMBERED:
+        else:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()  # what is seen again is soon known again
             self._known[key] = value
 
 

@@ -11,8 +11,8 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from purerpc.grpclib.events import RequestReceived
@@ -27,6 +27,9 @@ Headers = tuple[tuple[str, str], ...]
 _NAME = re.compile(rb":?[a-z0-9!#$%&'*+.^_`|~-]+\Z")
 _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]*\Z")
 _TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]\Z")
+_TIMEOUT_NAME: Final = b"grpc-timeout"
+_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+"""Seconds."""
 _CONTENT_TYPE = re.compile(r"application/grpc(\Z|[+;])")
 _ONCE: Final = frozenset(
     {"te", "content-type", "content-length", "grpc-timeout", "grpc-encoding", "user-agent", "grpc-status"}
@@ -94,7 +97,7 @@ class RequestParser:
     def __init__(self) -> None:
         self._known: dict[tuple[tuple[bytes, bytes], ...], Request] = {}
 
-    def parse(self, headers: list[tuple[bytes, bytes]]) -> Request | Refusal:
+    def parse(self, headers: Sequence[tuple[bytes, bytes]]) -> Request | Refusal:
         """The request, or why it is none.
 
         Raises:
@@ -103,6 +106,10 @@ class RequestParser:
         key = tuple(headers)
         known = self._known.get(key)
         if known is None:
+            rest, timeout = _without_timeout(key)
+            if timeout is not None:  # it differs from call to call, and all else does not
+                judged = self.parse(rest)
+                return replace(judged, timeout=timeout) if isinstance(judged, Request) else judged
             found = _request(headers)
             if isinstance(found, Refusal):
                 return found
@@ -112,6 +119,21 @@ class RequestParser:
                     self._known.clear()  # what is seen again is soon known again
                 self._known[key] = known
         return known
+
+
+def _without_timeout(
+    headers: tuple[tuple[bytes, bytes], ...],
+) -> tuple[tuple[tuple[bytes, bytes], ...], float | None]:
+    """The headers without the one grpc-timeout, and its seconds; all of them and None, if it is not there, not where it
+    may be, or not well-formed."""
+    places = [place for place, (name, _) in enumerate(headers) if name == _TIMEOUT_NAME]
+    if len(places) != 1 or any(name.startswith(b":") for name, _ in headers[places[0] :]):
+        return headers, None
+    value = headers[places[0]][1].decode("latin-1")
+    if not _TIMEOUT.match(value):
+        return headers, None
+    seconds = int(value[:-1]) * _UNITS[value[-1]]
+    return headers[: places[0]] + headers[places[0] + 1 :], min(seconds, MAX_DEADLINE)
 
 
 def _request(headers: RawHeaders) -> Request | Refusal:
@@ -125,8 +147,7 @@ def _request(headers: RawHeaders) -> Request | Refusal:
         values[":path"] = "/unknown/unknown"
     parsed = RequestReceived.parse_from_stream_id_and_headers_destructive(0, values)
     metadata: tuple[tuple[str, str | bytes], ...] = parsed.custom_metadata
-    timeout = None if parsed.timeout is None else min(parsed.timeout.total_seconds(), MAX_DEADLINE)
-    return Request(path, metadata, timeout, trace_of(metadata) if metadata else None)
+    return Request(path, metadata, None, trace_of(metadata) if metadata else None)
 
 
 def checked(headers: RawHeaders, pseudo: frozenset[str]) -> list[tuple[str, str]]:

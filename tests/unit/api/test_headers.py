@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from api.rpc.events import Request
 from api.rpc.headers import (
     LONGEST,
+    MAX_DEADLINE,
     REMEMBERED,
     REQUEST_PSEUDO,
     MalformedHeadersError,
@@ -107,3 +110,39 @@ def test_what_was_judged_once_is_looked_up() -> None:
         assert len(parser._known) <= REMEMBERED
     parser.parse([*raw, (b"x-long", b"x" * LONGEST)])
     assert not any(b"x-long" in dict(key) for key in parser._known)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1H", 3600),
+        ("2M", 120),
+        ("3S", 3),
+        ("4m", 0.004),
+        ("5u", 5e-6),
+        ("6n", 6e-9),
+        ("0S", 0),
+        ("99999999H", MAX_DEADLINE),
+    ],
+)
+def test_a_deadline_differs_and_the_rest_is_looked_up(text: str, seconds: float) -> None:
+    """Whatever its unit; requests that differ in nothing else are one that is kept."""
+    raw = [(name.encode(), value.encode()) for name, value in GOOD]
+    parser = RequestParser()
+    plain = parser.parse(raw)
+    assert isinstance(plain, Request)
+    for place in (len(raw), 4):
+        timed = parser.parse([*raw[:place], (b"grpc-timeout", text.encode()), *raw[place:]])
+        assert isinstance(timed, Request)
+        assert timed.timeout == pytest.approx(seconds)
+        assert replace(timed, timeout=None) == plain
+    assert len(parser._known) == 1
+
+
+def test_a_deadline_out_of_place_is_malformed() -> None:
+    """Before what has to stand in front, or twice, it is not taken out of the way."""
+    raw = [(name.encode(), value.encode()) for name, value in GOOD]
+    timeout = (b"grpc-timeout", b"1S")
+    for headers in ([timeout, *raw], [*raw[:2], timeout, *raw[2:]], [*raw, timeout, timeout]):
+        with pytest.raises(MalformedHeadersError):
+            RequestParser().parse(headers)
