@@ -17,10 +17,10 @@ from api.methods import Method, Request, Response
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import Buffer, decode, encode
 from api.rpc.connect import alert_of, connect, handshake_error
-from api.rpc.connection import USUAL, Windows
 from api.rpc.headers import Headers, request_headers
 from api.rpc.session import CONNECTION_ERRORS, Session
 from api.rpc.stream import ByteTransport
+from api.rpc.windows import USUAL, Windows
 from api.trace import TraceContext, metadata_of
 
 CONNECT_TIMEOUT: Final = 10.0

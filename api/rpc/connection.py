@@ -11,11 +11,8 @@ What is added to purerpc 0.8.0 (``api.rpc.http2`` has what is added to h2 3.2.0 
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import urllib.parse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import h2.config
@@ -47,30 +44,13 @@ from api.rpc.events import (
 )
 from api.rpc.http2 import CorrectedH2
 from api.rpc.short_calls import ShortCallsH2
-from api.rpc.status import details_of, error_from
+from api.rpc.status import OK, error_from, percent, trailers_of
+from api.rpc.windows import USUAL, Windows
 
 MAX_CONCURRENT_STREAMS: Final = 1024
 MAX_FRAME_OF_CLIENT: Final = 64 * 1024
 MAX_FRAME_OF_SERVER: Final = 1024 * 1024
 """Requests are small; answers with output are not. A frame is held whole before anything in it is looked at."""
-STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
-"""A whole message always fits, so a reader that takes whole messages cannot deadlock its own window."""
-CONNECTION_WINDOW: Final = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """How much the peer may send before it was taken: in bytes, of each stream, and of all together."""
-
-    stream: int
-    connection: int
-
-
-USUAL: Final = Windows(STREAM_WINDOW, CONNECTION_WINDOW)
-SEPARATE: Final = Windows(256 * 1024, 2**31 - 1 - 65_535)
-"""For streams whose takers have nothing to do with each other: one that takes nothing holds little, and holds up no
-other, since the connection's window is never shut. A peer of ours sends no message that is larger than a window has
-room for, as long as it asks first (:meth:`api.rpc.call_stream.CallStream.writable`)."""
 MAX_HEADER_LIST: Final = 16 * 1024
 
 NOT_GRPC: Final = "NOT_GRPC"
@@ -79,7 +59,6 @@ NOT_GRPC: Final = "NOT_GRPC"
 _TRAILERS: Final = "the server's trailers are not gRPC"
 _INSIDE: Final = "the answer ended inside a message"
 _RESPONSE: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
-_OK: Final = (("grpc-status", "0"),)
 
 Event: TypeAlias = (
     RequestReceived
@@ -165,12 +144,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         return self._translated(self.h2_connection.receive_data(data))
 
     def receive_turn(self, view: memoryview, most: int) -> tuple[list[Event], int]:
-        """As :meth:`receive_data`, for about so many bytes of what has come, from its front: what begins after them is
-        left, but for the rest of a DATA frame.
-
-        Returns:
-            events, and the number of bytes that were taken.
-        """
+        """As :meth:`receive_data`, for about so many bytes, as :meth:`api.rpc.http2.FastH2.receive_turn`."""
         events, taken = self.h2_connection.receive_turn(view, most)
         return self._translated(events), taken
 
@@ -224,7 +198,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             (":status", str(refusal.http_status)),
             ("content-type", "application/grpc"),
             ("grpc-status", str(int(Code.INTERNAL))),
-            ("grpc-message", _percent(refusal.message)),
+            ("grpc-message", percent(refusal.message)),
         ]
         with contextlib.suppress(h2.exceptions.StreamClosedError):  # given up right behind its headers
             self.h2_connection.send_headers(stream_id, trailers, end_stream=True)
@@ -361,12 +335,12 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         Raises:
             h2.exceptions.StreamClosedError: the stream is gone.
         """
-        if self.h2_connection.respond(stream_id, _RESPONSE, message, _OK):
+        if self.h2_connection.respond(stream_id, _RESPONSE, message, OK):
             return
         parts = (PREFIX.pack(False, len(message)), message)
         self.h2_connection.send_headers(stream_id, _RESPONSE)
         self.h2_connection.queue(self.h2_connection.data_frames(stream_id, parts, end_stream=False))
-        self.h2_connection.send_headers(stream_id, _OK, end_stream=True)
+        self.h2_connection.send_headers(stream_id, OK, end_stream=True)
         self._drop_reader(stream_id)
         self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
 
@@ -392,13 +366,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
 
     def finish(self, stream_id: int, error: RpcError | None, *, response_started: bool) -> None:
         """End a response with a status; give up what the client may still be sending (RFC 9113, 8.1)."""
-        trailers = [] if response_started else [(":status", "200"), ("content-type", "application/grpc+proto")]
-        trailers.append(("grpc-status", str(int(error.code if error else Code.OK))))
-        if error:
-            trailers.append(("grpc-message", _percent(error.message)))
-            details = details_of(error)
-            if details:
-                trailers.append(("grpc-status-details-bin", base64.b64encode(details).rstrip(b"=").decode()))
+        trailers = (() if response_started else _RESPONSE) + trailers_of(error)
         self._drop_reader(stream_id)
         self.h2_connection.send_headers(stream_id, trailers, end_stream=True)
         self._reset_if_open(stream_id, ErrorCodes.NO_ERROR)
@@ -426,8 +394,3 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         stream = self.h2_connection.streams.get(stream_id)
         if stream is not None and not stream.closed:
             self.reset_stream(stream_id, code)
-
-
-def _percent(message: str) -> str:
-    """Percent-encode as gRPC asks: everything but printable ASCII, and the percent sign."""
-    return urllib.parse.quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -20,7 +20,7 @@ from api.errors import CancelledError, RpcError, UnavailableError
 from api.rpc.access import Access
 from api.rpc.call_stream import CallStream
 from api.rpc.codec import PREFIX, Buffer, Outgoing
-from api.rpc.connection import USUAL, Connection, Event, Windows
+from api.rpc.connection import Connection, Event
 from api.rpc.events import (
     GoAway,
     Pong,
@@ -33,6 +33,7 @@ from api.rpc.events import (
 from api.rpc.headers import Headers
 from api.rpc.share import Share
 from api.rpc.stream import ByteTransport
+from api.rpc.windows import USUAL, Windows
 
 CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import urllib.parse
 from datetime import timedelta
 from typing import Final
 
@@ -14,6 +15,8 @@ from api._generated.google.rpc import BadRequest, BadRequestFieldViolation, Erro
 from api.errors import DOMAIN, FieldViolation, RpcError, error_for
 from api.protobuf import MalformedMessageError, decode, encode
 
+OK: Final = (("grpc-status", "0"),)
+"""The trailers of a call that ended well."""
 _TYPE: Final = "type.googleapis.com/google.rpc."
 
 
@@ -36,6 +39,22 @@ def details_of(error: RpcError) -> bytes | None:
         return None
     packed = [Any(type_url=_TYPE + type(detail).__name__, value=encode(detail)) for detail in details]
     return encode(Status(code=int(error.code), message=error.message, details=packed))
+
+
+def trailers_of(error: RpcError | None) -> tuple[tuple[str, str], ...]:
+    """What says how a call ended: with an error, or with OK."""
+    if error is None:
+        return OK
+    details = details_of(error)
+    said = [("grpc-status", str(int(error.code))), ("grpc-message", percent(error.message))]
+    if details:
+        said.append(("grpc-status-details-bin", base64.b64encode(details).rstrip(b"=").decode()))
+    return tuple(said)
+
+
+def percent(message: str) -> str:
+    """Percent-encode as gRPC asks: everything but printable ASCII, and the percent sign."""
+    return urllib.parse.quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 def error_from(code: int, message: str, details: str | list[str] | None) -> RpcError | None:

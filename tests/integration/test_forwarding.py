@@ -21,8 +21,8 @@ from api.errors import (
     UnavailableError,
 )
 from api.rpc.channel import Channel, open_channel
-from api.rpc.connection import SEPARATE
 from api.rpc.server import Handler, ServerCall, router, server_stream, stack, unary
+from api.rpc.windows import SEPARATE
 from api.trace import TraceContext
 from jobd.middleware.authentication import authenticate
 from jobd.middleware.authorization import authorize

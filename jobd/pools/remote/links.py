@@ -15,7 +15,7 @@ from api.address import parse_address
 from api.background import background_nursery
 from api.errors import ConfigError, RpcError, UnavailableError
 from api.rpc.channel import Channel, open_channel
-from api.rpc.connection import SEPARATE, USUAL
+from api.rpc.windows import SEPARATE, USUAL
 
 log = structlog.get_logger(__name__)
 

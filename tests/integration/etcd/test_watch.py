@@ -7,7 +7,7 @@ import ssl
 
 import trio
 
-from api.rpc.connection import STREAM_WINDOW
+from api.rpc.windows import STREAM_WINDOW
 from jobd.pools.etcd.answers import Deleted
 from jobd.pools.etcd.client import Client, open_client
 from jobd.pools.etcd.transaction import Delete, Txn

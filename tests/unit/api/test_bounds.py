@@ -11,13 +11,13 @@ import trio.testing
 
 from api.messages import QueryRequest, QueryResponse
 from api.protobuf import encode
-from api.rpc.connection import STREAM_WINDOW
 from api.rpc.frames import GOAWAY
 from api.rpc.patience import CAPACITY
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, unary
 from api.rpc.session import HELD, LEAST, OVERHEAD
 from api.rpc.share import TOTAL
 from api.rpc.statistics import Connections, Holdings
+from api.rpc.windows import STREAM_WINDOW
 from tests.support.transport import MemoryTransport
 from tests.support.wire import CALL, RawClient
 

@@ -6,9 +6,9 @@ import trio
 
 from api import methods
 from api.messages import QueryRequest, StreamRequest
-from api.rpc.connection import STREAM_WINDOW
 from api.rpc.server import ServerCall, router, server_stream, unary
 from api.rpc.session import CHUNK
+from api.rpc.windows import STREAM_WINDOW
 from tests.support.rig import answer, big_stream, rig
 
 
