@@ -23,7 +23,7 @@ from api.rpc.short_calls import ShortCallsH2
 from tests.properties.test_http2 import ByH2, Side, frame, hostile, pieces, without_window_updates
 from tests.support.wire import CALL, RawClient, RawServer
 
-thoroughly = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+thoroughly = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 PATHS = ("/a.B/C", "/a.B/D")
 ODD = st.integers(0, 6).map(lambda n: 2 * n + 1)
 WHOLE = st.binary(max_size=20).map(lambda m: PREFIX.pack(False, len(m)) + m)
