@@ -14,7 +14,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
 REPORT = 3
@@ -33,7 +33,11 @@ IO_PRIORITIES = (0, 3 << 13, 2 << 13 | 4)
 """What ioprio_set(2) takes for each class of the contract: the kernel's class, and in it the level."""
 SYSCALLS = {"x86_64": {"capset": 126, "ioprio_set": 251}, "aarch64": {"capset": 91, "ioprio_set": 30}}
 """Calls that the C library has no function for (capset(2) is libcap's)."""
-UNCHANGEABLE = {signal.SIGKILL, signal.SIGSTOP}
+NOTHING = (0, 0, 0, 0, 0)
+"""The arguments of prctl(2) that a call does without."""
+CHANGEABLE = [int(each) for each in signal.valid_signals() if each not in (signal.SIGKILL, signal.SIGSTOP)]
+"""The signals that can be caught."""
+DEFAULT, IGNORE = int(signal.SIG_DFL), int(signal.SIG_IGN)
 
 
 def kernel() -> Callable[..., int]:
@@ -44,14 +48,17 @@ def kernel() -> Callable[..., int]:
     import ctypes  # it takes a while, and most that run inside a sandbox do without
     import errno  # the same
 
-    libc = ctypes.CDLL(None, use_errno=True)
+    # PyDLL: the interpreter, of which there is one thread in a child, need not be let go for such a call.
+    libc = ctypes.PyDLL(None, use_errno=True)
+    prctl = libc.prctl
+    prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
     numbers = SYSCALLS.get(os.uname().machine, {}) if sys.maxsize > 2**32 else {}
 
     def call(name: str, *arguments: int | bytes) -> int:
-        words = [each if isinstance(each, bytes) else ctypes.c_ulong(each) for each in arguments]
         if name == "prctl":
-            result = libc.prctl(*words, *[ctypes.c_ulong(0)] * (5 - len(words)))
+            result = prctl(*arguments, *NOTHING[len(arguments) :])
         elif name in numbers:
+            words = [each if isinstance(each, bytes) else ctypes.c_ulong(each) for each in arguments]
             result = libc.syscall(ctypes.c_long(numbers[name]), *words)
         else:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -85,11 +92,14 @@ def set_io_priority(call: Callable[..., int], priority: int) -> None:
     call("ioprio_set", IOPRIO_WHO_PROCESS, 0, priority)
 
 
-def handle_signals(how: Any, *, but: signal.Signals | None = None) -> None:
-    """Let every signal that can be caught (but for one) be handled so, and none be blocked."""
-    for signum in signal.valid_signals() - UNCHANGEABLE - {but}:
-        signal.signal(signum, how)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+set_handler = getattr(signal.signal, "__wrapped__", signal.signal)
+"""Without the enumerations around it: a forked child copies each page of memory that it uses, and they are many."""
+
+
+def handle_signals(how: int, which: Iterable[int]) -> None:
+    """Let these signals be handled so (DEFAULT, IGNORE)."""
+    for signum in which:
+        set_handler(signum, how)
 
 
 def make_room(limits: dict[int, tuple[int, int]]) -> None:
@@ -104,13 +114,14 @@ def make_room(limits: dict[int, tuple[int, int]]) -> None:
 
 def set_limits(limits: dict[int, tuple[int, int]]) -> None:
     """Only at the end: what we have open ourselves may be beyond them."""
-    import errno
     import resource  # not before it is needed: inside a sandbox every import takes its time
 
     for number, limit in limits.items():
         try:
             resource.setrlimit(number, limit)
         except ValueError as exc:  # EPERM, as Python tells it: only root may raise a hard limit
+            import errno
+
             raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from exc
 
 
@@ -123,7 +134,8 @@ def inside(spec: dict[str, Any]) -> NoReturn:
         if not os.read(REPORT, 16):
             os._exit(127)  # whoever would be told of our end is gone
         # Whoever made the sandbox is to be deaf to signals, and we were, until now.
-        handle_signals(signal.SIG_DFL)
+        handle_signals(DEFAULT, CHANGEABLE)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         # These import something, for which there may soon be no descriptor.
         os.get_exec_path(spec["env"])
         call = kernel() if spec["drop_capabilities"] else None

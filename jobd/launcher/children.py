@@ -9,25 +9,19 @@ import contextlib
 import fcntl
 import os
 import signal
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from jobd.launcher import become, protocol, sandboxed
-from jobd.launcher.become import REPORT, SPEC
-from jobd.launcher.terminal import open_terminal, take_control
+from jobd.launcher.fork import fork, ways_into
+from jobd.launcher.program import Program, last_steps
+from jobd.launcher.terminal import open_terminal
 
 PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 F_SETPIPE_SZ: Final = 1031
-FIRST_IMPOSSIBLE: Final = 2**30
-"""A descriptor that no process has; close_range(2) does not mind."""
 MAX_SAID: Final = 400
-KERNEL: Final = become.kernel()
-INTERPRETER: Final = (os.path.realpath(sys.executable), "-I", "-S", "-B", "-c")  # outside of any environment
-ENTRY: Final = f"import os, json; spec = json.load(os.fdopen({SPEC})); exec(spec['source']); inside(spec)"
-"""What is executed inside a sandbox first; the rest comes in a memfd, since everybody sees a command."""
 SOURCE: Final = Path(become.__file__).read_text()
 
 
@@ -135,75 +129,60 @@ class Child:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What a child is to become.
-
-    Attributes:
-        enter: files into which it writes "0" first: cgroup.procs of the groups that are to hold it.
-        limits: resource limits (getrlimit(2)), by number: soft and hard.
-        nice: how much nicer than we are.
-        umask: as umask(2).
-        identity: user, group and supplementary groups that it runs as; ours when None.
-        stdin: "none" (/dev/null), "data" (the descriptor ``given``), "pipe" or "terminal".
-        size: rows and columns of the terminal.
-    """
-
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
-    enter: list[str]
-    limits: dict[int, tuple[int, int]]
-    nice: int
-    umask: int
-    identity: tuple[int, int, list[int]] | None
-    io_priority: int = 0
-    no_new_privileges: bool = False
-    drop_capabilities: bool = False
-    sandbox: list[str] = field(default_factory=list)
-    outside: dict[str, str] = field(default_factory=dict)
-    stdin: str = "none"
-    size: tuple[int, int] = (0, 0)
-    given: int = -1
-
-
 def spawn(program: Program) -> Child:
     """Fork a child that leads a session of its own and executes a program.
 
     Raises:
         OSError: there are no more processes or descriptors; nothing is left behind.
     """
-    with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        child = _spawn(program, ours, theirs)
+    except BaseException:
+        protocol.close_all(ours)
+        raise
+    finally:
+        protocol.close_all(theirs)
+    return child
 
-        def take(reading: int, writing: int) -> tuple[int, int]:
-            opened.callback(os.close, reading)
-            theirs.callback(os.close, writing)
-            return reading, writing
 
-        out, out_job = take(*os.pipe2(os.O_CLOEXEC))
-        err, err_job = take(*os.pipe2(os.O_CLOEXEC))
-        report, reporting = take(*(sandboxed.channel() if program.sandbox else os.pipe2(os.O_CLOEXEC)))
-        spec = _spec_for_inside(program) if program.sandbox else -1
-        if spec >= 0:
-            theirs.callback(os.close, spec)
-        _enlarge(out)
-        _enlarge(err)
-        near, stdin = -1, program.given
-        if program.stdin == "pipe":
-            stdin, near = os.pipe2(os.O_CLOEXEC)
-            _enlarge(near)
-            os.set_blocking(near, False)
-        elif program.stdin == "terminal":
-            near, stdin = open_terminal(*program.size)
-            out_job = err_job = stdin
-        if near >= 0:
-            opened.callback(os.close, near)
-            theirs.callback(os.close, stdin)
-        pid = os.fork()
-        if pid == 0:
-            _become(program, stdin, out_job, err_job, reporting, spec)
-        opened.pop_all()
-        return Child(pid, out, err, report, program.stdin, near, sandboxed=bool(program.sandbox))
+def _spawn(program: Program, ours: list[int], theirs: list[int]) -> Child:
+    """As :func:`spawn`; the descriptors that it makes are added to those that are to be closed when it fails, and those
+    that are to be closed here in any case."""
+
+    def take(reading: int, writing: int) -> tuple[int, int]:
+        ours.append(reading)
+        theirs.append(writing)
+        return reading, writing
+
+    out, out_job = take(*os.pipe2(os.O_CLOEXEC))
+    err, err_job = take(*os.pipe2(os.O_CLOEXEC))
+    report, reporting = take(*(sandboxed.channel() if program.sandbox else os.pipe2(os.O_CLOEXEC)))
+    spec = _spec_for_inside(program) if program.sandbox else -1
+    if spec >= 0:
+        theirs.append(spec)
+    _enlarge(out)
+    _enlarge(err)
+    near, stdin = -1, program.given
+    if program.stdin == "none":
+        stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        theirs.append(stdin)
+    elif program.stdin == "pipe":
+        stdin, near = os.pipe2(os.O_CLOEXEC)
+        take(near, stdin)
+        _enlarge(near)
+        os.set_blocking(near, False)
+    elif program.stdin == "terminal":
+        near, stdin = take(*open_terminal(*program.size))
+        out_job = err_job = stdin
+    group, instead, others = ways_into(program.enter)
+    if group >= 0:
+        theirs.append(group)
+    pid, ready = fork(group)
+    if pid == 0:
+        last_steps(program, (stdin, out_job, err_job), reporting, spec, others, None if ready else instead)
+    return Child(pid, out, err, report, program.stdin, near, sandboxed=bool(program.sandbox))
 
 
 def _enlarge(pipe: int) -> None:
@@ -218,93 +197,3 @@ def _spec_for_inside(program: Program) -> int:
     spec = protocol.as_memfd({**{name: getattr(program, name) for name in names}, "source": SOURCE})
     os.lseek(spec, 0, os.SEEK_SET)
     return spec
-
-
-def _give_streams(uid: int, gid: int) -> None:
-    """Let them be opened as /dev/stdout and so on by the one that they are for; /dev/null stays everybody's."""
-    null = os.stat(os.devnull)  # noqa: PTH116 # pathlib is large, and this is all it would do
-    for fd in (0, 1, 2):
-        if not os.path.samestat(os.fstat(fd), null):
-            os.fchown(fd, uid, gid)
-
-
-def _become(program: Program, stdin: int, out: int, err: int, report: int, spec: int) -> NoReturn:
-    """In the child: become the program, or tell why not. Never returns, whatever happens."""
-    stage = "exec"
-    try:
-        os.setsid()
-        if program.stdin == "terminal":
-            take_control(stdin)
-        signal.set_wakeup_fd(-1)
-        # Python ignores some, and so may whoever started us (nohup, a shell's &): a program expects them all as usual.
-        become.handle_signals(signal.SIG_DFL)
-        os.umask(program.umask)
-        report, spec = _arrange_descriptors(stdin, out, err, report, spec)
-        stage = "contain"
-        for entrance in program.enter:
-            fd = os.open(entrance, os.O_WRONLY | os.O_CLOEXEC)
-            os.write(fd, b"0")
-            os.close(fd)
-        stage = "limits"
-        os.nice(program.nice)
-        if program.io_priority:
-            become.set_io_priority(KERNEL, program.io_priority)
-        if program.sandbox:
-            become.make_room(program.limits)  # only now, as root; they are set inside
-        else:
-            become.set_limits(program.limits)
-        if program.identity:
-            uid, gid, groups = program.identity
-            stage = "streams"
-            _give_streams(uid, gid)
-            stage = "groups"
-            os.setgroups(groups)
-            stage = "group"
-            os.setresgid(gid, gid, gid)
-            stage = "user"
-            os.setresuid(uid, uid, uid)  # the last one: it takes the right to any of this, and all capabilities
-        if program.sandbox:
-            stage = "isolate"
-            _enter_sandbox(program)
-        if program.drop_capabilities:
-            stage = "capabilities"
-            become.drop_capabilities(KERNEL)
-        if program.no_new_privileges:
-            stage = "privileges"
-            become.forgo_privileges(KERNEL)
-        stage = "cwd"
-        os.chdir(program.cwd)
-        stage = "exec"
-        os.execvpe(program.argv[0], program.argv, program.env)  # noqa: S606 # no shell is what we want
-    except OSError as exc:
-        os.write(report, f"{stage} {exc.errno}".encode())
-    except BaseException:  # noqa: BLE001 # a child that is no program yet must not run on as a second launcher
-        os.write(report, f"{stage} 0".encode())
-    finally:
-        os._exit(127)
-
-
-def _arrange_descriptors(stdin: int, out: int, err: int, report: int, spec: int) -> tuple[int, int]:
-    """Have those that the program, or the way to it, is to have, under their numbers, and no other."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if stdin < 0 else stdin, 0)
-    # Those that are moved must not lie where others are moved to.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SPEC + 1) for fd in (report, spec) if fd >= 0]
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    os.dup2(high[0], REPORT, inheritable=False)
-    if spec >= 0:
-        os.dup2(high[1], SPEC, inheritable=False)
-    # Whatever we were given ourselves, and whatever a mistake of ours left open, is not for a job to have.
-    os.closerange(SPEC + 1 if spec >= 0 else REPORT + 1, FIRST_IMPOSSIBLE)
-    return REPORT, SPEC if spec >= 0 else -1
-
-
-def _enter_sandbox(program: Program) -> NoReturn:
-    """Execute what makes the sandbox. It stays outside, and is deaf to signals: those are for the job."""
-    become.handle_signals(signal.SIG_IGN, but=signal.SIGCHLD)
-    if program.no_new_privileges:
-        become.forgo_privileges(KERNEL)
-    os.set_inheritable(REPORT, True)
-    os.set_inheritable(SPEC, True)
-    command = [*program.sandbox, *INTERPRETER, ENTRY]
-    os.execve(command[0], command, program.outside)  # noqa: S606 # no shell is what we want

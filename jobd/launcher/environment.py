@@ -73,7 +73,7 @@ def see_to_isolation(means: Means, spec: JobSpec) -> None:
 
 
 def program_of(job_id: str, spec: JobSpec, container: Container, means: Means, who: Identity) -> dict[str, Any]:
-    """What the forking side is told (:class:`jobd.launcher.children.Program`)."""
+    """What the forking side is told (:class:`jobd.launcher.program.Program`)."""
     isolation = spec.isolation
     sandbox, uid = means.sandbox if isolation.sandboxed else None, who.uid
     limits = spec.limits

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from jobd.launcher import children, family, protocol
 from jobd.launcher.allowed import Allowed, read_program
 from jobd.launcher.procfs import members_of_group, signal_group
+from jobd.launcher.program import Program
 
 Tell = Callable[[protocol.Message, list[int]], None]
 """Says something to the server, if there is one. The descriptors are the listener's to close."""
@@ -99,14 +100,14 @@ class Jobs:
         job = self._jobs[id] = self._by_pid[child.pid] = _Job(id, child, time.time_ns())
         self._watch_report(job)
 
-    def _program(self, spec: protocol.Message, given: int) -> children.Program:
+    def _program(self, spec: protocol.Message, given: int) -> Program:
         if spec.get("stdin") == "data" and given < 0:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         # What is asked for is what there is. What the launcher was started with is for whom nothing is said.
         limits = {resource.RLIMIT_NOFILE: self._nofile, **{number: (value, value) for number, value in spec["limits"]}}
         # A server of another version may say less, or more: what it may ask for is what our version says.
-        known = {each.name: spec[each.name] for each in fields(children.Program) if each.name in spec}
-        return children.Program(**{**known, "limits": limits, "given": given})
+        known = {each.name: spec[each.name] for each in fields(Program) if each.name in spec}
+        return Program(**{**known, "limits": limits, "given": given})
 
     def signal(self, id: str, signum: int, *, main: bool = False) -> None:
         """To its process group, or to the job's process alone."""

@@ -4,7 +4,7 @@ Over Unix sockets of type SOCK_SEQPACKET, so a packet comes whole or not at all.
 and environment) travels as a memfd.
 
     server → launcher
-        launch     id; descriptors: memfd of :class:`jobd.launcher.children.Program`, and what is to be its stdin, if
+        launch     id; descriptors: memfd of :class:`jobd.launcher.program.Program`, and what is to be its stdin, if
                    that is given
         close_stdin  id                  let go of the pipe of its stdin
         allow      as :class:`jobd.launcher.allowed.Allowed`; from now on no more than this. Once, before the server

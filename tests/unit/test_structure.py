@@ -172,9 +172,21 @@ def test_the_launcher_needs_the_standard_library_alone() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     ours = {name for name in loaded.stdout.split() if name.split(".")[0] in ("jobd", "api", "pki", "jobcli")}
     parts = {
-        *("front", "launcher", "visitors", "jobs", "children", "become", "sandboxed", "orphans", "terminal"),
+        *(
+            "front",
+            "launcher",
+            "visitors",
+            "jobs",
+            "children",
+            "fork",
+            "program",
+            "become",
+            "sandboxed",
+            "orphans",
+            "terminal",
+        ),
         *("protocol", "procfs", "channel", "console", "tracing", "upgrade", "allowed", "family", "orders", "served"),
-        *("signals", "systemd"),
+        *("signals", "systemd", "terminal"),
     }
     assert ours == {"jobd", "jobd.cli", "jobd.launcher", *(f"jobd.launcher.{part}" for part in parts)}
     assert not {"trio", "ssl", "asyncio", "cryptography", "structlog", "betterproto"} & set(loaded.stdout.split())

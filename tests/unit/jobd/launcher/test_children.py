@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jobd.launcher.children import EXECUTED, Child, Failure, Program, spawn
+from jobd.launcher.children import EXECUTED, Child, Failure, spawn
 from jobd.launcher.local import LocalLauncher
+from jobd.launcher.program import Program
 from jobd.limits.walk import Walk
 from jobd.worker.errors import LaunchError
 from jobd.worker.job import JobSpec, Reason

@@ -16,6 +16,7 @@ import trio
 from jobd.launcher import children, sandboxed
 from jobd.launcher.environment import program_of
 from jobd.launcher.local import LocalLauncher
+from jobd.launcher.program import Program
 from jobd.limits.isolation import Bubblewrap
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
@@ -75,9 +76,9 @@ def test_a_program_that_gains_privileges_to_make_sandboxes_is_not_kept_from_it()
 # ---- the way into a sandbox: what executes the rest here is no sandbox, but goes the same way
 
 
-def program(*sandbox: str) -> children.Program:
+def program(*sandbox: str) -> Program:
     environment = {"PATH": os.environ["PATH"]}
-    return children.Program(
+    return Program(
         ["sh", "-c", "exit 3"], environment, "/", [], {}, 0, 0o022, None, sandbox=list(sandbox), outside=environment
     )
 
