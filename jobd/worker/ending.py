@@ -11,6 +11,7 @@ import enum
 import math
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -58,7 +59,8 @@ class Ending:
         self._record = record
         self._patience = patience
         self._clock = clock
-        self._wanted = trio.Event()
+        self._wanted = False
+        self._begin: Callable[[], None] | None = None
         self._until_kill = trio.CancelScope()
         self._polite = signal.SIGTERM
         self._mode = StopMode.GROUP
@@ -72,14 +74,26 @@ class Ending:
     def want(self, grace: float, polite: int = signal.SIGTERM, mode: StopMode = StopMode.GROUP) -> None:
         """Ask for the end: SIGKILL comes ``grace`` seconds from now at the latest. Asked again, it can only come
         sooner, and nobody is asked politely again."""
-        if not self._wanted.is_set():
+        first, self._wanted = not self._wanted, True
+        if first:
             self._polite, self._mode = signal.Signals(polite), mode
         self._until_kill.deadline = min(self._until_kill.deadline, trio.current_time() + grace)
-        self._wanted.set()
+        if first and self._begin:
+            self._begin()
+
+    def watch(self, nursery: trio.Nursery, process: Process) -> None:
+        """From now on, bring the end about when it is wanted, in this nursery; cancelled when no process is left. Most
+        jobs end by themselves, and need no task for it."""
+        self._begin = partial(nursery.start_soon, self.run, process)
+        if self._wanted:
+            self._begin()
+
+    def watch_no_more(self) -> None:
+        """The nursery is to end: whoever wants the end now has it."""
+        self._begin = None
 
     async def run(self, process: Process) -> None:
-        """When the end is wanted, bring it about; cancelled when no process is left."""
-        await self._wanted.wait()
+        """Bring the end about; cancelled when no process is left."""
         begun = trio.current_time()
         polite = self._until_kill.deadline > begun
         first = self._begun is None
@@ -132,7 +146,7 @@ class Ending:
 
     async def _is_over(self, process: Process) -> bool:
         """Nobody is left. What a stop answers for is looked for more closely than what ended by itself."""
-        return await process.is_empty() and (not self._wanted.is_set() or not await process.members())
+        return await process.is_empty() and (not self._wanted or not await process.members())
 
     async def _note(self, process: Process, signum: int) -> bool:
         """Keep who is there, and what they are sent; whether there is anybody."""

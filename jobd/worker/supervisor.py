@@ -218,7 +218,7 @@ class Supervisor:
         self._reading = True
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ending.run, process)
+                self._ending.watch(nursery, process)
                 if self.cell.job.spec.limits.timeout:
                     nursery.start_soon(self._time_out)
                 if self.cell.job.spec.limits.stop_at_output:
@@ -240,8 +240,10 @@ class Supervisor:
                     # With the group gone, only a process that left it can still hold a pipe: that is not waited for.
                     if not await reader.finish():
                         self._incomplete = "a process that left the job's group still held its output open"
+                self._ending.watch_no_more()
                 nursery.cancel_scope.cancel()
         finally:
+            self._ending.watch_no_more()
             for reader in readers:
                 reader.close()
         return status

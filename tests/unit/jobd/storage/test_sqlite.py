@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.stdin import StdinMode, Terminal
+from tests.support.patience import patient
 
 
 def a_job(number: int = 0, **fields: object) -> Job:
@@ -77,6 +79,35 @@ async def test_a_noted_change_is_recorded_before_the_store_closes(tmp_path: Path
         store.note(a_job(1, state=State.RUNNING, pid=7))
     async with open_store(tmp_path / "jobs") as store:
         assert (await store.live())[0].pid == 7
+
+
+async def test_a_noted_change_is_recorded_though_nobody_asks(tmp_path: Path) -> None:
+    """Soon means soon: after a crash it would be missed."""
+    async with open_store(tmp_path / "jobs") as store:
+        await store.insert(a_job(1))
+        store.note(a_job(1, state=State.RUNNING, pid=7))
+        with closing(sqlite3.connect(tmp_path / "jobs")) as other, trio.fail_after(patient(20)):
+            while other.execute("SELECT state FROM jobs").fetchone() != ("running",):
+                await trio.sleep(0.01)
+
+
+async def test_what_is_read_comes_after_what_was_noted(tmp_path: Path) -> None:
+    """So a list by state has a job that was noted to run."""
+    async with open_store(tmp_path / "jobs") as store:
+        await store.insert(a_job(1))
+        store.note(a_job(1, state=State.RUNNING, pid=7))
+        assert len(await store.page(before=0, states=[State.RUNNING], size=9)) == 1
+
+
+async def test_a_change_that_is_noted_and_outdone_is_not_written(tmp_path: Path) -> None:
+    """A short job costs two records: that it is to run, and how it ended."""
+    async with open_store(tmp_path / "jobs") as store:
+        await store.insert(a_job(1))
+        before = await store._ask(lambda db: db.total_changes)
+        store.note(a_job(1, state=State.RUNNING, pid=7))
+        await store.commit(a_job(1, state=State.SUCCEEDED, wait_status=0))
+        assert await store._ask(lambda db: db.total_changes) == before + 1
+        assert await store.get(a_job(1).id) == a_job(1, state=State.SUCCEEDED, wait_status=0)
 
 
 async def test_the_same_request_is_the_same_job(tmp_path: Path) -> None:

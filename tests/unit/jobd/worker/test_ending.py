@@ -57,7 +57,7 @@ async def ending(process: Stubborn) -> AsyncIterator[Ending]:
     ending = Ending(10, time.time_ns, record, None)
     ending.want(0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ending.run, process)
+        ending.watch(nursery, process)
         yield ending
         nursery.cancel_scope.cancel()
 
