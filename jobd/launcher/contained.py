@@ -10,6 +10,7 @@ from abc import abstractmethod
 import trio
 
 from jobd.launcher.procfs import group_has_members
+from jobd.launcher.together import in_turn
 from jobd.worker.containment import Container, Containment, Member, Usage
 
 
@@ -76,7 +77,7 @@ class ContainedProcess:
         return await trio.to_thread.run_sync(self._container.usage)
 
     async def release(self) -> None:
-        await trio.to_thread.run_sync(self._container.remove)
+        await in_turn(self._container.remove)
 
 
 async def group_is_empty(pgid: int) -> bool:

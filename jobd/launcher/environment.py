@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from jobd.launcher.become import IO_PRIORITIES
+from jobd.launcher.together import in_turn
 from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Container, Containment, mark_of
 from jobd.worker.errors import LaunchError
 from jobd.worker.identity import Identity, UnknownAccountError, look_up, own
@@ -55,7 +57,7 @@ async def make_container(containment: Containment, job_id: str, spec: JobSpec) -
         LaunchError: it cannot be made.
     """
     try:
-        return await trio.to_thread.run_sync(containment.create, job_id, spec.limits)
+        return await in_turn(partial(containment.create, job_id, spec.limits))
     except OSError as exc:
         raise LaunchError(
             Reason.CONTAINMENT_FAILED, f"there is no control group to be had for the job: {exc.strerror}"

@@ -24,6 +24,7 @@ from jobd.launcher.allowed import MOST_PIDS, Allowed
 from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of, see_to_isolation
 from jobd.launcher.launched import LaunchedProcess
 from jobd.launcher.stdin import giving
+from jobd.launcher.together import in_turn
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.isolation import NO_MEANS, Means
@@ -87,7 +88,7 @@ class LauncherLink:
         try:
             return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
         except LaunchError:
-            await trio.to_thread.run_sync(container.remove)
+            await in_turn(container.remove)
             raise
 
     async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:
@@ -178,6 +179,10 @@ class LauncherLink:
 
     def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
         """Say something, in the order of the calls, however far behind the launcher is. The descriptors are ours."""
+        if not self._unsent:
+            with contextlib.suppress(OSError):  # it is gone, most likely: speak() meets that too
+                if self._said(message, fds or []):
+                    return
         self._unsent.append((message, fds or []))
         if self._all_sent.is_set():
             self._all_sent = trio.Event()
@@ -189,18 +194,24 @@ class LauncherLink:
             await self._more_unsent.wait()
             self._more_unsent = trio.Event()
             while self._unsent:
-                message, fds = self._unsent[0]
                 try:
-                    protocol.send(self._socket, message, fds)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._socket)
-                    continue
+                    said = self._said(*self._unsent[0])
                 except OSError:
                     return  # it is gone; whoever listens hears of that too
-                self._unsent.popleft()
-                for fd in fds:
-                    os.close(fd)
+                if said:
+                    self._unsent.popleft()
+                else:
+                    await trio.lowlevel.wait_writable(self._socket)
             self._all_sent.set()
+
+    def _said(self, message: protocol.Message, fds: list[int]) -> bool:
+        """Say it now, and close the descriptors; False when the launcher is too far behind."""
+        try:
+            protocol.send(self._socket, message, fds)
+        except BlockingIOError:
+            return False
+        protocol.close_all(fds)
+        return True
 
     async def flush(self) -> None:
         """Wait until everything was said, as long as the launcher lives and listens."""
