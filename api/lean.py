@@ -1,4 +1,5 @@
-"""What betterproto loads at its import, and no program of ours ever calls, stays unloaded: an eighth of a cold start.
+"""What betterproto and purerpc load at their import, and no program of ours ever calls, stays unloaded: a quarter of a
+cold start.
 
 For programs alone (``jobcli``, ``jobd``). Whoever embeds :mod:`api.client` may use all of betterproto, and gets it.
 """
@@ -6,17 +7,23 @@ For programs alone (``jobcli``, ``jobd``). Whoever embeds :mod:`api.client` may 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 BETTERPROTO: Final = "2.0.0b7"
 """The version pinned in pyproject.toml; betterproto asks ``importlib.metadata`` for it, which loads a mail parser."""
 
 
-def leave_out_what_is_not_called() -> None:
-    """Put empty modules where betterproto would load asyncio (for stubs), dateutil (for JSON) and its own version.
+def leave_out_what_is_not_called(*, few_messages: bool = False) -> None:
+    """Put empty modules where betterproto would load asyncio (for stubs), dateutil (for JSON) and its own version, and
+    an empty package around purerpc's protocol, where purerpc would load its client, its server and anyio.
 
     Does nothing once betterproto is imported.
+
+    Args:
+        few_messages: of Google's, have those of :mod:`api.well_known` alone.
     """
     if "betterproto" in sys.modules:
         return
@@ -24,6 +31,18 @@ def leave_out_what_is_not_called() -> None:
     _stand_in("betterproto.grpc.grpclib_client", ServiceStub=object)
     _stand_in("dateutil")
     _stand_in("dateutil.parser", isoparse=_not_here)
+    if few_messages:
+        _stand_in("betterproto.lib")
+        _stand_in("betterproto.lib.google")
+        _stand_in("betterproto.lib.google.protobuf", __getattr__=_well_known)
+    if found := find_spec("purerpc"):
+        _stand_in("purerpc", __path__=found.submodule_search_locations, __spec__=found)
+
+
+def _well_known(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(import_module("api.well_known"), name)
 
 
 def _stand_in(name: str, **content: object) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import betterproto
 import pytest
 
+from api import well_known
 from api.lean import BETTERPROTO, leave_out_what_is_not_called
 
 ROOT = Path(__file__).parents[2]
@@ -145,16 +146,24 @@ def test_jobcli_loads_what_a_client_needs() -> None:
     assert not {"api.identity", "api.rpc.server", "api.rpc.statistics"} & set(loaded.stdout.split())
 
 
+NEVER = {
+    *("grpclib", "dateutil.tz", "importlib.metadata", "purerpc.client", "purerpc.server"),
+    "anyio",
+}
+
+
 @pytest.mark.parametrize(
     ("program", "left_out"),
     [
-        ("jobcli.cli", {"asyncio", "email", "grpclib", "dateutil.tz", "importlib.metadata"}),
-        ("jobd.server", {"grpclib", "dateutil.tz", "importlib.metadata"}),  # structlog and cryptography load the others
+        ("jobcli.cli", {"asyncio", "email", "betterproto.lib.std.google.protobuf", *NEVER}),
+        ("jobd.server", NEVER),  # structlog and cryptography load the others
     ],
 )
 def test_a_program_does_not_load_what_betterproto_never_needs(program: str, left_out: set[str]) -> None:
-    """asyncio, and what reads mail, calendars and packages."""
-    code = f"import sys, api.lean; api.lean.leave_out_what_is_not_called(); import {program}; print(*sys.modules)"
+    """asyncio, what reads mail, calendars and packages, most of Google's messages; and purerpc's client and server."""
+    few = program.startswith("jobcli")
+    lean = f"import sys, api.lean; api.lean.leave_out_what_is_not_called(few_messages={few})"
+    code = f"{lean}; import {program}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not left_out & set(loaded.stdout.split())
 
@@ -196,3 +205,18 @@ def test_the_launcher_needs_the_standard_library_alone() -> None:
 def test_a_file_is_one_room(path: Path) -> None:
     """Most stay below 300 lines, none goes far beyond."""
     assert len(path.read_text().splitlines()) <= 400, f"{name_of(path)} is no longer one room"
+
+
+def test_the_messages_in_place_of_google_s_are_the_same_on_the_wire() -> None:
+    """As many of them as betterproto itself uses, with the same fields."""
+    from betterproto.lib.std.google import protobuf as whole  # what no program of ours loads
+
+    ours = {name: each for name, each in vars(well_known).items() if isinstance(each, type)}
+    for name, each in ours.items():
+        fields = {number: meta.proto_type for number, meta in _fields_of(each).items()}
+        theirs = {number: meta.proto_type for number, meta in _fields_of(getattr(whole, name)).items()}
+        assert fields == (theirs if name != "EnumValue" else {1: "string", 2: "int32"})
+
+
+def _fields_of(message: type[betterproto.Message]) -> dict[int, betterproto.FieldMetadata]:
+    return {meta.number: meta for meta in message()._betterproto.meta_by_field_name.values()}
