@@ -15,7 +15,7 @@ from typing import Final
 
 from jobd.launcher import become, protocol, sandboxed
 from jobd.launcher.fork import fork, ways_into
-from jobd.launcher.program import Program, last_steps
+from jobd.launcher.program import Program, Signals, last_steps
 from jobd.launcher.terminal import open_terminal
 
 PIPE_SIZE: Final = 256 * 1024
@@ -179,9 +179,10 @@ def _spawn(program: Program, ours: list[int], theirs: list[int]) -> Child:
     group, instead, others = ways_into(program.enter)
     if group >= 0:
         theirs.append(group)
+    signals = Signals.now()
     pid, ready = fork(group)
     if pid == 0:
-        last_steps(program, (stdin, out_job, err_job), reporting, spec, others, None if ready else instead)
+        last_steps(program, (stdin, out_job, err_job), reporting, spec, signals, others, None if ready else instead)
     return Child(pid, out, err, report, program.stdin, near, sandboxed=bool(program.sandbox))
 
 

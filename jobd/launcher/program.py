@@ -19,11 +19,6 @@ from jobd.launcher.terminal import take_control
 
 FIRST_IMPOSSIBLE: Final = 2**30
 """A descriptor that no process has; close_range(2) does not mind."""
-IGNORED: Final = [each for each in become.CHANGEABLE if signal.getsignal(each) == signal.SIG_IGN]
-"""Python ignores some, and so may whoever started us (nohup, a shell's &): a program expects them all as usual. Those
-that have a handler need no mention: the kernel takes that off."""
-BLOCKED: Final = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-"""By whoever started us."""
 KERNEL: Final = become.kernel()
 INTERPRETER: Final = (os.path.realpath(sys.executable), "-I", "-S", "-B", "-c")  # outside of any environment
 ENTRY: Final = f"import os, json; spec = json.load(os.fdopen({SPEC})); exec(spec['source']); inside(spec)"
@@ -62,6 +57,26 @@ class Program:
     given: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a child would have of our ways with signals: a program expects all of them as usual.
+
+    Attributes:
+        ignored: Python ignores some, and so may whoever started us (nohup, a shell's &). Those that have a handler need
+            no mention: the kernel takes that off.
+        blocked: there are some.
+    """
+
+    ignored: list[int]
+    blocked: bool
+
+    @classmethod
+    def now(cls) -> Signals:
+        """Looked at before the fork, in the thread that does it."""
+        ignored = [each for each in become.CHANGEABLE if signal.getsignal(each) == signal.SIG_IGN]
+        return cls(ignored, bool(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+
 def _give_streams(uid: int, gid: int) -> None:
     """Let them be opened as /dev/stdout and so on by the one that they are for; /dev/null stays everybody's."""
     null = os.stat(os.devnull)  # noqa: PTH116 # pathlib is large, and this is all it would do
@@ -75,6 +90,7 @@ def last_steps(
     streams: tuple[int, int, int],
     report: int,
     spec: int,
+    signals: Signals,
     entrances: list[str],
     not_done: list[str] | None,
 ) -> NoReturn:
@@ -94,8 +110,8 @@ def last_steps(
             take_control(streams[0])
         if not_done is not None:
             signal.set_wakeup_fd(-1)
-        become.handle_signals(become.DEFAULT, IGNORED if not_done is None else become.CHANGEABLE)
-        if BLOCKED:
+        become.handle_signals(become.DEFAULT, signals.ignored if not_done is None else become.CHANGEABLE)
+        if signals.blocked:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.umask(program.umask)
         report, spec = _arrange_descriptors(*streams, report, spec)

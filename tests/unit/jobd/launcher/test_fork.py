@@ -30,6 +30,8 @@ elif way == "threads":
 else:
     os.fork = None  # it is not used
 signal.signal(signal.SIGHUP, lambda *_: None)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
 child = children.spawn(Program(argv, dict(os.environ), "/", enter, {}, 0, 0o022, None))
 select.select([child.report], [], [])
 failure = child.hear()
