@@ -22,6 +22,7 @@ class CallStream:
     """One call's stream, either side: messages in, messages out, its end.
 
     Attributes:
+        lost: the peer has given it up, or its connection is lost.
         on_reset: called when the peer gives the stream up, the connection is lost, or the peer is not let in any more.
     """
 
@@ -33,6 +34,7 @@ class CallStream:
         "_messages",
         "_session",
         "_window_opened",
+        "lost",
         "on_reset",
         "stream_id",
     )
@@ -47,6 +49,7 @@ class CallStream:
         self._at_end = False  # whoever waits for what arrives waits for the end
         self._ended = False  # the peer sends no more messages
         self._error: RpcError | None = None
+        self.lost = False
         self.on_reset: Callable[[], None] | None = None
 
     # ---- what arrives; called by the session
@@ -107,6 +110,7 @@ class CallStream:
             self._ended, self._error = True, error
 
     def _lost(self) -> None:
+        self.lost = True
         self.open_window()
         if self.on_reset:
             self.on_reset()

@@ -137,7 +137,7 @@ async def _serve(stream: CallStream, call: ServerCall, handling: Awaitable[None]
         stream.on_reset = scope.cancel
         if call.deadline is not None:
             scope.deadline = call.deadline
-        if stream.failure or call.refusal:  # since it has begun
+        if stream.lost or call.refusal:  # since it has begun
             scope.cancel()
         try:
             await handling

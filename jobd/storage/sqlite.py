@@ -10,7 +10,7 @@ import os
 import queue
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,8 +31,6 @@ from jobd.worker.lifecycle import State
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-LINGER: Final = 0.05
-"""Seconds for which a change that nobody waits for may wait: a job that ends meanwhile has one record less to write."""
 GROUP: Final = 256
 """The most operations in one commit."""
 # Only names of our own and question marks are put into these.
@@ -66,8 +64,6 @@ class SqliteStore:
         self.on_commit: Callable[[float], None] | None = None
         self._lately = Lately()
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
-        self._noted: dict[str, Job] = {}  # the latest of each job; what is read, or waited for, comes after them
-        self._any_noted = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
 
     # ---- what can be asked
@@ -82,10 +78,9 @@ class SqliteStore:
         return await self._ask(lambda db: _insert(db, job), writes=True)
 
     def note(self, job: Job) -> None:
-        """Record a change soon: before anything is read, and before :meth:`settle` returns."""
+        """Record a change with the next commit."""
         self._lately.changed(job.id)
-        self._noted[job.id] = job
-        self._any_noted.set()
+        self._queue.put(_Operation(partial(update, job=job), writes=True))
 
     async def settle(self) -> None:
         """Wait until what was noted before is durable, or could not be made so.
@@ -102,7 +97,6 @@ class SqliteStore:
             StoreError: it could not be recorded.
         """
         self._lately.changed(job.id)
-        self._noted.pop(job.id, None)  # this says more
         await self._ask(lambda db: update(db, job), writes=True)
 
     async def get(self, job_id: str) -> Job | None:
@@ -170,8 +164,6 @@ class SqliteStore:
 
     async def _ask(self, run: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
         operation = _Operation(run, writes)
-        if not writes:
-            self._put_noted()
         self._queue.put(operation)
         await operation.done.wait()
         assert operation.result is not None
@@ -182,19 +174,6 @@ class SqliteStore:
         except ValueError as exc:
             log.error("a job's record is damaged", error=str(exc))
             raise RecordDamagedError from exc
-
-    def _put_noted(self) -> None:
-        for job in self._noted.values():
-            self._queue.put(_Operation(partial(update, job=job), writes=True))
-        self._noted = {}
-        self._any_noted = trio.Event()
-
-    async def record_noted(self) -> None:
-        """Record what was noted, a little later; until cancelled."""
-        while True:
-            await self._any_noted.wait()
-            await trio.sleep(LINGER)
-            self._put_noted()
 
     # ---- the thread
 
@@ -263,7 +242,6 @@ class SqliteStore:
 
     def close(self) -> None:
         """Let the thread end when it has done what was asked before."""
-        self._put_noted()
         self._queue.put(None)
 
 
@@ -321,11 +299,6 @@ def _marks(values: Sequence[object]) -> str:
     return f"({', '.join('?' * len(values))})"
 
 
-async def _until_cancelled(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
-    with scope:
-        await run()
-
-
 @asynccontextmanager
 async def open_store(path: Path, *, trusted: bool = False) -> AsyncIterator[SqliteStore]:
     """Open the store; the block is the life of its thread. On the way out, what was asked before is done first.
@@ -341,12 +314,9 @@ async def open_store(path: Path, *, trusted: bool = False) -> AsyncIterator[Sqli
         store = SqliteStore(connection, path)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, store.serve)
-            noted = trio.CancelScope()
-            nursery.start_soon(_until_cancelled, noted, store.record_noted)
             try:
                 yield store
             finally:
-                noted.cancel()
                 store.close()
     finally:
         connection.close()

@@ -99,17 +99,6 @@ async def test_what_is_read_comes_after_what_was_noted(tmp_path: Path) -> None:
         assert len(await store.page(before=0, states=[State.RUNNING], size=9)) == 1
 
 
-async def test_a_change_that_is_noted_and_outdone_is_not_written(tmp_path: Path) -> None:
-    """A short job costs two records: that it is to run, and how it ended."""
-    async with open_store(tmp_path / "jobs") as store:
-        await store.insert(a_job(1))
-        before = await store._ask(lambda db: db.total_changes)
-        store.note(a_job(1, state=State.RUNNING, pid=7))
-        await store.commit(a_job(1, state=State.SUCCEEDED, wait_status=0))
-        assert await store._ask(lambda db: db.total_changes) == before + 1
-        assert await store.get(a_job(1).id) == a_job(1, state=State.SUCCEEDED, wait_status=0)
-
-
 async def test_the_same_request_is_the_same_job(tmp_path: Path) -> None:
     """Also when both come at once; the second gets the first one's job."""
     async with open_store(tmp_path / "jobs") as store:
