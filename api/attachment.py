@@ -163,8 +163,7 @@ class Attachment(OutputStream):
     async def begin(self) -> None:
         """Wait until the job has started, and the server has let us in."""
         while not self.job_id:
-            _, event = betterproto.which_one_of(await self._receive(), "event")
-            self._note(event)
+            self._note(await self._receive())
 
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
         if self.refused and self._over:  # the job has ended: what is left is output
@@ -217,16 +216,16 @@ class Attachment(OutputStream):
         if self._closing and not self.stdin_closed:  # a server before this one was asked
             await self.close_stdin()
 
-    async def _receive(self) -> StreamResponse | AttachResponse:
+    async def _receive(self) -> object:
         try:
             return await self._received()
         except JobdError:
             self._end()
             raise
 
-    async def _received(self) -> StreamResponse | AttachResponse:
+    async def _received(self) -> object:
         try:
-            answer = await super()._receive()
+            event = await super()._receive()
         except FailedPreconditionError as exc:
             if exc.reason != "JOB_ENDED" or not self.job_id:
                 raise
@@ -234,10 +233,9 @@ class Attachment(OutputStream):
             self.refused = True
             self._end()
             return await super()._receive()
-        _, event = betterproto.which_one_of(answer, "event")
         if isinstance(event, Attached):
             await self._on_attached(event)
-        return answer
+        return event
 
     def _check_resumable(self, exc: RpcError) -> None:
         self._conversation = None

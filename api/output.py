@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Self
+from dataclasses import dataclass
+from typing import Final, Self
 
 import betterproto
 import trio
 
 from api import methods
 from api.errors import RpcError, StreamCutError, UnavailableError
-from api.messages import AttachResponse, Gap, Heartbeat, Output, StreamRequest, StreamResponse, Verdict
+from api.messages import (
+    AttachResponse,
+    Gap,
+    Heartbeat,
+    Output,
+    OutputSource,
+    StreamRequest,
+    StreamResponse,
+    Verdict,
+)
+from api.protobuf import decode, new, read_varint
 from api.retry import Retry, may_retry
 from api.rpc.channel import Answers, Channel
+from api.rpc.codec import Buffer, Parts
+
+LARGE: Final = 16 * 1024
+"""Bytes of a message from which on its output is not copied out of it."""
+OUTPUT_IN_ANSWER: Final = b"\x0a"
+"""The key of StreamResponse.output, and of AttachResponse.output."""
+DATA_IN_OUTPUT: Final = b"\x0a"
+"""The key of Output.data."""
+OFFSET_IN_OUTPUT, SOURCE_IN_OUTPUT, TIME_IN_OUTPUT = b"\x10", b"\x18", b"\x22"
+"""And those of its other fields."""
+HEAD: Final = 32
+"""Bytes in which two keys and their lengths have room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of output, with its bytes as they came.
+
+    Attributes:
+        offset: of the first byte.
+        data: the bytes, in several parts; good for as long as somebody has them.
+        time: when they were read from the job, in the form that it came in.
+    """
+
+    offset: int
+    source: OutputSource
+    data: Sequence[Buffer]
+    time: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """The offset after the last byte."""
+        return self.offset + sum(map(len, self.data))
+
+    @property
+    def message(self) -> Output:
+        """The same as a message of the contract."""
+        time = decode(Output, TIME_IN_OUTPUT + self.time).time if self.time else None
+        return new(Output, data=b"".join(self.data), offset=self.offset, source=self.source, time=time)
 
 
 class OutputStream:
@@ -60,6 +110,21 @@ class OutputStream:
             StreamCutError: the stream ended without its verdict, and could not be taken up again in time.
             RpcError: the server refused (NotFoundError, PermissionDeniedError, …).
         """
+        found = await self._read()
+        if found is None:
+            raise StopAsyncIteration
+        return found.message if isinstance(found, Piece) else found
+
+    async def receive(self) -> Piece | None:
+        """As the iteration, without putting a large piece of output together; None at the end.
+
+        Raises:
+            StreamCutError, RpcError: as for the iteration.
+        """
+        found = await self._read()
+        return Piece(found.offset, found.source, (found.data,)) if isinstance(found, Output) else found
+
+    async def _read(self) -> Output | Piece | None:
         if self._busy:
             raise trio.BusyResourceError("another task is reading this stream")
         self._busy = True
@@ -68,13 +133,15 @@ class OutputStream:
         finally:
             self._busy = False
 
-    async def _next(self) -> Output:
+    async def _next(self) -> Output | Piece | None:
         while self.verdict is None:
-            answer = await self._receive()
-            _, event = betterproto.which_one_of(answer, "event")
+            event = await self._receive()
             self._note(event)
+            if isinstance(event, Piece):
+                self._request.offset = event.end  # a stream that is cut goes on from here
+                return event
             if isinstance(event, Output):
-                self._request.offset = event.offset + len(event.data)  # a stream that is cut goes on from here
+                self._request.offset = event.offset + len(event.data)
                 return event
             if isinstance(event, Heartbeat):
                 self._request.offset, self._request.attempt = event.offset, event.attempt
@@ -82,7 +149,7 @@ class OutputStream:
                 self.gaps.append(event)
             if isinstance(event, Verdict):
                 self.verdict = event
-        raise StopAsyncIteration
+        return None
 
     def _note(self, event: object) -> None:
         """For events that output alone does not have."""
@@ -92,12 +159,13 @@ class OutputStream:
         field, value = betterproto.which_one_of(self._request, "start")
         return value if field == "offset" and isinstance(value, int) else 0
 
-    async def _receive(self) -> StreamResponse | AttachResponse:
+    async def _receive(self) -> object:
+        """The next event; a :class:`Piece` for a large piece of output."""
         while True:
             try:
                 if self._answers is None:
                     self._answers = await self._begin()
-                answer = await self._answers.receive()
+                parts = await self._answers.receive_parts()
             except RpcError as exc:
                 if not may_retry(exc):
                     raise
@@ -112,12 +180,12 @@ class OutputStream:
                         f"the output stream was cut at offset {self.offset}: {exc}", offset=self.offset
                     ) from exc
                 continue
-            if answer is None:
+            if parts is None:
                 raise StreamCutError(
                     f"the output stream ended at offset {self.offset} without a verdict", offset=self.offset
                 )
             self._retry.reset()
-            return answer
+            return piece_of(parts) or betterproto.which_one_of(self._answers.decode(parts), "event")[1]
 
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
         self._asked = channel = await self._channel()
@@ -133,3 +201,55 @@ class OutputStream:
     async def aclose(self) -> None:
         """Give the stream up. Harmless when it has ended."""
         await self._break_off()
+
+
+def piece_of(parts: Parts) -> Piece | None:
+    """A large message that is a piece of output and nothing else, with its data as they came.
+
+    None for any other message, and for one that another writer has put in another form: decoding tells what that is.
+    """
+    total = sum(map(len, parts))
+    head = bytes(memoryview(parts[0])[:HEAD])
+    if total < LARGE or len(head) < HEAD or head[:1] != OUTPUT_IN_ANSWER:
+        return None
+    try:
+        size, at = read_varint(head, 1)
+        if at + size != total or head[at : at + 1] != DATA_IN_OUTPUT:
+            return None
+        length, at = read_varint(head, at + 1)
+        data, rest = _split(parts, at, length)
+        return None if rest is None else _piece(data, rest)
+    except (IndexError, ValueError):
+        return None
+
+
+def _piece(data: Sequence[Buffer], rest: bytes) -> Piece | None:
+    """The other fields of an Output, which come behind its data; None when there is another."""
+    offset, source, time, at = 0, 0, b"", 0
+    while at < len(rest):
+        key, at = rest[at : at + 1], at + 1
+        value, at = read_varint(rest, at)
+        if key == OFFSET_IN_OUTPUT:
+            offset = value
+        elif key == SOURCE_IN_OUTPUT:
+            source = value
+        elif key == TIME_IN_OUTPUT and value < 128 and at + value <= len(rest):
+            time = rest[at - 1 : at + value]  # with its length
+            at += value
+        else:
+            return None
+    return Piece(offset, OutputSource.try_value(source), data, time)
+
+
+def _split(parts: Parts, start: int, length: int) -> tuple[list[Buffer], bytes | None]:
+    """So many bytes from there on, and what comes after them; None when there are not so many, or much comes after."""
+    data: list[Buffer] = []
+    for number, part in enumerate(parts):
+        view = memoryview(part)[start:]
+        start = 0
+        data.append(view[:length])
+        length -= len(data[-1])
+        if not length:
+            rest = [view[len(data[-1]) :], *parts[number + 1 :]]
+            return data, b"".join(rest) if sum(map(len, rest)) < LARGE else None
+    return data, None

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from api.lean import leave_out_what_is_not_called
+from api.malloc import keep_what_is_freed
 
 
 def main() -> int:
@@ -16,6 +17,7 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # there is no garbage yet, and to look for it is a twelfth of the start
     leave_out_what_is_not_called(few_messages=True)
+    keep_what_is_freed()
     from jobcli import cli
 
     gc.freeze()

@@ -83,8 +83,8 @@ class _Session:
                 nursery.start_soon(self._read, input_, keys, fed)
                 nursery.start_soon(self._feed, typed)
                 try:
-                    async for chunk in self._attachment:
-                        await render.output(chunk)
+                    while piece := await self._attachment.receive():
+                        await render.output(piece)
                 except InputCutError as exc:
                     again = f"the job goes on, and 'jobcli attach {self._attachment.job_id[:8]}' attaches again"
                     raise JobdError(f"{exc}; {again}") from exc

@@ -7,24 +7,17 @@ Output is not: bytes are bytes.
 from __future__ import annotations
 
 import json
-import os
-import select
 import shlex
 import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final
-
-import trio
+from typing import Any
 
 from api.messages import IoClass, Job, JobState, Output, OutputSource, StdinMode, Verdict, Worker, WorkerStanding
-
-STDOUT: Final = 1
-STDERR: Final = 2
-ATOMIC: Final = 4096
-"""PIPE_BUF: a pipe that polls writable takes this much without blocking (pipe(7))."""
+from api.output import Piece
+from jobcli.writing import STDERR, STDOUT, write
 
 
 def error(message: str) -> None:
@@ -324,28 +317,9 @@ def _safe(text: str) -> str:
 # ---- output
 
 
-async def write(fd: int, data: bytes) -> None:
-    """Write bytes to a descriptor without ever holding up the connection, however slow its reader is.
-
-    Raises:
-        BrokenPipeError: nobody reads them any more.
-    """
-    if len(data) <= ATOMIC and select.select([], [fd], [], 0)[1]:
-        os.write(fd, data)
-        await trio.lowlevel.checkpoint()
-    else:
-        await trio.to_thread.run_sync(_write_all, fd, data, abandon_on_cancel=True)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-async def output(chunk: Output) -> None:
+async def output(piece: Piece) -> None:
     """Write a piece of output where the job wrote it."""
-    await write(STDERR if chunk.source == OutputSource.STDERR else STDOUT, chunk.data)
+    await write(STDERR if piece.source == OutputSource.STDERR else STDOUT, piece.data)
 
 
 class Prefixed:
@@ -375,4 +349,4 @@ class Prefixed:
     async def _write(self, fd: int, name: str, lines: Sequence[bytes]) -> None:
         front = f"{_safe(name):{self._width}} | ".encode()
         if lines:
-            await write(fd, b"".join(front + each + b"\n" for each in lines))
+            await write(fd, [b"".join(front + each + b"\n" for each in lines)])

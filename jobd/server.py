@@ -9,10 +9,12 @@ import gc
 
 if __name__ == "__main__":
     from api.lean import leave_out_what_is_not_called
+    from api.malloc import keep_what_is_freed
     from jobd.launcher.tracing import refuse_tracing
 
     refuse_tracing()  # before there is anything to see
     leave_out_what_is_not_called()
+    keep_what_is_freed()
     gc.disable()  # until all is imported: there is no garbage yet, and to look for it is a twelfth of the start
 
 import argparse

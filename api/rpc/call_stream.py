@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import h2.exceptions
 import trio
 
 from api.errors import CancelledError, RpcError
-from api.rpc.codec import Buffer, Outgoing, WireMessage
+from api.rpc.codec import Buffer, Outgoing, Parts, WireMessage, whole
 from api.rpc.connection import Event
 from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, StreamFailed, StreamReset, WindowUpdated
 
 if TYPE_CHECKING:
     from api.rpc.session import Session
+
+
+MORE_IS_COMING: Final = 0.05
+"""Seconds for which the last bytes of a window are left, so that it may open first (the silly window syndrome:
+RFC 9293, 3.8.6.2.1)."""
 
 
 class CallStream:
@@ -33,6 +38,7 @@ class CallStream:
         "_error",
         "_messages",
         "_session",
+        "_widest",
         "_window_opened",
         "lost",
         "on_reset",
@@ -47,6 +53,7 @@ class CallStream:
         self._arrived: trio.Event | None = None
         self._window_opened: trio.Event | None = None
         self._at_end = False  # whoever waits for what arrives waits for the end
+        self._widest = 0  # the most that was worth holding of late
         self._ended = False  # the peer sends no more messages
         self._error: RpcError | None = None
         self.lost = False
@@ -130,6 +137,15 @@ class CallStream:
         """The next message, or None after the last.
 
         Raises:
+            RpcError: as for :meth:`receive_parts`.
+        """
+        parts = await self.receive_parts()
+        return None if parts is None else whole(parts)
+
+    async def receive_parts(self) -> Parts | None:
+        """The next message as it came, or None after the last.
+
+        Raises:
             RpcError: the peer, or the loss of the connection, ended the call with an error. Messages that came
                 before it are given first.
         """
@@ -148,8 +164,8 @@ class CallStream:
         if event.flow_controlled_length:
             self._session.connection.acknowledge_received_data(self.stream_id, event.flow_controlled_length)
             self._session.flush()
-        data: Buffer = event.data
-        return data
+        parts: Parts = event.data
+        return parts
 
     async def ended(self) -> None:
         """Wait until the peer sends no more, or has sent two messages. For calls with one answer: one wake-up does."""
@@ -168,13 +184,27 @@ class CallStream:
         Raises:
             CancelledError, UnavailableError: as for :meth:`send_message`.
         """
-        await trio.lowlevel.checkpoint()
-        while not (room := self._session.room(self)):
-            await self.window_opened()
-        return room
+        if self._widest:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()  # the first time: others that came with it share what there is
+        while True:
+            room = self._session.room(self)
+            self._widest = max(self._widest, room)
+            if room and room >= self._widest // 4:
+                return room
+            if not room:
+                await self.window_opened()
+                continue
+            # The end of a window: a small message now would be followed by a small one each time that it opens.
+            self.shut_window()
+            with trio.move_on_after(MORE_IS_COMING):
+                await self.window_opened()
+                continue
+            self._widest = room
 
     def shut_window(self) -> None:
-        """The peer accepts nothing now: it is worth waiting for :meth:`window_opened`."""
+        """The peer accepts nothing, or little, now: it is worth waiting for :meth:`window_opened`."""
         self._window_opened = trio.Event()
 
     async def window_opened(self) -> None:

@@ -15,7 +15,7 @@ from api.background import background_nursery
 from api.errors import DeadlineExceededError, InternalError, UnavailableError
 from api.methods import Method, Request, Response
 from api.rpc.call_stream import CallStream
-from api.rpc.codec import Buffer, decode, encode
+from api.rpc.codec import Buffer, Parts, decode, encode, whole
 from api.rpc.connect import alert_of, connect, handshake_error
 from api.rpc.headers import Headers, request_headers
 from api.rpc.session import CONNECTION_ERRORS, Session
@@ -192,12 +192,20 @@ class Answers(Generic[Response]):
         Raises:
             RpcError: the call ended with another status, or the connection was lost.
         """
-        data = await self.receive_bytes()
-        return None if data is None else decode(self._response, data)
+        parts = await self.receive_parts()
+        return None if parts is None else self.decode(parts)
 
-    async def receive_bytes(self) -> Buffer | None:
+    def decode(self, parts: Parts) -> Response:
+        """The answer that :meth:`receive_parts` gave.
+
+        Raises:
+            InternalError: it is none.
+        """
+        return decode(self._response, whole(parts))
+
+    async def receive_parts(self) -> Parts | None:
         """As :meth:`receive`, in the form that it came in over the wire."""
-        return await self._stream.receive_message()
+        return await self._stream.receive_parts()
 
     async def receive_end(self) -> None:
         """Wait for the status.

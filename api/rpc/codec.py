@@ -22,6 +22,12 @@ Buffer = bytes | bytearray | memoryview
 WireMessage = bytes | tuple[Buffer, ...]
 """A message as it goes on the wire: in one piece, or in several."""
 
+Parts = tuple[Buffer, ...]
+"""A message as it came: the pieces of it, one after another."""
+
+LARGE: Final = 16 * 1024
+"""Bytes of a piece from which on it is kept by itself, and not joined with those beside it."""
+
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """The largest message that either side of this project accepts, in bytes: gRPC's usual limit."""
 
@@ -44,6 +50,11 @@ def decode(cls: type[M], data: Buffer) -> M:
         return protobuf.decode(cls, data)
     except protobuf.MalformedMessageError as exc:
         raise InternalError(f"the bytes received are not a {cls.__name__}", reason="MALFORMED_MESSAGE") from exc
+
+
+def whole(parts: Parts) -> Buffer:
+    """The message that has these parts."""
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Outgoing:
@@ -86,7 +97,8 @@ class MessageReader:
         self._limit = limit
         self._prefix = b""  # the first bytes of a prefix that is not whole
         self._length = -1  # of the message at hand, once that is known
-        self._message = bytearray()  # what there is of it
+        self._message: list[bytes | bytearray] = []  # what there is of it
+        self._here = 0  # bytes of that
         self.uncredited = 0  # flow-controlled bytes that no message has accounted for yet
 
     @property
@@ -94,7 +106,7 @@ class MessageReader:
         """Part of a message is here, and the rest is not."""
         return bool(self._prefix) or self._length >= 0
 
-    def feed(self, data: Buffer, flow_controlled_length: int) -> list[tuple[Buffer, int]]:
+    def feed(self, data: Buffer, flow_controlled_length: int) -> list[tuple[Parts, int]]:
         """Take DATA; give each message that is now complete, with the flow-control credit that it returns.
 
         Raises:
@@ -103,31 +115,36 @@ class MessageReader:
         """
         self.uncredited += flow_controlled_length
         view = memoryview(data)
-        messages: list[tuple[Buffer, int]] = []
+        messages: list[tuple[Parts, int]] = []
         at = 0
         while at < len(view):
             if self._length < 0:
                 at = self._take_prefix(view, at)
                 if self._length < 0:
                     break
-            size = min(self._length - len(self._message), len(view) - at)
-            message: Buffer
-            if size == self._length:
-                message = bytes(view[at : at + size])
-            else:
-                self._message += view[at : at + size]
-                if len(self._message) < self._length:
-                    break
-                message, self._message = self._message, bytearray()
+            size = min(self._length - self._here, len(view) - at)
+            self._keep(view[at : at + size])
+            if self._here < self._length:
+                break
+            messages.append((tuple(self._message), 0))
             at += size
-            self._length = -1
-            messages.append((message, 0))
+            self._message, self._here, self._length = [], 0, -1
         if messages:
             # The last message of the batch returns the credit of the whole batch, less what is still held.
-            held = len(self._prefix) if self._length < 0 else PREFIX.size + len(self._message)
+            held = len(self._prefix) if self._length < 0 else PREFIX.size + self._here
             messages[-1] = (messages[-1][0], self.uncredited - held)
             self.uncredited = held
         return messages
+
+    def _keep(self, piece: memoryview) -> None:
+        """Copy a piece of the message at hand. Small ones are joined, or each byte could come to cost sixty."""
+        self._here += len(piece)
+        if len(piece) >= LARGE or self._here == self._length == len(piece):
+            self._message.append(bytes(piece))
+        elif self._message and isinstance(last := self._message[-1], bytearray):
+            last += piece
+        elif piece:
+            self._message.append(bytearray(piece))
 
     def _take_prefix(self, view: memoryview, at: int) -> int:
         """Read the prefix of the next message, if all of it is there."""

@@ -39,6 +39,10 @@ CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
 HELD: Final = 1024 * 1024
 """Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST and Share allow."""
+FEW: Final = 16
+"""So many may hold that much each, while the peer takes what comes,"""
+PROVEN: Final = 16 * 1024 * 1024
+"""once it has taken so many bytes: more than there is room for between us and a peer that takes nothing."""
 LEAST: Final = 1024
 """Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
 OVERHEAD: Final = 64
@@ -277,15 +281,24 @@ class Session:
         return stream
 
     async def send(self, stream: CallStream, outgoing: Outgoing, *, end_stream: bool) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            async with self._send_lock:
+            try:
+                self._send_lock.acquire_nowait()  # without a turn of the loop; others that wait were given it already
+            except trio.WouldBlock:
+                await self._send_lock.acquire()
+            try:
                 taken = self._put(stream, outgoing, end_stream)
+                while taken and outgoing.size and not self.transport.pending:
+                    taken = self._put(stream, outgoing, end_stream)  # the socket has taken all of it
                 if self.transport.pending:
                     try:
                         await self._drain()
                     except BaseException:  # Cancelled above all: a frame once begun is finished by the flusher
                         self._flush_wanted.set()
                         raise
+            finally:
+                self._send_lock.release()
             if not outgoing.size:
                 return
             if not taken:
@@ -314,7 +327,10 @@ class Session:
         if window <= 0:
             stream.shut_window()
             return 0
-        return max(min(window - OVERHEAD, HELD // max(len(self.streams), 1), self._share.of_each), LEAST)
+        count = len(self.streams)
+        trusted = count <= FEW and self.sent > PROVEN and not self.transport.pending
+        of_connection = HELD if trusted else HELD // count
+        return max(min(window - OVERHEAD, of_connection, self._share.of_each), LEAST)
 
     def _put(self, stream: CallStream, outgoing: Outgoing, end_stream: bool) -> int:
         """Put as much on the wire as window and chunk allow; 0 when the window is shut."""

@@ -22,6 +22,8 @@ RECORD: Final = 16 * 1024
 """The most plaintext in a TLS record (RFC 8446, 5.1)."""
 RECEIVE: Final = 256 * 1024
 """The most that a connection reads at a time."""
+FEW: Final = 4096
+"""So few bytes are all that there was."""
 WRITE_SLICE: Final = 128 * 1024
 """Plaintext bytes that are encrypted at a time."""
 
@@ -92,8 +94,10 @@ class TLSStream:
         self._outgoing = outgoing
         self._unsent = memoryview(b"")  # ciphertext that left the BIO and that the socket has not taken
         self._drain_lock = trio.Lock()  # one task at a time may wait until the socket is writable
-        self._read = cast("Callable[[int, Buffer], int]", ssl_object.read)  # given a buffer, it gives a size
+        # Given a buffer, it gives a size. (SSLObject.read does nothing but call it, 64 times for each MiB.)
+        self._read = cast("Callable[[int, Buffer], int]", ssl_object._sslobj.read)  # type: ignore[attr-defined] # noqa: SLF001 # as said
         self._waited = True  # the last call of receive was a checkpoint for as long as it waited
+        self._drained = False  # the socket had no more
         self._closed = False
         self._deaf = False  # receiving has failed
         self._broken: BaseException | None = None
@@ -179,9 +183,11 @@ class TLSStream:
         self._waited = False
         try:
             while True:
-                size = self._decrypt()
-                if size is not None:
-                    return _buffers.plain[:size]
+                # OpenSSL holds no more than one record by itself, and the end tells itself in the BIO.
+                if self._incoming.pending or self._incoming.eof or self._ssl.pending():
+                    size = self._decrypt()
+                    if size is not None:
+                        return _buffers.plain[:size]
                 # Reading can make bytes to send (a key update, RFC 8446, 4.6.3).
                 if self._outgoing.pending:
                     await self._drain()
@@ -192,13 +198,15 @@ class TLSStream:
 
     def _decrypt(self) -> int | None:
         """Decrypt what there is into the shared buffer: how much, 0 at the end, None when more is needed."""
-        size = 0
+        size, most, plain, read, incoming = 0, self._receive_size, _buffers.plain, self._read, self._incoming
         try:
-            while size < self._receive_size:
-                read = self._read(self._receive_size - size, _buffers.plain[size:])
-                if not read:
+            while size < most:
+                count = read(most - size, plain[size:])
+                if not count:
                     break
-                size += read
+                size += count
+                if not incoming.pending and not incoming.eof:
+                    break  # what is left in OpenSSL, if anything, is a part of a record, or comes with the next call
         except ssl.SSLWantReadError:
             return size or None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -209,12 +217,15 @@ class TLSStream:
     async def _fill(self) -> int:
         """Move ciphertext from the socket to the BIO, waiting for the first byte. 0: the peer has ended."""
         while True:
+            if self._drained:
+                self._drained, self._waited = False, True
+                await trio.lowlevel.wait_readable(self._sock)
             try:
                 size = self._sock.recv_into(_buffers.cipher, self._receive_size)
             except BlockingIOError:
-                self._waited = True
-                await trio.lowlevel.wait_readable(self._sock)
+                self._drained = True
             else:
+                self._drained = size < FEW  # then more is seldom there: to look costs more than to be told
                 if size:
                     self._incoming.write(_buffers.cipher[:size])
                 else:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.errors import NotFoundError
-from api.rpc.codec import PREFIX, MessageReader
+from api.rpc.codec import PREFIX, MessageReader, whole
 from api.rpc.connection import MAX_HEADER_LIST, Connection
 from api.rpc.events import MessageReceived, RequestReceived, StreamFailed, WindowUpdated
 from api.rpc.frames import CONTINUATION, HEADER
@@ -125,7 +125,7 @@ class Side:
 
 def facts(event: Any) -> Any:
     if isinstance(event, MessageReceived):
-        return ("message", event.stream_id, bytes(event.data))
+        return ("message", event.stream_id, bytes(whole(event.data)))
     if isinstance(event, RequestReceived):
         return ("request", event.stream_id, event.request)
     if isinstance(event, WindowUpdated):
@@ -305,6 +305,6 @@ def test_messages_are_the_same_however_they_are_cut(messages: list[bytes], data:
     """Prefixes and messages may end anywhere."""
     wire = b"".join(PREFIX.pack(False, len(message)) + message for message in messages)
     reader = MessageReader()
-    got = [bytes(m) for piece in pieces(data, wire) for m, _ in reader.feed(piece, len(piece))]
+    got = [bytes(whole(m)) for piece in pieces(data, wire) for m, _ in reader.feed(piece, len(piece))]
     assert got == messages
     assert reader.uncredited == 0

@@ -79,8 +79,8 @@ async def forward_conversation(call: ServerCall, links: Links, machine: Machine,
 
 
 async def _hand_back(call: ServerCall, answers: Answers[Any]) -> None:
-    while (data := await answers.receive_bytes()) is not None:
-        await call.send_all([(data,)])
+    while (parts := await answers.receive_parts()) is not None:
+        await call.send_all([parts])
 
 
 @asynccontextmanager

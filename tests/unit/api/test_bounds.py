@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from api.messages import QueryRequest, QueryResponse
 from api.protobuf import encode
+from api.rpc.call_stream import MORE_IS_COMING
 from api.rpc.frames import GOAWAY
 from api.rpc.patience import CAPACITY
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, unary
@@ -192,6 +194,35 @@ async def test_the_streams_of_all_connections_share() -> None:
         assert counted.share.calls == many
     assert counted.share.calls == 0
     assert found == [*[HELD // many] * many, TOTAL // (many + 1)]
+
+
+async def ends_of_a_window(update: bytes) -> list[int]:
+    """What a stream is told to hold at first, and again when it has used most of its window and this came."""
+    found: list[int] = []
+
+    async def handler(call: ServerCall, request: QueryRequest) -> None:
+        found.append(await call.writable())
+        await call.send(bytes(90_000))
+        found.append(await call.writable())
+        await trio.sleep_forever()
+
+    async with raw_client(router({PATH: server_stream(handler)}), Connections()) as (client, raw):
+        await send(client, raw.begin({4: 100_000}) + raw.window(0, 2**20) + raw.call(1))
+        assert found == [100_000 - OVERHEAD]
+        await send(client, update)
+        await trio.sleep(2 * MORE_IS_COMING)
+    return found
+
+
+async def test_the_end_of_a_window_waits_for_more(autojump_clock: MockClock) -> None:
+    """A small message now would be followed by one each time that the window opens."""
+    raw = RawClient()
+    assert await ends_of_a_window(raw.window(1, 90_000)) == [100_000 - OVERHEAD, 99_995 - OVERHEAD]
+
+
+async def test_the_end_of_a_window_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
+    """A client may open its window only when that is shut."""
+    assert await ends_of_a_window(b"") == [100_000 - OVERHEAD, 9_995 - OVERHEAD]
 
 
 async def test_a_shut_window_holds_nothing() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import InternalError, ResourceExhaustedError, UnimplementedError
 from api.messages import QueryRequest
-from api.rpc.codec import PREFIX, MessageReader, decode, encode
+from api.rpc.codec import LARGE, PREFIX, MessageReader, Parts, decode, encode, whole
 
 
 def framed(message: bytes) -> bytes:
@@ -25,12 +27,39 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut(messages: list[b
     while position < len(wire):
         size = data.draw(st.integers(1, len(wire) - position))
         for message, returned in reader.feed(wire[position : position + size], size):
-            got.append(message)
+            got.append(bytes(whole(message)))
             credit += returned
         position += size
     assert got == messages
     assert credit == len(wire)
     assert not reader.incomplete
+
+
+@given(st.integers(0, 3 * LARGE), st.lists(st.integers(1, 2 * LARGE), min_size=1))
+def test_a_large_message_is_kept_in_the_pieces_that_it_came_in(size: int, cuts: list[int]) -> None:
+    """Byte for byte; the large ones are not joined, and small ones do not stand alone."""
+    message = bytes(range(251)) * (size // 251 + 1)
+    message = message[:size]
+    reader = MessageReader()
+    wire, got = memoryview(framed(message)), list[Parts]()
+    for cut in itertools.cycle(cuts):
+        got += [parts for parts, _ in reader.feed(wire[:cut], len(wire[:cut]))]
+        wire = wire[cut:]
+        if not wire:
+            break
+    [parts] = got
+    assert whole(parts) == message
+    if len(parts) > 1:
+        assert not any(len(a) < LARGE and len(b) < LARGE for a, b in itertools.pairwise(parts))
+        assert reader.uncredited == 0
+
+
+def test_a_message_in_single_bytes_costs_no_more_than_its_bytes() -> None:
+    """An object for each would be sixty times as much."""
+    reader = MessageReader()
+    wire = framed(bytes(5000))
+    got = [parts for n in range(len(wire)) for parts, _ in reader.feed(wire[n : n + 1], 1)]
+    assert got == [(bytes(5000),)]
 
 
 def test_padding_is_credited_too() -> None:

@@ -79,7 +79,7 @@ def test_a_call_is_a_request_its_message_and_its_end(peer: Peer) -> None:
     peer.call(data=PREFIX.pack(False, 2) + b"hi", end=True)
     at_server, _ = peer.exchange()
     assert types(at_server) == [RequestReceived, MessageReceived, RequestEnded]
-    assert at_server[1].data == b"hi"
+    assert at_server[1].data == (b"hi",)
 
 
 def test_a_request_without_a_body_is_a_request_that_ended(peer: Peer) -> None:
