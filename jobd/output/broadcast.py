@@ -41,14 +41,14 @@ class Subscription:
         """Hand over a record, or let the reader lag. Never waits."""
         held = self._held + _size(record)
         if self._queue and (len(self._queue) >= self._buffer or held > BUFFER_BYTES):
-            self._lag()
+            self.lag()
             return False
         self._queue.append(record)
         self._held = held
         self._arrived.set()
         return True
 
-    def _lag(self) -> None:
+    def lag(self) -> None:
         """Let go of everything from the first record on: it is on disk. (Gaps before it are not found there again.)"""
         self.lagging = True
         gaps = list(takewhile(lambda record: isinstance(record, Gap), self._queue))
@@ -62,7 +62,8 @@ class Subscription:
         Args:
             limit: bytes that are wanted at most; a record that is longer is cut.
         """
-        await trio.lowlevel.checkpoint()
+        if self._queue or self._ended:
+            await trio.lowlevel.checkpoint()
         while not self._queue:
             if self._ended:
                 return []
@@ -113,6 +114,12 @@ class Broadcast:
         """Give a record to every reader that keeps up. Never waits."""
         lagging = [s for s in self._subscriptions if not s.offer(record)]
         self._subscriptions.difference_update(lagging)
+
+    def leave_behind(self) -> None:
+        """So much was written at once that whoever reads has to read it from the disk."""
+        for subscription in self._subscriptions:
+            subscription.lag()
+        self._subscriptions.clear()
 
     def leave(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)

@@ -32,6 +32,10 @@ class Budget:
         """No more can be recorded, whatever is deleted."""
         return self.live >= self.limit
 
+    def has_room(self, more: int) -> bool:
+        """It is not full with so many bytes more that it was not told of yet."""
+        return self.live + more < self.limit
+
     def add(self, count: int) -> None:
         """A job that runs has recorded so much more."""
         self.live += count

@@ -15,19 +15,28 @@ from typing import Final
 import structlog
 import trio
 
-from jobd.output.broadcast import Broadcast, Subscription
+from jobd.output.blocks import Blocks
+from jobd.output.broadcast import BUFFER_BYTES, Broadcast, Subscription
 from jobd.output.budget import Budget
 from jobd.output.files import delete
-from jobd.output.reader import LogReader
-from jobd.output.writer import LogWriter
+from jobd.output.reader import BATCH, LogReader
+from jobd.output.writer import LogWriter, Taken
 from jobd.worker.errors import OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
 from jobd.worker.job import Job
 from jobd.worker.ports import MOST, Gap, Record, Source, Start
+from jobd.worker.reader import in_pipe
 
 log = structlog.get_logger(__name__)
 
 
 NO_LIMIT: Final = 2**63
+SMALL: Final = 16 * 1024
+"""Bytes in a pipe that are recorded in the loop: copying them into the page cache takes no longer than asking a thread
+to would. More, and whatever waits for a disk (new files, their end), is a thread's."""
+STALL: Final = 0.005
+"""Seconds that say that the page cache has no room until the disk has written (write(2) waits for that, too):"""
+WARY: Final = 1.0
+"""for so many seconds the loop does not go near it."""
 
 
 class Log:
@@ -47,6 +56,7 @@ class Log:
         *,
         limit: int = NO_LIMIT,
         budget: Budget | None = None,
+        blocks: Blocks | None = None,
         end: int = 0,
         dropped: int = 0,
         complete: bool = False,
@@ -61,11 +71,13 @@ class Log:
         self._on_complete = on_complete
         self._clock = clock
         self.broadcast = Broadcast()
+        self.blocks = blocks or Blocks()
         self.end = end
         self.dropped = dropped
         self.complete = complete
         self.over_limit = trio.Event()
         self._failing = False  # what is taken is being dropped
+        self._wary_until = 0.0
 
     async def resume(self, *, power_cut: bool = False) -> None:
         """Go on with what an earlier process recorded of the job. On a disk that does not allow that now, it is tried
@@ -101,23 +113,51 @@ class Log:
 
         When the disk does not take it, it is dropped and counted: the job never waits for the disk to have room.
         """
-        async with self._write_lock:
-            taken = await trio.to_thread.run_sync(self._writer.take, source, pipe, self._clock())
-            if taken.error and not self._failing:
-                log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
-            elif taken.record and self._failing:
-                log.info("output is recorded again", job=self.job_id, dropped_bytes=self._writer.dropped)
-            if taken.error or taken.record:
-                self._failing = bool(taken.error)
+        try:
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
+            if self._at_once(pipe):
+                all_ = [self._take_now(source, pipe)]
+            else:
+                wanted = BUFFER_BYTES if self.broadcast.readers else 0
+                all_ = await trio.to_thread.run_sync(self._writer.take_on, source, pipe, self._clock, wanted)
             self._advance()
-            if taken.record:
-                self._budget.taken += len(taken.record.data)
-            self._budget.dropped += taken.dropped
-            if taken.gap:
-                self.broadcast.publish(taken.gap)
-            if taken.record:
-                self.broadcast.publish(taken.record)
-            return not taken.ended
+            for taken in all_:
+                self._tell(taken)
+            return not all_[-1].ended
+        finally:
+            self._write_lock.release()
+
+    def _tell(self, taken: Taken) -> None:
+        """Count what was taken, and give it to those who listen."""
+        if taken.error and not self._failing:
+            log.warning("output cannot be recorded and is dropped", job=self.job_id, error=taken.error)
+        elif taken.size and self._failing:
+            log.info("output is recorded again", job=self.job_id, dropped_bytes=self._writer.dropped)
+        if taken.error or taken.size:
+            self._failing = bool(taken.error)
+        self._budget.taken += taken.size
+        self._budget.dropped += taken.dropped
+        if taken.gap:
+            self.broadcast.publish(taken.gap)
+        if taken.record:
+            self.broadcast.publish(taken.record)
+        elif taken.size:
+            self.broadcast.leave_behind()
+
+    def _at_once(self, pipe: int) -> bool:
+        """Nobody waits for a disk while this is recorded, as far as one can tell."""
+        return self._writer.flowing and in_pipe(pipe) <= SMALL and time.monotonic() >= self._wary_until
+
+    def _take_now(self, source: Source, pipe: int) -> Taken:
+        begun = time.monotonic()
+        taken = self._writer.take(source, pipe, self._clock())
+        now = time.monotonic()
+        if now - begun > STALL:
+            self._wary_until = now + WARY
+        return taken
 
     async def leave(self) -> None:
         """Let go without an end. Followers are not told of one: whoever reads on asks the next process."""
@@ -168,6 +208,8 @@ class LogFollower:
         self._reader = reader
         self.offset = offset
         self._live: Subscription | None = None
+        self._closed = False
+        log_.blocks.enter(log_.job_id)
         # What a disk without room has no entry of is told at the end, to those who came for all of it.
         self._all = offset == 0
         self._told = 0
@@ -207,17 +249,33 @@ class LogFollower:
 
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         await trio.lowlevel.checkpoint()
+        job_id, blocks = self._log.job_id, self._log.blocks
+        if limit < BATCH:  # who may not hold a whole block has nothing of one
+            records = await self._read(limit)
+            self.offset = records[-1].end
+            return records
+        block = blocks.find(job_id, self.offset)
+        if block is None:
+            records = await self._read(limit)
+            self.offset = records[-1].end
+            blocks.keep(job_id, records, self._reader.place)
+            return records
+        cut = block.after(self.offset)
+        self.offset = block.end
+        self._reader.skip_to(block.place)
+        return cut
+
+    async def _read(self, size: int) -> Sequence[Record | Gap]:
         try:
-            records = self._reader.read_now(self.offset, self._log.end, limit)
+            records = self._reader.read_now(self.offset, self._log.end, size)
             if records is None:
-                records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, limit)
+                records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, size)
         except OSError as exc:
             log.error("recorded output cannot be read", job=self._log.job_id, error=exc.strerror)
             raise OutputDamagedError(self._log.job_id, self.offset) from exc
         except OutputDamagedError:
             log.error("recorded output is damaged", job=self._log.job_id, offset=self.offset)
             raise
-        self.offset = records[-1].end
         return records
 
     def close(self) -> None:
@@ -225,6 +283,9 @@ class LogFollower:
             self._live.close()
             self._live = None
         self._reader.close()
+        if not self._closed:
+            self._closed = True
+            self._log.blocks.leave(self._log.job_id)
 
 
 class LogStore:
@@ -237,6 +298,7 @@ class LogStore:
             budget: the same for all jobs together.
         """
         self.budget = budget or Budget()
+        self.blocks = Blocks()
         self._root = root
         self._limit = limit
         self._open: dict[str, Log] = {}
@@ -252,12 +314,16 @@ class LogStore:
         def forget() -> None:
             self._open.pop(job_id, None)
 
-        self._open[job_id] = created = Log(self._root, job_id, limit=limit, budget=self.budget, on_complete=forget)
+        self._open[job_id] = created = Log(
+            self._root, job_id, limit=limit, budget=self.budget, blocks=self.blocks, on_complete=forget
+        )
         return created
 
     def get(self, job_id: str, end: int, dropped: int = 0) -> Log:
         """The log of a job: the live one, or that of a job that ended with so many bytes recorded, and dropped."""
-        return self._open.get(job_id) or Log(self._root, job_id, end=end, dropped=dropped, complete=True)
+        return self._open.get(job_id) or Log(
+            self._root, job_id, blocks=self.blocks, end=end, dropped=dropped, complete=True
+        )
 
     async def follow(self, job: Job, start: Start) -> LogFollower:
         """Read the output of a job that has ended."""

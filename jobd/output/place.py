@@ -9,6 +9,7 @@ there.
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,16 @@ from jobd.output.files import Segment
 from jobd.output.record import END, ENTRY, GAP, Entry
 
 PIECE: Final = 256 * 1024
+
+
+class _Scratch(threading.local):
+    """Where a thread reads what it only sums up. (New memory would cost more than the sum.)"""
+
+    def __init__(self) -> None:
+        self.piece = memoryview(bytearray(PIECE))
+
+
+_scratch: Final = _Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ def _vouched(segment: Segment, entries: list[Entry], data_end: int) -> int:
     """The end of the last run whose sum is right; entries after it are taken off the list."""
     while entries:
         last, before = entries[-1], entries[-2].offset if len(entries) > 1 else segment.start
-        if last.offset <= data_end and checksum(segment, before, last.offset) == last.sum:
+        if last.offset <= data_end and checksum(segment, before, last.offset)[1] == last.sum:
             return last.offset
         entries.pop()
     return segment.start
@@ -90,17 +101,17 @@ def _vouched(segment: Segment, entries: list[Entry], data_end: int) -> int:
 def _sum(segment: Segment, run: Entry, following: Entry | None, end: int) -> int:
     """The sum of the last run. What was noted of it is not asked of the disk again: damage has to show later."""
     if following is None or following.offset > end:
-        return checksum(segment, run.offset, end)
-    return checksum(segment, following.offset, end, following.sum)
+        return checksum(segment, run.offset, end)[1]
+    return checksum(segment, following.offset, end, following.sum)[1]
 
 
-def checksum(segment: Segment, start: int, end: int, sum_: int = 0) -> int:
-    """The CRC-32 of recorded bytes, going on from ``sum_``."""
-    position = start
+def checksum(segment: Segment, start: int, end: int, sum_: int = 0) -> tuple[int, int]:
+    """How many of these recorded bytes there are, and their CRC-32, going on from ``sum_``."""
+    piece, position = _scratch.piece, start
     while position < end:
-        data = os.pread(segment.data, min(PIECE, end - position), position - segment.start)
-        if not data:
+        size = os.preadv(segment.data, [piece[: end - position]], position - segment.start)
+        if not size:
             break
-        sum_ = zlib.crc32(data, sum_)
-        position += len(data)
-    return sum_
+        sum_ = zlib.crc32(piece[:size], sum_)
+        position += size
+    return position - start, sum_

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,27 @@ from jobd.worker.ports import Buffer, Gap, Record, Source
 
 BATCH: Final = 1024 * 1024
 """Bytes that are read at a time, and the most in one record."""
+ENOUGH: Final = BATCH // 2
+"""Bytes after which what is read ends with a run, if one does: one large record, and not a small one besides."""
 ENTRIES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a reader has come.
+
+    Attributes:
+        segment: the start of the segment that the last byte is in.
+        number: of the entry that it belongs to.
+        sum: the CRC of that entry's run up to ``summed_to``.
+        next: the offset after it.
+    """
+
+    segment: int = -1
+    number: int = 0
+    sum: int = 0
+    summed_to: int = -1
+    next: int = -1
 
 
 class LogReader:
@@ -25,10 +46,10 @@ class LogReader:
         self._root = root
         self._job_id = job_id
         self._segment: Segment | None = None
-        self._number = 0  # of the entry that the last byte read belongs to
-        self._sum = 0  # the CRC of that entry's run so far, if it was read from its beginning
+        self._number = 0  # these four are as in Place
+        self._sum = 0
         self._summed_to = -1
-        self._next = -1  # the offset after the last byte read
+        self._next = -1
         self._memory_tells = True  # the file system says what is in memory
 
     def read(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap]:
@@ -58,11 +79,24 @@ class LogReader:
             self._memory_tells = False
             return None
 
+    @property
+    def place(self) -> Place:
+        """How far it has come."""
+        start = self._segment.start if self._segment else -1
+        return Place(start, self._number, self._sum, self._summed_to, self._next)
+
+    def skip_to(self, place: Place) -> None:
+        """Another reader of the same log has read up to there."""
+        if self._segment and self._segment.start == place.segment:
+            self._number, self._sum, self._summed_to, self._next = place.number, place.sum, place.summed_to, place.next
+
     def _read(self, segment: Segment, offset: int, end: int, *, now: bool) -> list[Record | Gap]:
         entries = segment.entries(self._number, ENTRIES, until=end, now=now)
         if not entries or entries[0].offset > offset:
             raise OutputDamagedError(self._job_id, offset)
-        data = read_file(segment.data, end - offset, offset - segment.start, now=now)
+        if end - offset > ENOUGH:
+            end = min(end, next((entry.offset for entry in entries if entry.offset - offset >= ENOUGH), end))
+        data = memoryview(read_file(segment.data, end - offset, offset - segment.start, now=now))
         records = self._records(entries, data, offset)
         if not records or records[-1].end <= offset:
             raise OutputDamagedError(self._job_id, offset)

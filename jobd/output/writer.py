@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
@@ -14,7 +15,7 @@ from typing import Final
 
 from jobd.output.budget import Budget
 from jobd.output.files import Segment, starts_of
-from jobd.output.place import Place, find
+from jobd.output.place import Place, checksum, find
 from jobd.output.record import END, ENTRY, GAP, Entry
 from jobd.worker.ports import Gap, Record, Source
 
@@ -23,6 +24,8 @@ RUN_SIZE: Final = 1024 * 1024
 """A run that has grown to this many bytes is ended: what stands in one entry is checked, and searched, as a whole."""
 RUN_TIME: Final = 5_000_000
 """Nanoseconds: pieces of one stream that come closer together share an entry, and its time."""
+LONG_RUN_TIME: Final = 50_000_000
+"""The same, of a run that has many bytes: what comes fast is not cut small."""
 TAKE: Final = 1024 * 1024
 """The most bytes that are moved at a time, and in one record: each :meth:`LogWriter.take` has its price (turns of the
 loop, a thread, a note in the index), whatever it moves."""
@@ -33,6 +36,9 @@ PAUSE: Final = 0.001
 FULL: Final = 192 * 1024
 """So many say that its pipe was full: it is made as large as what is moved at a time. (All pipes of a user share what
 the system lets it have, so not each is made so large: pipe(7).)"""
+ROUNDS: Final = 8
+"""Times that so much is moved, as long as the job is writing fast, before the loop hears of it: the way into a thread
+and back has its price, too."""
 COPY: Final = 256 * 1024
 """The most bytes that are moved by copying, where nothing else can be done: a kill loses them."""
 
@@ -42,13 +48,15 @@ class Taken:
     """What became of the bytes in a pipe.
 
     Attributes:
-        record: what was recorded, if something was.
+        size: bytes that were recorded.
+        record: these, if somebody wants them.
         gap: what is missing before them, if something is.
         dropped: bytes that were read and could not be recorded.
         error: why not.
         ended: the stream has ended.
     """
 
+    size: int = 0
     record: Record | None = None
     gap: Gap | None = None
     dropped: int = 0
@@ -111,6 +119,12 @@ class LogWriter:
         """There is nothing to end: no bytes came since the last end, and none are missing."""
         return self._segment is None and not self._resuming and not self._gap
 
+    @property
+    def flowing(self) -> bool:
+        """The next bytes go into files that are open."""
+        segment = self._segment
+        return segment is not None and self.end - segment.start < self._segment_size and not self._resuming
+
     # ---- going on after a crash
 
     def resume(self, *, power_cut: bool = False) -> Place | None:
@@ -171,11 +185,26 @@ class LogWriter:
         """More was written than the limit: all of that is recorded, and something is missing."""
         return self.end >= self._limit and self.dropped > 0
 
-    def take(self, source: Source, pipe: int, time: int) -> Taken:
+    def take_on(self, source: Source, pipe: int, clock: Callable[[], int], wanted: int) -> list[Taken]:
+        """:meth:`take`, again and again as long as the job is writing fast, within bounds.
+
+        Args:
+            wanted: bytes that somebody wants to have, too.
+        """
+        begun = self.end
+        taken = [self.take(source, pipe, clock(), keep=wanted > 0)]
+        while taken[-1].size >= FAST and len(taken) < ROUNDS and self._budget.has_room(self.end - begun):
+            taken.append(self.take(source, pipe, clock(), keep=self.end - begun < wanted))
+        return taken
+
+    def take(self, source: Source, pipe: int, time: int, *, keep: bool = True) -> Taken:
         """Move what is in the pipe (not more than some pieces of it) into the log.
 
         A pipe with nothing in it gives nothing. When the disk does not take the bytes they are dropped and counted:
         the job never waits for it.
+
+        Args:
+            keep: what was moved is wanted.
         """
         if self.end >= self._limit:
             return self._drop(pipe, f"the limit of {self._limit} bytes on the output of a job is reached")
@@ -194,24 +223,29 @@ class LogWriter:
             return self._drop(pipe, exc.strerror or str(exc))
         if not size:
             return Taken(ended=True)
-        return self._recorded(segment, source, size)
+        return self._recorded(segment, source, size, keep=keep)
 
-    def _recorded(self, segment: Segment, source: Source, size: int) -> Taken:
+    def _recorded(self, segment: Segment, source: Source, size: int, *, keep: bool) -> Taken:
         """Bytes were moved into the file: see what they are, and note their end and their sum."""
         assert self._run is not None
+        record = None
         try:
-            data = os.pread(segment.data, size, self.end - segment.start)
-            problem = "" if len(data) == size else "somebody cuts the file"
+            if keep:
+                data = os.pread(segment.data, size, self.end - segment.start)
+                record = Record(self.end, source, self._run.time, data)
+                seen, sum_ = len(data), zlib.crc32(data, self._sum)
+            else:
+                seen, sum_ = checksum(segment, self.end, self.end + size, self._sum)
+            problem = "" if seen == size else "somebody cuts the file"
         except OSError as exc:
             problem = exc.strerror or str(exc)
         if problem:
             return replace(self._missed(size, problem), gap=self.take_gap())
-        record = Record(self.end, source, self._run.time, data)
-        self._sum = zlib.crc32(data, self._sum)
+        self._sum = sum_
         self.end += size
         gap = self.take_gap()
         self._mark(segment)
-        return Taken(record, gap)
+        return Taken(size, record, gap)
 
     def _prepare(self, source: Source, time: int) -> Segment:
         """See that the last entry of the index is one for bytes of this stream."""
@@ -220,12 +254,14 @@ class LogWriter:
         if segment is None or self.end - segment.start >= self._segment_size:
             segment = self._roll(time)
         run = self._run
-        fits = (
-            run is not None and run.kind == source and time - run.time < RUN_TIME and self.end - run.offset < RUN_SIZE
-        )
+        fits = run is not None and run.kind == source and self._goes_on(run, time)
         if not fits or self._gap:
             self._add(segment, Entry(source, self.end, time))
         return segment
+
+    def _goes_on(self, run: Entry, time: int) -> bool:
+        size = self.end - run.offset
+        return size < RUN_SIZE and time - run.time < (RUN_TIME if size < FAST else LONG_RUN_TIME)
 
     def _add(self, segment: Segment, entry: Entry) -> None:
         """Write an entry, with one for a gap before it if there is one. In one call: a kill leaves both or none."""

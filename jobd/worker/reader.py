@@ -34,7 +34,7 @@ class Reader:
     async def _carry(self) -> None:
         while True:
             await self._pipe.wait_readable()
-            if polled(self._pipe.fileno()) == select.POLLHUP:
+            if not in_pipe(self._pipe.fileno()) and polled(self._pipe.fileno()) == select.POLLHUP:
                 return  # the end, and nothing before it: no thread, and no file for a job that writes nothing
             with trio.CancelScope(shield=True):
                 if not await self._output.take(self._source, self._pipe.fileno()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import tempfile
@@ -28,6 +29,8 @@ QUIET: Final = ("/bin/sleep", "100000")
 LARGEST_WINDOW: Final = 2**31 - 1
 AT_ONCE: Final = 32
 PATIENCE: Final = 60.0
+METRICS: Final = "jobd.prom"
+"""The file, beside its state, in which a daemon tells how it is."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,11 @@ def run(*, quick: bool, rounds: int | None) -> None:
         for number, measure in enumerate((_output, _connections, _streams, _running, _ended)):
             own = scratch / str(number)
             own.mkdir()
-            with jobd(pki, scratch, own, "--slots", "5000", "--grace", "0", "--connections", "5000") as server:
-                print(trio.run(_measured, partial(measure, pki, server, plan)), flush=True)
+            metrics = ("--metrics-file", str(own / METRICS), "--metrics-interval", "1")
+            with jobd(
+                pki, scratch, own, "--slots", "5000", "--grace", "0", "--connections", "5000", *metrics
+            ) as server:
+                print(trio.run(_measured, partial(measure, pki, server, plan, own)), flush=True)
 
 
 async def _measured(measure: Callable[[], Awaitable[list[Row]]]) -> str:
@@ -80,7 +86,7 @@ async def _measured(measure: Callable[[], Awaitable[list[Row]]]) -> str:
         return "\n".join(map(str, await measure()))
 
 
-async def _output(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
+async def _output(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
     """Much output, followed to its end, job after job."""
     async with _client(pki, server) as client:
         await _follow(client, 1)
@@ -100,7 +106,7 @@ async def _follow(client: JobClient, mebibytes: int) -> None:
     await client.delete(job.id)
 
 
-async def _connections(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
+async def _connections(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
     """Each with one stream, the largest windows there are, and nobody who reads."""
     async with _client(pki, server) as client:
         job = await _written(client)
@@ -110,12 +116,12 @@ async def _connections(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
                 sock = await trio.to_thread.run_sync(_connected, pki, server)
                 sockets.callback(sock.close)
                 sock.sendall(_opening() + _call(job, 1))
-            await _all_there(server, plan.followers)
+            await _all_there(own, plan.followers)
             held = await _settled(server) - before
         return [Row(f"{plan.followers} stalled followers, a connection each, more", held, plan.followers * 0.4)]
 
 
-async def _streams(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
+async def _streams(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
     """All of them on ten connections: one takes no more than a hundred."""
     async with _client(pki, server) as client:
         job = await _written(client)
@@ -126,12 +132,12 @@ async def _streams(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
                 sock = await trio.to_thread.run_sync(_connected, pki, server)
                 sockets.callback(sock.close)
                 sock.sendall(_opening() + b"".join(_call(job, 2 * number + 1) for number in range(each)))
-            await _all_there(server, plan.followers)
+            await _all_there(own, plan.followers)
             held = await _settled(server) - before
         return [Row(f"{plan.followers} stalled followers, {each} a connection, more", held, plan.followers * 0.04)]
 
 
-async def _running(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
+async def _running(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
     """Jobs that do nothing."""
     async with _client(pki, server) as client:
         await client.start(QUIET)
@@ -149,7 +155,7 @@ async def _running(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
         return [Row(f"{plan.running} quiet jobs, more", held, plan.running * 150 / 1024)]
 
 
-async def _ended(pki: TestPki, server: Serving, plan: Plan) -> list[Row]:
+async def _ended(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
     """Jobs that have come and gone."""
     async with _client(pki, server) as client:
 
@@ -199,12 +205,17 @@ def _call(job_id: str, stream_id: int) -> bytes:
     return raw.headers(stream_id, headers) + raw.message(stream_id, encode(StreamRequest(job_id=job_id)))
 
 
-async def _all_there(server: Serving, count: int) -> None:
-    """What was refused, or has ended, would hold nothing: each that is there has a connection or files open."""
+async def _all_there(own: Path, count: int) -> None:
+    """What was refused, or has ended, would hold nothing: all of them are open."""
     with trio.move_on_after(PATIENCE):
-        while server.descriptors() <= 2 * count:
+        while _open_streams(own) < count:
             await trio.sleep(0.1)
-    check(server.descriptors() > 2 * count, f"not {count} followers are there")
+    check(_open_streams(own) == count, f"{_open_streams(own)} followers are there, and not {count}")
+
+
+def _open_streams(own: Path) -> int:
+    found = re.search(r"^jobd_open_streams (\d+)", (own / METRICS).read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 async def _settled(server: Serving) -> float:

@@ -52,6 +52,18 @@ async def test_a_gap_in_front_is_told_to_a_reader_that_lags() -> None:
     assert await subscription.receive(1000) == []
 
 
+async def test_who_is_left_behind_goes_on_from_the_disk() -> None:
+    """All at once: so much was written that nobody is given it live."""
+    broadcast = Broadcast()
+    subscriptions = [broadcast.subscribe() for _ in range(3)]
+    broadcast.publish(record(0, 10))
+    broadcast.leave_behind()
+    assert broadcast.readers == 0
+    for subscription in subscriptions:
+        assert subscription.lagging
+        assert await subscription.receive(1000) == []
+
+
 async def test_a_reader_waits_for_what_comes() -> None:
     """And is woken by a record, and by the end."""
     broadcast = Broadcast()

@@ -1,0 +1,84 @@
+"""What was read from the disk lately, and summed up, for other followers of the same job that come to the same place.
+
+Followers that read on from the same byte stay together, since each is given its turn: so a few blocks are enough for
+any number of them. Only who may hold a whole block is given one, since a few bytes of it would keep all of it alive.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from jobd.output.reader import Place
+from jobd.worker.ports import Gap, Record
+
+KEPT: Final = 2
+"""Blocks, of all jobs together; each is no larger than what is read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Bytes of a job that stand one after another.
+
+    Attributes:
+        place: where in its files a reader is behind it.
+    """
+
+    job_id: str
+    records: Sequence[Record]
+    place: Place
+
+    @property
+    def offset(self) -> int:
+        return self.records[0].offset
+
+    @property
+    def end(self) -> int:
+        return self.records[-1].end
+
+    def after(self, offset: int) -> list[Record]:
+        """What it has from there on."""
+        found = [record for record in self.records if record.end > offset]
+        first = found[0]
+        if first.offset < offset:
+            found[0] = replace(first, offset=offset, data=memoryview(first.data)[offset - first.offset :])
+        return found
+
+
+class Blocks:
+    """One for all logs."""
+
+    def __init__(self) -> None:
+        self._followers: Counter[str] = Counter()
+        self._blocks: deque[Block] = deque(maxlen=KEPT)
+
+    def enter(self, job_id: str) -> None:
+        """Somebody follows this job."""
+        self._followers[job_id] += 1
+
+    def leave(self, job_id: str) -> None:
+        """And does no more."""
+        self._followers[job_id] -= 1
+        if not self._followers[job_id]:
+            del self._followers[job_id]
+            self._blocks = deque((block for block in self._blocks if block.job_id != job_id), KEPT)
+
+    def shared(self, job_id: str) -> bool:
+        """Several follow it."""
+        return self._followers[job_id] > 1
+
+    def find(self, job_id: str, offset: int) -> Block | None:
+        """The block that has this byte."""
+        for block in reversed(self._blocks):
+            if block.job_id == job_id and block.offset <= offset < block.end:
+                return block
+        return None
+
+    def keep(self, job_id: str, records: Sequence[Record | Gap], place: Place) -> None:
+        """This was read; it is kept if there are others to read it. (Where something is missing between the bytes,
+        each reads for itself.)"""
+        bytes_ = [record for record in records if isinstance(record, Record)]
+        if len(bytes_) == len(records) and self.shared(job_id):
+            self._blocks.append(Block(job_id, bytes_, place))

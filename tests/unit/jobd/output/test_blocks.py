@@ -1,0 +1,145 @@
+"""What followers of a job read together: once from the disk, summed up once, and no more of it held than is said."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.typing import EventDict
+
+from jobd.output.blocks import KEPT, Blocks
+from jobd.output.log import Log, LogStore
+from jobd.output.reader import BATCH, Place
+from jobd.worker.errors import OutputDamagedError
+from jobd.worker.ports import Record, Source, Start
+from tests.support.jobs import collect, put
+
+JOB = "0123abcd-0000-4000-8000-000000000000"
+DATA = bytes(range(251)) * 300
+PLACE = Place()
+
+
+def block_of(offset: int, size: int) -> list[Record]:
+    half = size // 2
+    return [
+        Record(offset, Source.STDOUT, 1, DATA[:half]),
+        Record(offset + half, Source.STDERR, 2, DATA[half:size]),
+    ]
+
+
+def damage(root: Path) -> None:
+    """Whoever reads the disk from now on finds it out."""
+    [data] = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".index"]
+    data.write_bytes(bytes(len(data.read_bytes())))
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    """What a job wrote, in several runs of both streams."""
+    made = LogStore(tmp_path).create(JOB)
+    for number in range(10):
+        await put(made, Source.STDOUT if number % 3 else Source.STDERR, DATA[number * 5000 : (number + 1) * 5000])
+    yield made
+    await made.leave()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4_999, 5_000, 33_333])
+async def test_what_one_has_read_another_is_given(log: Log, tmp_path: Path, offset: int) -> None:
+    """From wherever it comes to, and without the disk: that has gone bad meanwhile."""
+    first, second = await log.follow(Start()), await log.follow(Start(offset=offset))
+    whole = [record for record in await first.receive(BATCH) if isinstance(record, Record)]
+    damage(tmp_path)
+    found = [record for record in await second.receive(BATCH) if isinstance(record, Record)]
+    assert (found[0].offset, found[-1].end, second.offset) == (offset, log.end, log.end)
+    assert b"".join(record.data for record in found) == b"".join(record.data for record in whole)[offset:]
+    assert {(r.source, r.time) for r in found} <= {(r.source, r.time) for r in whole}
+    first.close()
+    second.close()
+
+
+async def test_who_may_hold_little_is_given_nothing_of_a_block(
+    log: Log, tmp_path: Path, errors_expected: list[EventDict]
+) -> None:
+    """A few bytes would keep all of it alive."""
+    first, second = await log.follow(Start()), await log.follow(Start())
+    await first.receive(BATCH)
+    damage(tmp_path)
+    with pytest.raises(OutputDamagedError):
+        await second.receive(5_000)
+    first.close()
+    second.close()
+
+
+async def test_who_follows_alone_keeps_nothing_for_others(
+    log: Log, tmp_path: Path, errors_expected: list[EventDict]
+) -> None:
+    """Nor does what was kept stay when all have left."""
+    together = [await log.follow(Start()) for _ in range(2)]
+    for follower in together:
+        await follower.receive(BATCH)
+        follower.close()
+    alone = await log.follow(Start())
+    assert log.blocks.find(JOB, 0) is None
+    await alone.receive(BATCH)
+    assert log.blocks.find(JOB, 0) is None
+    damage(tmp_path)
+    with pytest.raises(OutputDamagedError):
+        await collect(await log.follow(Start()))
+    alone.close()
+
+
+async def test_who_goes_on_behind_a_block_reads_on_from_there(log: Log) -> None:
+    """With the sum of the run that it stands in: what comes is checked as if it had read all of it."""
+    followers = [await log.follow(Start()) for _ in range(3)]
+    for follower in followers:
+        await follower.receive(BATCH)
+    for number in range(10, 15):
+        await put(log, Source.STDOUT, DATA[number * 5000 : (number + 1) * 5000])
+    await log.finish()
+    rest = [await collect(follower) for follower in followers]
+    assert rest == [{Source.STDOUT: DATA[50_000:75_000], Source.STDERR: b""}] * 3
+
+
+async def test_where_bytes_are_missing_each_reads_for_itself(tmp_path: Path) -> None:
+    """Each is told of the gap, once."""
+    log = LogStore(tmp_path).create(JOB, limit=4)
+    await put(log, Source.STDOUT, b"kept")
+    await put(log, Source.STDOUT, b"dropped")
+    await log.finish()
+    followers = [await log.follow(Start()) for _ in range(2)]
+    for follower in followers:
+        found = [*await follower.receive(), *await follower.receive()]
+        assert [(type(each).__name__, each.offset) for each in found] == [("Record", 0), ("Gap", 4)]
+        follower.close()
+
+
+def test_no_more_are_kept_than_so_many() -> None:
+    """Of all jobs together; the last ones stay."""
+    blocks = Blocks()
+    for _ in range(2):
+        blocks.enter("a")
+    for number in range(KEPT + 3):
+        blocks.keep("a", block_of(number * 100, 100), PLACE)
+    assert [number for number in range(KEPT + 3) if blocks.find("a", number * 100)] == list(range(3, KEPT + 3))
+    assert blocks.find("b", 500) is None
+    for _ in range(2):
+        blocks.leave("a")
+    assert blocks.find("a", 500) is None
+
+
+@pytest.mark.parametrize("offset", [1000, 1001, 1049, 1050, 1051, 1099])
+def test_a_block_is_cut_where_it_is_asked_for(offset: int) -> None:
+    """Byte for byte, each of its stream and with its time."""
+    blocks = Blocks()
+    for _ in range(2):
+        blocks.enter("a")
+    blocks.keep("a", block_of(1000, 100), PLACE)
+    block = blocks.find("a", offset)
+    assert block is not None
+    found = block.after(offset)
+    assert b"".join(record.data for record in found) == DATA[offset - 1000 : 100]
+    assert found[0].offset == offset
+    for record in found:
+        assert (record.source, record.time) == ((Source.STDOUT, 1) if record.offset < 1050 else (Source.STDERR, 2))
+    assert blocks.find("a", 999) is blocks.find("a", 1100) is None

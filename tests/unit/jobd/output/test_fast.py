@@ -1,0 +1,181 @@
+"""Output that comes fast, and output that comes in lines: how each is recorded."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from jobd.output import log as log_module
+from jobd.output import writer as writer_module
+from jobd.output.budget import Budget
+from jobd.output.log import SMALL, Log, LogStore
+from jobd.output.reader import LogReader
+from jobd.output.writer import FAST, ROUNDS, LogWriter
+from jobd.worker.ports import Record, Source, Start
+from tests.support.jobs import collect, put
+
+JOB = "0123abcd-0000-4000-8000-000000000000"
+MUCH = bytes(range(251)) * (FAST * 3 // 251)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """One with room for much."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done in a thread."""
+    seen: list[str] = []
+    real = trio.to_thread.run_sync
+
+    async def run_sync(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        called = function.func if isinstance(function, partial) else function
+        seen.append(called.__name__)
+        return await real(function, *args, **options)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    return seen
+
+
+def writes_on(writer: LogWriter, writing: int, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """A job that has written again whenever something was taken, so many times."""
+    left = itertools.count(1)
+    real = writer.take
+
+    def take(*args: Any, **options: Any) -> Any:
+        taken = real(*args, **options)
+        if taken.size and next(left) < times:
+            os.write(writing, MUCH)
+        return taken
+
+    monkeypatch.setattr(writer, "take", take)
+    os.write(writing, MUCH)
+
+
+@pytest.mark.parametrize("wanted", [0, len(MUCH), 2 * len(MUCH)])
+def test_a_thread_goes_on_as_long_as_the_job_writes_fast(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, wanted: int
+) -> None:
+    """What nobody wants is summed up and not kept; the log is the same."""
+    reading, writing = pipe
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    writes_on(writer, writing, monkeypatch, 4)
+    taken = writer.take_on(Source.STDOUT, reading, lambda: 1, wanted)
+    assert [each.size for each in taken] == [len(MUCH)] * 4 + [0]
+    kept = [each.record for each in taken if each.record]
+    assert b"".join(record.data for record in kept) == MUCH * (wanted // len(MUCH))
+    writer.finish(2)
+    reader = LogReader(tmp_path, JOB)
+    position, found = 0, b""
+    while position < writer.end:
+        records = reader.read(position, writer.end)
+        found += b"".join(record.data for record in records if isinstance(record, Record))
+        position = records[-1].end
+    reader.close()
+    assert found == MUCH * 4
+
+
+def test_a_thread_comes_back_from_a_job_that_never_stops(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's other stream has its turn, and those who follow hear of it."""
+    reading, writing = pipe
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    writes_on(writer, writing, monkeypatch, 100)
+    assert len(writer.take_on(Source.STDOUT, reading, lambda: 1, 0)) == ROUNDS
+    writer.leave()
+
+
+def test_the_limit_of_all_jobs_is_not_passed_by_more_than_one_piece(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though what is taken is counted only when the thread has come back."""
+    reading, writing = pipe
+    writer = LogWriter(tmp_path, JOB, limit=2**63, budget=Budget(2 * len(MUCH)))
+    writes_on(writer, writing, monkeypatch, 100)
+    assert sum(each.size for each in writer.take_on(Source.STDOUT, reading, lambda: 1, 0)) == 2 * len(MUCH)
+    writer.leave()
+
+
+def test_a_run_of_much_may_last_longer(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    """Than one of a few bytes, or what comes fast would be cut small."""
+    reading, writing = pipe
+    for data, entries in ((MUCH, 1), (b"line", 2)):
+        writer = LogWriter(tmp_path / str(entries), JOB, limit=2**63)
+        for number in (1, 2):
+            os.write(writing, data)
+            writer.take(Source.STDOUT, reading, number * writer_module.RUN_TIME)
+        assert writer._entries == entries
+        writer.leave()
+
+
+async def test_those_who_listen_miss_nothing_of_what_is_not_kept(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    """They read it from the disk."""
+    reading, writing = pipe
+    log = LogStore(tmp_path).create(JOB)
+    follower = await log.follow(Start())
+    found: dict[Source, bytes] = {}
+
+    async def follow() -> None:
+        found.update(await collect(follower))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        await trio.testing.wait_all_tasks_blocked()
+        assert log.broadcast.readers == 1
+        log._tell((await written(log, reading, writing))[0])
+        await log.finish()
+    assert found[Source.STDOUT] == MUCH
+
+
+async def written(log: Log, reading: int, writing: int) -> Any:
+    os.write(writing, MUCH)
+    taken = log._writer.take_on(Source.STDOUT, reading, lambda: 1, 0)
+    log._advance()
+    return taken
+
+
+async def test_a_line_is_recorded_without_a_thread(tmp_path: Path, threads: list[str]) -> None:
+    """But for the first: it makes the files. Much at once is a thread's again."""
+    log = LogStore(tmp_path).create(JOB)
+    await put(log, Source.STDOUT, b"first\n")
+    assert threads == ["take_on"]
+    for _ in range(10):
+        await put(log, Source.STDOUT, b"line\n")
+        await put(log, Source.STDERR, bytes(SMALL))
+    assert threads == ["take_on"]
+    await put(log, Source.STDOUT, bytes(SMALL + 1))
+    assert threads == ["take_on"] * 2
+    await log.finish()
+
+
+async def test_a_disk_that_was_waited_for_is_left_to_threads(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a while: the page cache may be full of what it has not written yet."""
+    log = LogStore(tmp_path).create(JOB)
+    await put(log, Source.STDOUT, b"first\n")
+    monkeypatch.setattr(log_module, "STALL", -1.0)
+    await put(log, Source.STDOUT, b"waited for\n")
+    assert threads == ["take_on"]
+    await put(log, Source.STDOUT, b"line\n")
+    assert threads == ["take_on"] * 2
+    log._wary_until = 0.0
+    await put(log, Source.STDOUT, b"line\n")
+    assert threads == ["take_on"] * 2
+    await log.finish()
