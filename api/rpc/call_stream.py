@@ -131,7 +131,7 @@ class CallStream:
 
     def take_whole(self) -> Buffer | None:
         """The one message, if the peer's side is whole. Never waits."""
-        return self._take() if self.whole else None
+        return whole(self._take()) if self.whole else None
 
     async def receive_message(self) -> Buffer | None:
         """The next message, or None after the last.
@@ -159,7 +159,7 @@ class CallStream:
             await self._arrived.wait()
         return self._take()
 
-    def _take(self) -> Buffer:
+    def _take(self) -> Parts:
         event = self._messages.popleft()
         if event.flow_controlled_length:
             self._session.connection.acknowledge_received_data(self.stream_id, event.flow_controlled_length)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from api.errors import NotFoundError
 from api.rpc import frames
-from api.rpc.codec import PREFIX
+from api.rpc.codec import PREFIX, whole
 from api.rpc.connection import Connection
 from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, ResponseReceived
 from api.rpc.header_blocks import RememberingEncoder
@@ -232,11 +232,11 @@ def test_a_known_call_makes_no_frame_and_no_event_of_h2_s(monkeypatch: pytest.Mo
             parts = (PREFIX.pack(False, 8), b"question")
             client.h2_connection.queue(client.message_frames(stream_id, parts, end_stream=True))
         asked = [e for e in server.receive_data(client.data_to_send()) if isinstance(e, MessageReceived)]
-        assert [bytes(event.data) for event in asked] == [b"question"]
+        assert [whole(event.data) for event in asked] == [b"question"]
         server.respond(asked[0].stream_id, b"answer")
         server.forget(asked[0].stream_id)
         heard = client.receive_data(server.data_to_send())
-        assert [bytes(event.data) for event in heard if isinstance(event, MessageReceived)] == [b"answer"]
+        assert [whole(event.data) for event in heard if isinstance(event, MessageReceived)] == [b"answer"]
         assert isinstance(heard[-1], ResponseEnded)
         assert heard[-1].error is None
         assert not isinstance(heard[0], ResponseReceived) or heard[0].stream_id == asked[0].stream_id
