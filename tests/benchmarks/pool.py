@@ -34,7 +34,7 @@ from jobd.worker.job import Job as Known
 from jobd.worker.job import JobSpec
 from jobd.worker.lifecycle import State as Standing
 from tests.benchmarks.measurements import AT_ONCE, MIB, TRUE, check
-from tests.benchmarks.servers import Serving, jobd
+from tests.benchmarks.servers import Serving, jobd, memory_of
 from tests.support.daemon import JobdProgram
 from tests.support.etcd import Cluster, cluster
 from tests.support.jobs import processes_with
@@ -205,8 +205,8 @@ class Run:
 
 
 def _memory_of(program: JobdProgram) -> float:
-    """MiB of a machine's own processes."""
-    return Serving(program.server, program.process.pid).memory()
+    """MiB of a machine's server."""
+    return memory_of(program.server_pid())["PSS"] / 1024
 
 
 def known(number: int) -> Known:
