@@ -5,8 +5,9 @@ the kernel waits until every processor has been elsewhere once (RCU): 10 ms, now
 its group (clone3(2), CLONE_INTO_CGROUP, Linux 5.7) waits for nobody; nor does one that moves itself, a thread alone,
 in version 1 (``tasks``, since Linux 5.5).
 
-Only a process with one thread is forked so: with more, the C library and the interpreter have locks to put right in the
-child, which ``os.fork`` does. Standard library only.
+Only a process that has never had more than one thread is forked so: else the C library and the interpreter have locks
+and lists to put right in the child, which ``os.fork`` has them do. (setresuid(2) waited for ever in a child for which
+the C library had a thread on its list that was not there.) Standard library only.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ _NUMBER: Final = ctypes.c_long(CLONE3)
 _SIZE: Final = ctypes.c_size_t(_ARGUMENTS.size)
 # PyDLL: the lock of the interpreter is held, in both processes, when the call returns.
 _syscall: Final = ctypes.PyDLL(None).syscall
-ONE_THREAD: Final = 3
-"""Links of ``/proc/self/task``: two of any directory, and one for each thread."""
+try:
+    _single_threaded = ctypes.c_char.in_dll(ctypes.PyDLL(None), "__libc_single_threaded")
+except ValueError:  # a C library that does not say (glibc does since 2.32)
+    _single_threaded = ctypes.c_char(0)
 PROCS: Final = "cgroup.procs"
 TASKS: Final = "tasks"
 
@@ -48,7 +51,7 @@ def fork(group: int = -1) -> tuple[int, bool]:
     Raises:
         OSError: there are no more processes.
     """
-    if sys.maxsize > 2**32 and os.stat("/proc/self/task").st_nlink == ONE_THREAD:  # noqa: PTH116 # pathlib is large
+    if sys.maxsize > 2**32 and _single_threaded.value != b"\0":
         into = INTO_CGROUP if group >= 0 else 0
         arguments = _ARGUMENTS.pack(CLEAR_SIGHAND | into, 0, 0, 0, signal.SIGCHLD, *[0] * 5, max(group, 0))
         pid: int = _syscall(_NUMBER, arguments, _SIZE)

@@ -27,6 +27,12 @@ if way == "no clone3":
     fork._NUMBER = ctypes.c_long(-1)
 elif way == "threads":
     threading.Thread(target=threading.Event().wait, daemon=True).start()
+    fork._syscall = None  # it is not used
+elif way == "a thread before":
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    fork._syscall = None
 else:
     os.fork = None  # it is not used
 signal.signal(signal.SIGHUP, lambda *_: None)
@@ -42,7 +48,7 @@ os.waitpid(child.pid, 0)
 """A process of its own, since pytest's has threads. It prints the stage that failed, if one did, and what was said."""
 
 
-@pytest.fixture(params=["clone3", "no clone3", "threads"])
+@pytest.fixture(params=["clone3", "no clone3", "threads", "a thread before"])
 def said_by(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
     """Executes a program in a child. A kernel, or a filter of system calls, may not know clone3(2)."""
 
