@@ -11,7 +11,6 @@ Somebody has to read while others write: how far stdin has come is learned by re
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import betterproto
@@ -31,8 +30,8 @@ from api.messages import (
     Verdict,
     WindowSize,
 )
-from api.output import OutputStream
-from api.rpc.channel import Answers, Channel, Conversation
+from api.output import OutputStream, Servers
+from api.rpc.channel import Answers, Conversation
 
 PIECE: Final = 256 * 1024
 MAX_UNACCEPTED: Final = 1024 * 1024
@@ -55,14 +54,7 @@ class Attachment(OutputStream):
     """
 
     def __init__(
-        self,
-        channel: Callable[[], Awaitable[Channel]],
-        avoid: Callable[[Channel], None],
-        retry_for: float,
-        request: StreamRequest,
-        *,
-        take_over: bool,
-        size: tuple[int, int] | None,
+        self, servers: Servers, request: StreamRequest, *, take_over: bool, size: tuple[int, int] | None
     ) -> None:
         """
         Args:
@@ -70,7 +62,7 @@ class Attachment(OutputStream):
             take_over: end the attachment of somebody else.
             size: rows and columns of the terminal.
         """
-        super().__init__(channel, avoid, retry_for, request)
+        super().__init__(servers, request)
         self.job_id = ""
         self.terminal = False
         self.accepted = 0
@@ -149,13 +141,16 @@ class Attachment(OutputStream):
                 return False
             self._ahead += input_
             self._on_the_way = self._on_the_way or bool(input_)
+            tried = False
             try:
                 await conversation.send(request)
+                tried = True
             except RpcError:
+                tried = True
                 await trio.lowlevel.checkpoint()  # whoever reads meets it as well, and decides what becomes of it
-            except BaseException:  # Cancelled: a part of a message may have gone, and nothing can follow it
-                self._end()
-                raise
+            finally:
+                if not tried:  # cancelled: a part of a message may have gone, and nothing can follow it
+                    self._end()
             return True
 
     # ---- life
@@ -168,7 +163,7 @@ class Attachment(OutputStream):
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
         if self.refused and self._over:  # the job has ended: what is left is output
             return await super()._begin()
-        self._asked = channel = await self._channel()
+        self._asked = channel = await self._servers.channel()
         self._calling = await self._call.enter_async_context(channel.converse(methods.ATTACH))
         self._taken = 0
         await self._calling.send(AttachRequest(start=self._start()))

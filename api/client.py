@@ -270,7 +270,7 @@ class JobClient:
             request.since = since
         else:
             request.offset = offset
-        output = OutputStream(self.channel, self._avoid, self.retry_for, request)
+        output = OutputStream(self, request)
         try:
             yield output
         finally:
@@ -307,7 +307,7 @@ class JobClient:
             request.tail_lines = tail_lines
         else:
             request.offset = offset
-        attachment = Attachment(self.channel, self._avoid, self.retry_for, request, take_over=take_over, size=size)
+        attachment = Attachment(self, request, take_over=take_over, size=size)
         try:
             await attachment.begin()
             yield attachment
@@ -341,7 +341,7 @@ class JobClient:
             task_status.started(channel)
             await channel.lost()
 
-    def _avoid(self, channel: Channel) -> None:
+    def avoid(self, channel: Channel) -> None:
         """The server at its other end cannot answer now: ask the next one first, if there is another."""
         if self._channels.get(self._addresses[0]) is channel:  # else somebody has done so already
             self._addresses.rotate(-1)
@@ -357,6 +357,6 @@ class JobClient:
                 return await channel.unary(method, request, timeout=timeout)
             except RpcError as exc:
                 if channel and isinstance(exc, UnavailableError):
-                    self._avoid(channel)
+                    self.avoid(channel)
                 if not (may_retry(exc) and await retry.pause(exc.retry_after)):
                     raise

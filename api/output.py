@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import betterproto
 import trio
@@ -66,6 +66,23 @@ class Piece:
         return new(Output, data=b"".join(self.data), offset=self.offset, source=self.source, time=time)
 
 
+class Servers(Protocol):
+    """Those that can be asked for a stream: a client's.
+
+    Attributes:
+        retry_for: seconds for which a stream that was cut tries to go on.
+    """
+
+    retry_for: float
+
+    async def channel(self) -> Channel:
+        """An open connection."""
+        ...
+
+    def avoid(self, channel: Channel) -> None:
+        """The server at the other end cannot answer now: another one is to be asked, if there is one."""
+
+
 class OutputStream:
     """A job's output, byte for byte, through every loss of the connection.
 
@@ -75,22 +92,12 @@ class OutputStream:
         verdict: how the job ended, once the iteration is over.
     """
 
-    def __init__(
-        self,
-        channel: Callable[[], Awaitable[Channel]],
-        avoid: Callable[[Channel], None],
-        retry_for: float,
-        request: StreamRequest,
-    ) -> None:
+    def __init__(self, servers: Servers, request: StreamRequest) -> None:
         """
         Args:
-            channel: gives an open connection.
-            avoid: the server at the other end of one cannot answer now, and another one is to be asked.
-            retry_for: seconds for which a stream that was cut tries to go on.
             request: what to follow, and from where on.
         """
-        self._channel = channel
-        self._avoid = avoid
+        self._servers = servers
         self._asked: Channel | None = None
         self._request = request
         self.gaps: list[Gap] = []
@@ -98,7 +105,7 @@ class OutputStream:
         self.verdict: Verdict | None = None
         self._call = AsyncExitStack()
         self._answers: Answers[StreamResponse] | Answers[AttachResponse] | None = None
-        self._retry = Retry(retry_for)
+        self._retry = Retry(servers.retry_for)
 
     def __aiter__(self) -> Self:
         return self
@@ -171,7 +178,7 @@ class OutputStream:
                     raise
                 self._check_resumable(exc)
                 if self._asked and isinstance(exc, UnavailableError):
-                    self._avoid(self._asked)
+                    self._servers.avoid(self._asked)
                 await self._break_off()
                 if not await self._retry.pause(exc.retry_after):
                     if not isinstance(exc, UnavailableError):
@@ -188,7 +195,7 @@ class OutputStream:
             return piece_of(parts) or betterproto.which_one_of(self._answers.decode(parts), "event")[1]
 
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
-        self._asked = channel = await self._channel()
+        self._asked = channel = await self._servers.channel()
         return await self._call.enter_async_context(channel.call(methods.STREAM, self._request))
 
     def _check_resumable(self, exc: RpcError) -> None:

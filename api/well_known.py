@@ -6,9 +6,13 @@ Loaded while betterproto itself is: nothing of it may be needed here but what it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from typing import TYPE_CHECKING, Final
 
 import betterproto
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(eq=False, repr=False)
@@ -36,71 +40,31 @@ class Timestamp(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class BoolValue(betterproto.Message):
-    """A value that may be missing, as are those that follow."""
-
-    value: bool = betterproto.bool_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class BytesValue(betterproto.Message):
-    """As above."""
-
-    value: bytes = betterproto.bytes_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class DoubleValue(betterproto.Message):
-    """As above."""
-
-    value: float = betterproto.double_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class FloatValue(betterproto.Message):
-    """As above."""
-
-    value: float = betterproto.float_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class Int32Value(betterproto.Message):
-    """As above."""
-
-    value: int = betterproto.int32_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class Int64Value(betterproto.Message):
-    """As above."""
-
-    value: int = betterproto.int64_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class StringValue(betterproto.Message):
-    """As above."""
-
-    value: str = betterproto.string_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class UInt32Value(betterproto.Message):
-    """As above."""
-
-    value: int = betterproto.uint32_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class UInt64Value(betterproto.Message):
-    """As above."""
-
-    value: int = betterproto.uint64_field(1)
-
-
-@dataclass(eq=False, repr=False)
 class EnumValue(betterproto.Message):
     """betterproto imports it, and means another one: a value of a described enumeration. Nobody makes any."""
 
     name: str = betterproto.string_field(1)
     number: int = betterproto.int32_field(2)
+
+
+_WRAPPED: Final[dict[str, tuple[type, Callable[[int], object]]]] = {
+    "BoolValue": (bool, betterproto.bool_field),
+    "BytesValue": (bytes, betterproto.bytes_field),
+    "DoubleValue": (float, betterproto.double_field),
+    "FloatValue": (float, betterproto.float_field),
+    "Int32Value": (int, betterproto.int32_field),
+    "Int64Value": (int, betterproto.int64_field),
+    "StringValue": (str, betterproto.string_field),
+    "UInt32Value": (int, betterproto.uint32_field),
+    "UInt64Value": (int, betterproto.uint64_field),
+}
+"""Values that may be missing."""
+
+
+def _wrapper(name: str, type_: type, field: Callable[[int], object]) -> type:
+    fields = [("value", type_, field(1))]
+    own = {"__module__": __name__}  # where betterproto looks for the types
+    return make_dataclass(name, fields, bases=(betterproto.Message,), namespace=own, eq=False, repr=False)
+
+
+globals().update({name: _wrapper(name, *how) for name, how in _WRAPPED.items()})

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import google.rpc
@@ -72,5 +73,6 @@ def generate(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    monkey_patch_oneof_index()  # type: ignore[no-untyped-call] # betterproto's plugin is half typed
+    patch: Callable[[], None] = monkey_patch_oneof_index
+    patch()
     generate(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "_generated")

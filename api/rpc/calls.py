@@ -78,7 +78,7 @@ class Calls:
             pass
         except RpcError as exc:
             error = exc
-        except Exception as exc:  # noqa: BLE001 # as in _serve
+        except Exception as exc:  # noqa: BLE001 # the border: it ends this call, and not the reader that all others depend on
             error = _incident(call, exc)
         else:
             if asked is not OWN_TASK:

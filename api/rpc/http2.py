@@ -55,6 +55,11 @@ _NO_FAULT: Final = frozenset({ErrorCodes.NO_ERROR, ErrorCodes.CANCEL})
 _RECEIVING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 
 
+def counts_content(stream: Any) -> bool:
+    """h2 holds what comes on this stream of its against a content-length."""
+    return stream._expected_content_length is not None  # noqa: SLF001 # h2 tells nobody
+
+
 class CompressionError(h2.exceptions.ProtocolError):  # type: ignore[misc] # h2 3.2 has no types
     """A header block cannot be decoded, and so none after it (RFC 9113, 4.3)."""
 
@@ -294,7 +299,7 @@ class FastH2(CorrectedH2):
         return (
             stream is not None
             and stream.state_machine.state in _RECEIVING
-            and stream._expected_content_length is None  # noqa: SLF001 # h2 tells nobody that it counts
+            and not counts_content(stream)
             and length <= stream.inbound_flow_control_window
             and length <= self.inbound_flow_control_window
             and not self._block

@@ -294,9 +294,9 @@ class Session:
                 if self.transport.pending:
                     try:
                         await self._drain()
-                    except BaseException:  # Cancelled above all: a frame once begun is finished by the flusher
-                        self._flush_wanted.set()
-                        raise
+                    finally:
+                        if self.transport.pending:  # cancelled: a frame once begun is finished by the flusher
+                            self._flush_wanted.set()
             finally:
                 self._send_lock.release()
             if not outgoing.size:

@@ -34,7 +34,7 @@ from api.rpc import frames
 from api.rpc.codec import PREFIX
 from api.rpc.events import AnswerBegun, AnswerEnded, Request, RequestReceived, WindowUpdated
 from api.rpc.header_blocks import Memory
-from api.rpc.http2 import FastH2, HeaderBlock
+from api.rpc.http2 import FastH2, HeaderBlock, counts_content
 from api.rpc.patience import BIG
 
 SHORT: Final = 4096
@@ -93,7 +93,7 @@ class ShortCallsH2(FastH2):
             or machine.state is not StreamState.HALF_CLOSED_LOCAL
             or bool(machine.headers_received) is not ends
             or machine.trailers_received
-            or stream._expected_content_length is not None  # noqa: SLF001 # as below
+            or counts_content(stream)
         ):
             return False
         self.patience.hear_one()
@@ -160,12 +160,13 @@ class ShortCallsH2(FastH2):
         size = len(payload)
         if stream is None or flags & ~frames.END_STREAM or not (flags or size):
             return False
-        machine, window = stream.state_machine, stream._inbound_window_manager  # noqa: SLF001 # h2 has no other name
+        machine = stream.state_machine
+        window = stream._inbound_window_manager  # noqa: SLF001 # what h2 shows of it cannot be written
         own_window = self._inbound_flow_control_window_manager
         ends_it = machine.state is not StreamState.OPEN  # END_STREAM would, as our side has ended
         if (
             (ends_it and (flags or machine.state is not StreamState.HALF_CLOSED_LOCAL))
-            or stream._expected_content_length is not None  # noqa: SLF001 # as above
+            or counts_content(stream)
             or size > min(window.current_window_size, own_window.current_window_size)
         ):
             return False

@@ -95,7 +95,7 @@ class TLSStream:
         self._unsent = memoryview(b"")  # ciphertext that left the BIO and that the socket has not taken
         self._drain_lock = trio.Lock()  # one task at a time may wait until the socket is writable
         # Given a buffer, it gives a size. (SSLObject.read does nothing but call it, 64 times for each MiB.)
-        self._read = cast("Callable[[int, Buffer], int]", ssl_object._sslobj.read)  # type: ignore[attr-defined] # noqa: SLF001 # as said
+        self._read = cast("Callable[[int, Buffer], int]", ssl_object._sslobj.read)  # type: ignore[attr-defined] # noqa: SLF001 # a call less
         self._waited = True  # the last call of receive was a checkpoint for as long as it waited
         self._drained = False  # the socket had no more
         self._closed = False
@@ -157,7 +157,7 @@ class TLSStream:
         if sys.version_info >= (3, 13):
             return tuple(self._ssl.get_verified_chain())
         # What 3.13 made public is there before, without a name of its own (bpo-18233).
-        chain = self._ssl._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001 # no other way
+        chain = self._ssl._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001 # nothing public has it
         return tuple(certificate.public_bytes(_ENCODING_DER) for certificate in chain)
 
     @property

@@ -20,6 +20,10 @@ _HEAD_LENGTH: Final = 20 + 1 + 64 + 1
 _BEGINS: Final = b'{"seq":'
 
 
+NOTHING: Final = Head()
+"""What a chain begins with."""
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """Where a file ends.
@@ -71,7 +75,7 @@ def _see_that_it_is_one(fd: int, path: Path) -> int:
     return fd
 
 
-def end_of(fd: int, path: Path, remembered: Head = Head()) -> End:  # noqa: B008 # it is immutable
+def end_of(fd: int, path: Path, remembered: Head = NOTHING) -> End:
     """Where it ends.
 
     Args:
