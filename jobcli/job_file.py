@@ -93,8 +93,7 @@ def _entry(path: Path, name: str, table: Any) -> JobEntry:
     except ConfigError as exc:
         raise ConfigError(f"{path}: [{name}]: {exc}") from None  # as in secret.read: no cause that has the bytes
     asked = {**texts, "env": env, "secrets": read, "umask": _mask(path, name, table), "worker_labels": on}
-    if "retry-lost" in table:
-        asked["retry_lost"] = int(_number(path, name, "retry-lost", table["retry-lost"]))
+    asked["retry_lost"] = _count(path, name, "retry-lost", table.get("retry-lost", 0))
     return JobEntry(name, argv, {**asked, "isolation": isolation_of(isolation)}, limits)
 
 
@@ -107,6 +106,12 @@ def _mask(path: Path, name: str, table: dict[str, Any]) -> int | None:
         return mask(text if isinstance(text, str) else "")
     except ArgumentTypeError as exc:
         raise ConfigError(f'{path}: [{name}] has a umask that is not an octal number as a text: umask = "027"') from exc
+
+
+def _count(path: Path, name: str, key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise ConfigError(f"{path}: [{name}] has a {key} that is not a whole number, from 0 to 10: {value!a}")
+    return value
 
 
 def _one_of(choices: Iterable[str], path: Path, name: str, key: str, value: Any) -> str:

@@ -58,7 +58,7 @@ def add_job_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--retry-lost",
-        type=some(COUNT),
+        type=COUNT,
         default=0,
         metavar="N",
         help="in a pool: run it again when it is lost, at most N times; it can then run twice at the same time",

@@ -164,6 +164,9 @@ async def test_start_takes_several_jobs_from_a_file(jobcli: Jobcli, client: JobC
         pytest.param(
             '[a]\nargv = ["true"]\ntimeout = -1', "[a] has a timeout that cannot be", id="a limit is negative"
         ),
+        pytest.param('[a]\nargv = ["true"]\nretry-lost = true', "[a] has a retry-lost that", id="reruns are a flag"),
+        pytest.param('[a]\nargv = ["true"]\nretry-lost = -1', "[a] has a retry-lost that", id="fewer reruns than none"),
+        pytest.param('[a]\nargv = ["true"]\nretry-lost = 2147483648', "[a] has a retry-lost", id="reruns for ever"),
         pytest.param('[a]\nargv = ["true"]\n[a]\nargv = ["true"]', "is not TOML", id="the same table twice"),
     ],
 )
