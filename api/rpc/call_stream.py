@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MORE_IS_COMING: Final = 0.05
 """Seconds for which the last bytes of a window are left, so that it may open first (the silly window syndrome:
 RFC 9293, 3.8.6.2.1)."""
+LEAST: Final = 1024
+"""Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
+OVERHEAD: Final = 64
+"""Bytes that a message takes beside its payload."""
 
 
 class CallStream:
@@ -38,7 +42,7 @@ class CallStream:
         "_error",
         "_messages",
         "_session",
-        "_widest",
+        "_usual",
         "_window_opened",
         "lost",
         "on_reset",
@@ -53,7 +57,7 @@ class CallStream:
         self._arrived: trio.Event | None = None
         self._window_opened: trio.Event | None = None
         self._at_end = False  # whoever waits for what arrives waits for the end
-        self._widest = 0  # the most that was worth holding of late
+        self._usual = 0  # how much the peer accepts of late, when it accepts most
         self._ended = False  # the peer sends no more messages
         self._error: RpcError | None = None
         self.lost = False
@@ -184,24 +188,30 @@ class CallStream:
         Raises:
             CancelledError, UnavailableError: as for :meth:`send_message`.
         """
-        if self._widest:
+        if self._usual:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()  # the first time: others that came with it share what there is
+        patience = None
         while True:
-            room = self._session.room(self)
-            self._widest = max(self._widest, room)
-            if room and room >= self._widest // 4:
-                return room
-            if not room:
+            window = self._session.window(self)
+            self._usual = max(self._usual, window)
+            if window <= 0:
+                self.shut_window()
                 await self.window_opened()
+                patience = None
                 continue
-            # The end of a window: a small message now would be followed by a small one each time that it opens.
+            if window < self._usual // 4 and patience is None:
+                # The end of a window: a small message now would be followed by a small one each time that it opens.
+                patience = trio.CancelScope(deadline=trio.current_time() + MORE_IS_COMING)
+            if window >= self._usual // 4 or patience is None or patience.cancelled_caught:
+                break
             self.shut_window()
-            with trio.move_on_after(MORE_IS_COMING):
+            with trio.move_on_at(patience.deadline) as patience:
                 await self.window_opened()
-                continue
-            self._widest = room
+        if patience:
+            self._usual = window
+        return max(min(window - OVERHEAD, self._session.share()), LEAST)
 
     def shut_window(self) -> None:
         """The peer accepts nothing, or little, now: it is worth waiting for :meth:`window_opened`."""

@@ -1,6 +1,6 @@
 """The protocol, without I/O: purerpc's gRPC connection with its gaps closed by subclassing.
 
-What is added to purerpc 0.8.0 (``api.rpc.http2`` has what is added to h2 3.2.0 below it):
+What is added to purerpc 0.8.0 (``api.rpc.corrected_h2`` and ``http2`` have what is added to h2 3.2.0 below it):
 
 - an error in one stream is an event of that stream (``StreamFailed``), not an exception that ends the connection;
 - RST_STREAM, GOAWAY and PING answers become events;
@@ -28,6 +28,7 @@ from purerpc.grpclib.headers import HeaderDict
 from api.errors import Code, RpcError, UnknownError
 from api.rpc import headers
 from api.rpc.codec import MAX_MESSAGE, PREFIX, Buffer, MessageReader
+from api.rpc.corrected_h2 import CorrectedH2
 from api.rpc.events import (
     AnswerBegun,
     AnswerEnded,
@@ -42,7 +43,6 @@ from api.rpc.events import (
     StreamReset,
     WindowUpdated,
 )
-from api.rpc.http2 import CorrectedH2
 from api.rpc.short_calls import ShortCallsH2
 from api.rpc.status import OK, error_from, percent, trailers_of
 from api.rpc.windows import USUAL, Windows
@@ -262,6 +262,8 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
             self.h2_connection.patience.offend()
             self._drop_reader(stream_id)
             return [StreamFailed(stream_id, exc)]
+        if reader.incomplete:
+            self.h2_connection.give_back(stream_id)
         return [MessageReceived(stream_id, message, credit) for message, credit in messages]
 
     def _stream_ended(self, event: h2.events.StreamEnded) -> list[Event]:

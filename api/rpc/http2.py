@@ -1,7 +1,7 @@
-"""h2 with its gaps closed, and with short ways for the frames that calls are made of.
+"""Short ways for the frames that calls are made of.
 
-:class:`CorrectedH2` is h2 3.2.0 where RFC 9113 has it otherwise. :class:`FastH2` takes four short ways past h2's
-frame objects and events; in each of them h2's own state machines and windows say what is allowed and keep count:
+:class:`FastH2` takes four short ways past h2's frame objects and events; in each of them h2's own state machines and
+windows say what is allowed and keep count:
 
 - **DATA in**: a frame without padding, on a stream where h2 would make nothing but DataReceived of it, is given in
   pieces as they come. Flow control counts whole frames (RFC 9113, 5.2 and 6.9), so the whole frame is counted when
@@ -23,156 +23,35 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import h2.config
-import h2.connection
 import h2.events
 import h2.exceptions
 from h2.connection import AllowedStreamIDs, ConnectionInputs
 from h2.errors import ErrorCodes
-from h2.settings import SettingCodes
 from h2.stream import StreamInputs, StreamState
-from hpack import HPACKError
 from hyperframe.exceptions import InvalidFrameError, InvalidPaddingError
-from hyperframe.frame import ContinuationFrame, Frame, GoAwayFrame, HeadersFrame, PushPromiseFrame, RstStreamFrame
+from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PushPromiseFrame
 
 from api.rpc import frames
 from api.rpc.codec import Buffer
+from api.rpc.corrected_h2 import CorrectedH2
 from api.rpc.frames import FrameCutter, Piece, RawFrame
 from api.rpc.header_blocks import RememberingDecoder, RememberingEncoder
-from api.rpc.patience import BIG, Patience
+from api.rpc.patience import BIG
 
 MAX_HEADER_BLOCK: Final = 16 * 1024
 """Bytes of a header block as it comes, all its frames together."""
 MAX_HEADER_FRAMES: Final = 8
-CLOSED_STREAMS: Final = 2048
-"""Streams whose end is remembered, so that what was on its way is told from what must not be (RFC 9113, 5.1)."""
 
-_SETTINGS: Final = frozenset(SettingCodes)
 _WHOLE_BLOCK: Final = {
     frames.END_HEADERS: frozenset({"END_HEADERS"}),
     frames.END_HEADERS | frames.END_STREAM: frozenset({"END_HEADERS", "END_STREAM"}),
 }
-_NO_FAULT: Final = frozenset({ErrorCodes.NO_ERROR, ErrorCodes.CANCEL})
 _RECEIVING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 
 
 def counts_content(stream: Any) -> bool:
     """h2 holds what comes on this stream of its against a content-length."""
     return stream._expected_content_length is not None  # noqa: SLF001 # h2 tells nobody
-
-
-class CompressionError(h2.exceptions.ProtocolError):  # type: ignore[misc] # h2 3.2 has no types
-    """A header block cannot be decoded, and so none after it (RFC 9113, 4.3)."""
-
-    error_code = ErrorCodes.COMPRESSION_ERROR
-
-
-class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 has no types
-    """h2 with GOAWAY as RFC 9113 has it: streams up to its last id go on."""
-
-    MAX_CLOSED_STREAMS = CLOSED_STREAMS
-
-    def __init__(self, config: h2.config.H2Configuration) -> None:
-        super().__init__(config)
-        self.patience = Patience()
-        self._reset: dict[int, None] = {}  # streams that we have reset lately
-
-    def _prepare_for_sending(self, frames: list[Frame]) -> None:
-        super()._prepare_for_sending([frame for frame in frames if self._is_to_go(frame)])
-
-    def _is_to_go(self, frame: Frame) -> bool:
-        """What was on its way when we reset a stream is ignored (RFC 9113, 5.1); h2 resets it again for each frame."""
-        if not isinstance(frame, RstStreamFrame):
-            return True
-        if frame.stream_id in self._reset:
-            self.patience.bear()
-            return False
-        self._reset[frame.stream_id] = None
-        if len(self._reset) > CLOSED_STREAMS:
-            del self._reset[next(iter(self._reset))]
-        if frame.error_code not in _NO_FAULT:
-            self.patience.offend()
-        return True
-
-    def send_goaway(self, error_code: int) -> None:
-        frame = GoAwayFrame(0)
-        frame.last_stream_id = self.highest_inbound_stream_id
-        frame.error_code = error_code
-        self._prepare_for_sending([frame])
-
-    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        event = h2.events.ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = None
-        return [], [event]
-
-    def _receive_settings_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        # RFC 9113, 6.5.2: a setting that is unknown is ignored. h2 keeps it, and there are 65,536 of them.
-        frame.settings = {code: value for code, value in frame.settings.items() if code in _SETTINGS}
-        found: tuple[list[Any], list[Any]] = super()._receive_settings_frame(frame)
-        return found
-
-    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        try:
-            found: tuple[list[Any], list[Any]] = super()._receive_headers_frame(frame)
-        except h2.exceptions.ProtocolError as exc:
-            if type(exc) is h2.exceptions.ProtocolError and isinstance(exc.__context__, HPACKError):
-                raise CompressionError("A header block cannot be decoded.") from exc
-            raise
-        return found
-
-    def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        try:
-            found, events = super()._receive_window_update_frame(frame)
-        except h2.exceptions.StreamClosedError:
-            return [], []  # RFC 9113, 5.1: one may still come for a stream that has just ended
-        return found, events
-
-    def data_frames(self, stream_id: int, parts: Sequence[Buffer], *, end_stream: bool) -> list[Buffer]:
-        """What goes on the wire for DATA, cut to the peer's frame size, after all that h2 has to send before it.
-
-        Raises:
-            h2.exceptions.StreamClosedError: the stream is gone.
-            h2.exceptions.FlowControlError: it is more than the peer accepts now.
-        """
-        data = b"".join(parts)
-        size = self.max_outbound_frame_size
-        last = max(len(data) - 1, 0) // size * size
-        for start in range(0, last + 1, size):
-            self.send_data(stream_id, data[start : start + size], end_stream=end_stream and start == last)
-        return [self.data_to_send()]
-
-    def queue(self, parts: Sequence[Buffer]) -> None:
-        """Put what :meth:`data_frames` gave back behind what h2 has to send."""
-        self._data_to_send += b"".join(parts)
-
-    @property
-    def data_left(self) -> int:
-        """Nothing here is given in pieces."""
-        return 0
-
-    def remember(self, event: Any, request: Any) -> None:
-        """The headers of an event were judged, and are this request. Nothing here is remembered."""
-
-    def request(self, headers: Any, message: bytes) -> int:
-        """Queue a whole request; its stream. 0, and nothing is done: it has to be said piece by piece, as here."""
-        return 0
-
-    def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
-        """Queue a whole answer. False, and nothing is done: it has to be said piece by piece, as always here."""
-        return False
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that h2 has to send."""
-        return len(self._data_to_send)
-
-    def forget(self, stream_id: int) -> None:
-        """Let go of a stream that has ended. (h2 does it only when it counts the open ones, by looking at all.)"""
-        stream = self.streams.get(stream_id)
-        if stream is not None and stream.closed:
-            del self.streams[stream_id]
-            self._closed_streams[stream_id] = stream.closed_by
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from purerpc.grpclib.exceptions import ProtocolError
 
 from api.errors import CancelledError, RpcError, UnavailableError
 from api.rpc.access import Access
-from api.rpc.call_stream import CallStream
+from api.rpc.call_stream import OVERHEAD, CallStream
 from api.rpc.codec import PREFIX, Buffer, Outgoing
 from api.rpc.connection import Connection, Event
 from api.rpc.events import (
@@ -43,10 +43,6 @@ FEW: Final = 16
 """So many may hold that much each, while the peer takes what comes,"""
 PROVEN: Final = 16 * 1024 * 1024
 """once it has taken so many bytes: more than there is room for between us and a peer that takes nothing."""
-LEAST: Final = 1024
-"""Bytes that a stream may always hold ready, or a window opened byte by byte would cost much more than it moves."""
-OVERHEAD: Final = 64
-"""Bytes that a message takes beside its payload."""
 TURN: Final = 1024
 """Bytes of a client's that are looked at before others have their turn, the rest of a DATA frame not counted: so many
 small frames are a few milliseconds' work."""
@@ -245,6 +241,8 @@ class Session:
 
     def flush_soon(self) -> None:
         """:meth:`flush`, together with what other calls that are running now are about to say."""
+        if self._in_turn:
+            return  # the turn ends with a flush
         if len(self.streams) > 1:
             self._flush_wanted.set()
         else:
@@ -313,10 +311,11 @@ class Session:
             raise CancelledError("the peer gave up the call") from exc
         self.flush()
 
-    def room(self, stream: CallStream) -> int:
-        """Bytes of this stream that are worth holding: what the peer accepts, but no more than the stream's share.
+    def window(self, stream: CallStream) -> int:
+        """Bytes of this stream that the peer accepts now; 0, or less, when it accepts none.
 
-        0: none are accepted; ``window_opened`` tells when to ask again.
+        Raises:
+            CancelledError, UnavailableError: the peer gave the stream up, or the connection is lost.
         """
         try:
             window = self.connection.send_window(stream.stream_id)
@@ -324,13 +323,13 @@ class Session:
             self._check(stream)
             raise CancelledError("the peer gave up the call") from exc
         self._check(stream)
-        if window <= 0:
-            stream.shut_window()
-            return 0
+        return window
+
+    def share(self) -> int:
+        """Bytes of each stream that may be held here, ready for the peer."""
         count = len(self.streams)
         trusted = count <= FEW and self.sent > PROVEN and not self.transport.pending
-        of_connection = HELD if trusted else HELD // count
-        return max(min(window - OVERHEAD, of_connection, self._share.of_each), LEAST)
+        return min(HELD if trusted else HELD // count, self._share.of_each)
 
     def _put(self, stream: CallStream, outgoing: Outgoing, end_stream: bool) -> int:
         """Put as much on the wire as window and chunk allow; 0 when the window is shut."""

@@ -27,7 +27,7 @@ import h2.config
 import h2.events
 from h2.connection import ConnectionState
 from h2.stream import H2Stream, H2StreamStateMachine, StreamClosedBy, StreamState
-from h2.windows import LARGEST_FLOW_CONTROL_WINDOW, WindowManager
+from h2.windows import LARGEST_FLOW_CONTROL_WINDOW
 from hyperframe.frame import WindowUpdateFrame
 
 from api.rpc import frames
@@ -36,6 +36,7 @@ from api.rpc.events import AnswerBegun, AnswerEnded, Request, RequestReceived, W
 from api.rpc.header_blocks import Memory
 from api.rpc.http2 import FastH2, HeaderBlock, counts_content
 from api.rpc.patience import BIG
+from api.rpc.windows import Window
 
 SHORT: Final = 4096
 """Bytes of the longest frame that may go a short way."""
@@ -132,7 +133,7 @@ class ShortCallsH2(FastH2):
             "max_outbound_frame_size": self.max_outbound_frame_size,
             "request_method": None,
             "outbound_flow_control_window": self.remote_settings.initial_window_size,
-            "_inbound_window_manager": WindowManager(self.local_settings.initial_window_size),
+            "_inbound_window_manager": Window(self.local_settings.initial_window_size),
             "_expected_content_length": None,
             "_actual_content_length": 0,
             "_authority": None,

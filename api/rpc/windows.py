@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from h2.windows import WindowManager
+
 from api.rpc.codec import MAX_MESSAGE
 
 STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
@@ -18,6 +20,21 @@ class Windows:
 
     stream: int
     connection: int
+
+
+class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
+    """A stream's, as h2 keeps it."""
+
+    _bytes_processed: int
+
+    def rest(self) -> int:
+        """What was taken, and h2 would not give back yet for being little, when the window is shut: it is given back.
+        The peer may have only the rest of a message for it, of which the beginning is here, and cannot be taken."""
+        rest = self._bytes_processed if not self.current_window_size else 0
+        if rest:
+            self._bytes_processed = 0
+            self.window_opened(rest)
+        return rest
 
 
 USUAL: Final = Windows(STREAM_WINDOW, CONNECTION_WINDOW)

@@ -9,8 +9,8 @@ from abc import abstractmethod
 
 import trio
 
+from jobd.launcher.environment import remove_container
 from jobd.launcher.procfs import group_has_members
-from jobd.launcher.together import in_turn
 from jobd.worker.containment import Container, Containment, Member, Usage
 
 
@@ -77,7 +77,7 @@ class ContainedProcess:
         return await trio.to_thread.run_sync(self._container.usage)
 
     async def release(self) -> None:
-        await in_turn(self._container.remove)
+        await remove_container(self._container)
 
 
 async def group_is_empty(pgid: int) -> bool:

@@ -63,12 +63,13 @@ def fork(group: int = -1) -> tuple[int, bool]:
 def ways_into(entrances: Sequence[str]) -> tuple[int, list[str], list[str]]:
     """How a child comes into control groups, whose ``cgroup.procs`` these are: the directory of the one to be forked
     into, open, or -1; the file for it, if it could not be; and the files for the others. Into files "0" is written."""
-    group, instead, files = -1, list[str](), list[str]()
+    group, instead, files = -1, list[str](), list[str]()  # there is one hierarchy of version 2 (cgroups(7))
     for entrance in entrances:
         directory = entrance.removesuffix(PROCS)
         if _of_version_1(os.path.dirname(directory.rstrip("/"))):  # noqa: PTH120 # pathlib is large
             files.append(directory + TASKS)
             continue
+        assert group < 0
         try:
             group, instead = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), [entrance]
         except OSError:  # the child meets it too, and says so

@@ -21,10 +21,17 @@ import trio
 from api.errors import ConfigError
 from jobd.launcher import protocol
 from jobd.launcher.allowed import MOST_PIDS, Allowed
-from jobd.launcher.environment import UMASK, identity_of, launch_error, make_container, program_of, see_to_isolation
+from jobd.launcher.environment import (
+    UMASK,
+    identity_of,
+    launch_error,
+    make_container,
+    program_of,
+    remove_container,
+    see_to_isolation,
+)
 from jobd.launcher.launched import LaunchedProcess
 from jobd.launcher.stdin import giving
-from jobd.launcher.together import in_turn
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.isolation import NO_MEANS, Means
@@ -88,7 +95,7 @@ class LauncherLink:
         try:
             return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
         except LaunchError:
-            await in_turn(container.remove)
+            await remove_container(container)
             raise
 
     async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:

@@ -177,10 +177,6 @@ def _arrange_descriptors(stdin: int, out: int, err: int, report: int, spec: int)
     return REPORT, SPEC if spec >= 0 else -1
 
 
-def _moved(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SPEC + 1)
-
-
 def _enter_sandbox(program: Program) -> NoReturn:
     """Execute what makes the sandbox. It stays outside, and is deaf to signals: those are for the job."""
     become.handle_signals(become.IGNORE, [each for each in become.CHANGEABLE if each != signal.SIGCHLD])

@@ -46,7 +46,11 @@ async def in_turn(run: Callable[[], T]) -> T:
         async with turns.lock:
             if work.result is None:  # else somebody before us has done it with his own
                 batch, turns.waiting = turns.waiting, []
-                await trio.to_thread.run_sync(_do, batch)
+                try:
+                    await trio.to_thread.run_sync(_do, batch)
+                except RuntimeError as exc:  # there is no thread to be had, for any of them
+                    for each in batch:
+                        each.result = outcome.Error(exc)
     assert work.result is not None
     return work.result.unwrap()
 

@@ -201,6 +201,9 @@ class ControlGroup:
         used = usage(self._controllers)
         return used if used.processes is not None else replace(used, processes=sum(1 for _ in self._pids()))
 
+    def remove_at_once(self) -> bool:
+        return all(map(_rmdir, self._directories))
+
     def remove(self) -> None:
         for directory in self._directories:
             if not _rmdir(directory):

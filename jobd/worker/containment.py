@@ -170,6 +170,9 @@ class Container(Protocol):
     def remove(self) -> None:
         """Leave nothing behind. Only when it is empty."""
 
+    def remove_at_once(self) -> bool:
+        """:meth:`remove`, unless the job has made so much that it may take long; whether nothing is left."""
+
 
 class Containment(Protocol):
     """Makes containers."""

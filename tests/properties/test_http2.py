@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from api.errors import NotFoundError
 from api.rpc.codec import PREFIX, MessageReader, whole
 from api.rpc.connection import MAX_HEADER_LIST, Connection
+from api.rpc.corrected_h2 import CorrectedH2
 from api.rpc.events import MessageReceived, RequestReceived, StreamFailed, WindowUpdated
 from api.rpc.frames import CONTINUATION, HEADER
 from api.rpc.header_blocks import RememberingDecoder, RememberingEncoder
-from api.rpc.http2 import CorrectedH2
 from tests.support.wire import CALL, RawClient
 
 thoroughly = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])

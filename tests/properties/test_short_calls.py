@@ -15,10 +15,10 @@ from api.errors import NotFoundError
 from api.rpc import frames
 from api.rpc.codec import PREFIX, whole
 from api.rpc.connection import Connection
+from api.rpc.corrected_h2 import CorrectedH2
 from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, ResponseReceived
 from api.rpc.header_blocks import RememberingEncoder
 from api.rpc.headers import Headers, request_headers
-from api.rpc.http2 import CorrectedH2
 from api.rpc.short_calls import ShortCallsH2
 from tests.properties.test_http2 import ByH2, Side, frame, hostile, pieces, without_window_updates
 from tests.support.wire import CALL, RawClient, RawServer

@@ -44,6 +44,28 @@ async def test_what_is_asked_for_meanwhile_is_done_in_one_turn() -> None:
     assert results == {0: 0, 1: 10, 2: -1, 3: 30, 4: 40}
 
 
+async def test_where_no_thread_can_be_had_each_that_asked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for what is not done; what is asked for later is."""
+    refused: list[int] = []
+
+    async def no_thread(run: object, *args: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("can't start new thread")
+
+    async def ask(number: int) -> None:
+        with pytest.raises(RuntimeError, match="new thread"):
+            await in_turn(lambda: None)
+        refused.append(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", no_thread)
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(ask, number)
+    assert sorted(refused) == [0, 1, 2]
+    assert await in_turn(lambda: "done") == "done"
+
+
 async def test_what_was_asked_for_is_done_though_it_is_cancelled() -> None:
     """Whoever makes something has it; before it is asked for, it is not."""
     begun, go_on = trio.Event(), threading.Event()

@@ -221,7 +221,9 @@ def test_nothing_is_left_of_what_was_removed(containment: Containment) -> None:
     entrances = containers[0].entrances
     for entrance in entrances:
         (Path(entrance).parent / "own" / "deeper").mkdir(parents=True)
+    assert containers[0].remove_at_once() is not bool(entrances)
     containers[0].remove()
+    assert containers[0].remove_at_once()
     left = containment.sweep(frozenset())
     assert left == (2 if entrances else 0)
     for container in containers:
