@@ -82,6 +82,7 @@ class ServerCall:
             RpcError: the message was too large or malformed, or the caller gave up.
         """
         assert self.method is not None
+        await self._wanted()
         data = self._stream.take_whole()
         if data is not None:
             return decode(self.method.request, data)
@@ -98,9 +99,16 @@ class ServerCall:
             RpcError: the message was too large or malformed, or the caller gave up.
         """
         assert self.method is not None
+        await self._wanted()
         await self.own_task()
         data = await self._stream.receive_message()
         return None if data is None else decode(self.method.request, data)
+
+    async def _wanted(self) -> None:
+        """Go no further with a call that was given up, or whose time was up, before its task has begun: here, where the
+        middleware has seen it."""
+        if not self.in_turn:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def start_response(self) -> None:
         """Send the response's headers now, so that the caller knows that it was heard. Never waits.

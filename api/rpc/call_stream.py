@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -192,25 +193,23 @@ class CallStream:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()  # the first time: others that came with it share what there is
-        patience = None
+        until = math.inf
         while True:
             window = self._session.window(self)
             self._usual = max(self._usual, window)
+            if 0 < window >= self._usual // 4:
+                break
+            # The end of a window: a small message now would be followed by a small one each time that it opens.
             if window <= 0:
-                self.shut_window()
-                await self.window_opened()
-                patience = None
-                continue
-            if window < self._usual // 4 and patience is None:
-                # The end of a window: a small message now would be followed by a small one each time that it opens.
-                patience = trio.CancelScope(deadline=trio.current_time() + MORE_IS_COMING)
-            if window >= self._usual // 4 or patience is None or patience.cancelled_caught:
+                until = math.inf
+            elif until == math.inf:
+                until = trio.current_time() + MORE_IS_COMING
+            elif trio.current_time() >= until:
+                self._usual = window
                 break
             self.shut_window()
-            with trio.move_on_at(patience.deadline) as patience:
+            with trio.move_on_at(until):
                 await self.window_opened()
-        if patience:
-            self._usual = window
         return max(min(window - OVERHEAD, self._session.share()), LEAST)
 
     def shut_window(self) -> None:

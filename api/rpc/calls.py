@@ -34,7 +34,7 @@ class Calls:
         self._nursery = nursery
         self._session = session
         self._handler = handler
-        self._in_turn = isinstance(handler, InTurn)
+        self._may_begin_in_turn = isinstance(handler, InTurn)
         self._begun: dict[CallStream, Request] = {}  # in this turn, and the request is not whole yet
         self._tasks = 0
         self._none_open = trio.Event()
@@ -45,10 +45,10 @@ class Calls:
         """The headers of a request have come."""
         self._begun[stream] = request
 
-    def whole(self, stream: CallStream) -> None:
+    def complete(self, stream: CallStream) -> None:
         """All of a request has come."""
         request = self._begun.get(stream)
-        if request is None or not self._in_turn or not stream.whole or self._session.transport.pending:
+        if request is None or not self._may_begin_in_turn or not stream.whole or self._session.transport.pending:
             return
         call = ServerCall(stream, self._session, request)
         if call.expired:
@@ -93,11 +93,6 @@ class Calls:
 
     # ---- in tasks
 
-    @property
-    def open(self) -> int:
-        """How many have not ended."""
-        return self._tasks
-
     async def ended(self) -> None:
         """Wait until none is open."""
         while self._tasks:
@@ -112,16 +107,12 @@ class Calls:
         try:
             if call.trace:  # in what this task says; it ends with the call
                 structlog.contextvars.bind_contextvars(trace_id=call.trace.trace_id)
-            await _serve(stream, call, self._begin(call) if running is None else _resumed(running))
+            await _serve(stream, call, self._handler(call) if running is None else _resumed(running))
         finally:
             self._session.forget(stream)
             self._tasks -= 1
             if not self._tasks:
                 self._none_open.set()
-
-    async def _begin(self, call: ServerCall) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._handler(call)
 
 
 @types.coroutine

@@ -1,7 +1,8 @@
 """One HTTP/2 connection in action: its reader and flusher tasks, and the streams of calls on it.
 
-Who writes: a stream's own task, one chunk at a time under a FIFO lock, so that what is unsent is bounded by one
-chunk for the whole connection and a slow peer slows only its own calls. Control frames (window updates, PING
+Who writes: a stream's own task, under a FIFO lock, chunk after chunk while the socket takes all of it, so that what is
+unsent is bounded by one chunk for the whole connection and a slow peer slows only its own calls. Whole small answers
+are queued, and written at the end of a turn. Control frames (window updates, PING
 answers, resets) are offered to the socket at once; what it does not take, the flusher task sends.
 """
 
@@ -69,7 +70,7 @@ class Requests(Protocol):
     def begin(self, stream: CallStream, request: Request) -> None:
         """The headers of one have come."""
 
-    def whole(self, stream: CallStream) -> None:
+    def complete(self, stream: CallStream) -> None:
         """All of one has come."""
 
     def settle(self) -> None:
@@ -181,7 +182,7 @@ class Session:
                 if isinstance(event, RequestEnded) and requests:
                     stream = self.streams.get(event.stream_id)
                     if stream:
-                        requests.whole(stream)
+                        requests.complete(stream)
             if self._window_opened:  # once, however many frames said so
                 self._window_opened = False
                 for stream in self.streams.values():

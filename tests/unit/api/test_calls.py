@@ -17,6 +17,7 @@ from api import methods
 from api.errors import Code, DeadlineExceededError, InternalError, NotFoundError, RpcError, UnimplementedError
 from api.messages import Job, QueryRequest, QueryResponse
 from api.protobuf import encode
+from api.rpc.access import Access, Refusal
 from api.rpc.call import ServerCall
 from api.rpc.handlers import Handler, at_once, router, stack, unary
 from api.rpc.server import serve_connection
@@ -70,12 +71,15 @@ class Outcomes:
 
 
 @asynccontextmanager
-async def raw_server(handler: Handler) -> AsyncIterator[tuple[MemoryTransport, RawClient]]:
+async def raw_server(
+    handler: Handler, access: Access | None = None
+) -> AsyncIterator[tuple[MemoryTransport, RawClient]]:
     """A server, and the end at which its client's bytes go in."""
     server, client = MemoryTransport.pair()
     raw = RawClient()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(serve_connection, server, handler, draining=trio.Event(), keepalive=1000))
+        serve = partial(serve_connection, server, handler, draining=trio.Event(), keepalive=1000, access=access)
+        nursery.start_soon(serve)
         client.write([raw.begin()])
         await trio.testing.wait_all_tasks_blocked()
         yield client, raw
@@ -200,6 +204,18 @@ async def test_a_request_that_is_given_up_at_once_is_cancelled_where_it_waits(ha
     assert outcomes.statuses == [Code.CANCELLED]
 
 
+@pytest.mark.parametrize("handler", [at_once(now), unary(answer)])
+async def test_whoever_is_told_of_calls_is_told_of_one_that_was_given_up_before_it_was_complete(
+    handler: Handler,
+) -> None:
+    """Headers and RST_STREAM in the same turn. Its handler is not asked: it might do something."""
+    outcomes = Outcomes()
+    async with raw_server(outcomes.handler(handler)) as (client, raw):
+        client.write([raw.headers(1) + raw.reset(1)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes.statuses == [Code.CANCELLED]
+
+
 async def test_an_answer_to_a_request_that_was_given_up_meanwhile_goes_nowhere() -> None:
     """It is CANCELLED, as if it had been waiting; the next call of the same turn goes through."""
     outcomes = Outcomes()
@@ -207,6 +223,26 @@ async def test_an_answer_to_a_request_that_was_given_up_meanwhile_goes_nowhere()
         client.write([raw.call(1) + raw.reset(1) + raw.call(3)])
         await trio.testing.wait_all_tasks_blocked()
     assert outcomes.statuses == [Code.OK, Code.CANCELLED]
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_whoever_is_told_of_calls_is_told_of_those_that_are_refused(in_pieces: bool) -> None:
+    """However the request of a peer that is not let in comes: it is refused where everybody is, and not before."""
+
+    async def let_in(call: ServerCall, proceed: Handler) -> None:
+        assert call.refusal
+        raise call.refusal.error()
+
+    outcomes = Outcomes()
+    refused = Access(Refusal("GONE", "you are not known here any more"))
+    handler = outcomes.handler(stack([let_in], at_once(now)))
+    async with raw_server(handler, refused) as (client, raw):
+        client.write([raw.headers(1)])
+        if in_pieces:
+            await trio.testing.wait_all_tasks_blocked()
+        client.write([raw.message(1)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes.statuses == [Code.UNAUTHENTICATED]
 
 
 async def test_a_request_that_comes_in_pieces_is_one_call() -> None:
