@@ -133,6 +133,7 @@ class Connection(GRPCConnection):  # type: ignore[misc] # purerpc has no types
         }
         self.h2_connection.local_settings = h2.settings.Settings(client=client, initial_values=announced)
         self.h2_connection.max_inbound_frame_size = max_frame
+        self.h2_connection.widest = self._windows.widest
 
     def initiate_connection(self) -> None:
         self.h2_connection.initiate_connection()

@@ -16,7 +16,7 @@ from hyperframe.frame import Frame, GoAwayFrame, RstStreamFrame, WindowUpdateFra
 
 from api.rpc.codec import Buffer
 from api.rpc.patience import Patience
-from api.rpc.windows import Window
+from api.rpc.windows import FEW, Window
 
 CLOSED_STREAMS: Final = 2048
 """Streams whose end is remembered, so that what was on its way is told from what must not be (RFC 9113, 5.1)."""
@@ -39,6 +39,7 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
     def __init__(self, config: h2.config.H2Configuration) -> None:
         super().__init__(config)
         self.patience = Patience()
+        self.widest = 0  # how wide a stream's window may become
         self._reset: dict[int, None] = {}  # streams that we have reset lately
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
@@ -63,12 +64,18 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         self.give_back(stream_id)
 
     def give_back(self, stream_id: int) -> None:
-        """Give a window that is shut back what was taken of its stream (:meth:`api.rpc.windows.Window.rest`)."""
+        """Give a window that is shut back what was taken of its stream, or make it wider, if it is time for that
+        (:class:`api.rpc.windows.Window`)."""
         stream = self.streams.get(stream_id)
-        rest = stream._inbound_window_manager.rest() if stream else 0  # noqa: SLF001 # what h2 shows of it cannot be asked
-        if rest:
+        if stream is None or not stream.open:
+            return
+        window = stream._inbound_window_manager  # noqa: SLF001 # what h2 shows of it cannot be asked
+        more = window.rest()
+        if self.widest and len(self.streams) <= FEW:
+            more += window.wider(self.widest)
+        if more:
             frame = WindowUpdateFrame(stream_id)
-            frame.window_increment = rest
+            frame.window_increment = more
             self._prepare_for_sending([frame])
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: Any) -> Any:

@@ -14,18 +14,40 @@ STREAM_WINDOW: Final = MAX_MESSAGE + 64 * 1024
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 
 
+FEW: Final = 16
+"""Streams of a connection up to which the windows of those that are taken from grow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How much the peer may send before it was taken: in bytes, of each stream, and of all together."""
+    """How much the peer may send before it was taken, in bytes.
+
+    Attributes:
+        stream: of each stream.
+        connection: of all together, beside the 65,535 that every connection begins with (RFC 9113, 6.9.2).
+        widest: of a stream that is taken from, as long as the connection has few.
+    """
 
     stream: int
     connection: int
+    widest: int = 0
 
 
 class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
     """A stream's, as h2 keeps it."""
 
+    max_window_size: int
+    current_window_size: int
     _bytes_processed: int
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._taken = 0  # since it was made wider
+
+    def process_bytes(self, size: int) -> int:
+        """As h2's: so much was taken; by how much the window is to be opened."""
+        self._taken += size
+        return super().process_bytes(size) or 0
 
     def rest(self) -> int:
         """What was taken, and h2 would not give back yet for being little, when the window is shut: it is given back.
@@ -36,9 +58,19 @@ class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
             self.window_opened(rest)
         return rest
 
+    def wider(self, widest: int) -> int:
+        """Twice as wide, as often as its whole width was taken, up to that; by how much it is to be opened."""
+        more = min(self.max_window_size, widest - self.max_window_size)
+        if more <= 0 or self._taken < self.max_window_size:
+            return 0
+        self._taken = 0
+        self.max_window_size += more
+        self.current_window_size += more
+        return more
+
 
 USUAL: Final = Windows(STREAM_WINDOW, CONNECTION_WINDOW)
-SEPARATE: Final = Windows(256 * 1024, 2**31 - 1 - 65_535)
+SEPARATE: Final = Windows(64 * 1024, 2**31 - 1 - 65_535, widest=512 * 1024)
 """For streams whose takers have nothing to do with each other: one that takes nothing holds little, and holds up no
 other, since the connection's window is never shut. A peer of ours sends no message that is larger than a window has
 room for, as long as it asks first (:meth:`api.rpc.call_stream.CallStream.writable`)."""
