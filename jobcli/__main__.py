@@ -16,7 +16,7 @@ def main() -> int:
     if patient:  # Ctrl-C during the imports is to be the end, and not a traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # there is no garbage yet, and to look for it is a twelfth of the start
-    leave_out_what_is_not_called(few_messages=True)
+    leave_out_what_is_not_called()
     keep_what_is_freed()
     from jobcli import cli
 

@@ -26,19 +26,25 @@ def new(cls: Callable[P, M], *args: P.args, **kwargs: P.kwargs) -> M:
 
 def blank(cls: type[M], values: dict[str, Any]) -> M:
     """An instance with these values in its fields, and the others unset."""
-    template, groups = _template(cls)
     message = cls.__new__(cls)
+    fill(message, values)["_serialized_on_wire"] = True
+    return message
+
+
+def fill(message: betterproto.Message, values: dict[str, Any]) -> dict[str, Any]:
+    """Set these fields of an instance, and no other; what it consists of."""
+    template, groups = _template(type(message))
     state: dict[str, Any] = object.__getattribute__(message, "__dict__")  # past betterproto's, which looks at defaults
     state.update(template)
     state.update(values)
-    state["_serialized_on_wire"] = True
+    state["_serialized_on_wire"] = bool(values)
     state["_unknown_fields"] = b""
     current: dict[str, str | None] = {}
     state["_group_current"] = current
     if groups:
         current.update(dict.fromkeys(groups.values()))
         current.update((groups[name], name) for name in values if name in groups)
-    return message
+    return state
 
 
 @cache

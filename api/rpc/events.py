@@ -1,8 +1,10 @@
-"""What a connection tells its session, beside purerpc's own events."""
+"""What a connection tells its session, beside purerpc's own events. (A named tuple is made in a tenth of the time of a
+frozen dataclass, and so is its class.)"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from purerpc.grpclib.events import (
     MessageReceived,
@@ -49,23 +51,20 @@ class Request:
     trace: TraceContext | None = None
 
 
-@dataclass(slots=True)
-class RequestReceived:
+class RequestReceived(NamedTuple):
     """The peer has begun a call."""
 
     stream_id: int
     request: Request
 
 
-@dataclass(slots=True)
-class AnswerBegun:
+class AnswerBegun(NamedTuple):
     """The headers of an answer have come that are known to be good."""
 
     stream_id: int
 
 
-@dataclass(slots=True)
-class AnswerEnded:
+class AnswerEnded(NamedTuple):
     """The trailers of an answer have come that are known.
 
     Attributes:
@@ -76,30 +75,26 @@ class AnswerEnded:
     known: ResponseEnded
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReset:
+class StreamReset(NamedTuple):
     """The peer gave up a stream (RST_STREAM)."""
 
     stream_id: int
     error_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFailed:
+class StreamFailed(NamedTuple):
     """The peer sent something on a stream that cannot be accepted; the rest of the connection goes on."""
 
     stream_id: int
     error: RpcError
 
 
-@dataclass(frozen=True, slots=True)
-class GoAway:
+class GoAway(NamedTuple):
     """The peer opens or accepts no further streams (RFC 9113, 6.8)."""
 
     last_stream_id: int
     error_code: int
 
 
-@dataclass(frozen=True, slots=True)
 class Pong:
     """The peer answered a PING."""

@@ -6,14 +6,65 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from betterproto.lib.google.protobuf import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
+import betterproto
 
 import api
 from api.messages import FileDescriptorResponse
 from api.protobuf import decode
+from api.protobuf.message import dataclass
 
 SERIALIZED: Final = Path(api.__file__).parent / "_generated" / "descriptors.binpb"
 """A google.protobuf.FileDescriptorSet; ``api/proto/generate.py`` writes it."""
+
+
+# What google/protobuf/descriptor.proto has, as far as it is of interest here: to make classes of all of it takes every
+# start as long as a tenth of our own modules.
+
+
+@dataclass(eq=False, repr=False)
+class Named(betterproto.Message):
+    """A FieldDescriptorProto, OneofDescriptorProto, MethodDescriptorProto or EnumValueDescriptorProto."""
+
+    name: str = betterproto.string_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class Enum(betterproto.Message):
+    """An EnumDescriptorProto."""
+
+    name: str = betterproto.string_field(1)
+    value: list[Named] = betterproto.message_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class Message(betterproto.Message):
+    """A DescriptorProto."""
+
+    name: str = betterproto.string_field(1)
+    field: list[Named] = betterproto.message_field(2)
+    nested_type: list[Message] = betterproto.message_field(3)
+    enum_type: list[Enum] = betterproto.message_field(4)
+    oneof_decl: list[Named] = betterproto.message_field(8)
+
+
+@dataclass(eq=False, repr=False)
+class Service(betterproto.Message):
+    """A ServiceDescriptorProto."""
+
+    name: str = betterproto.string_field(1)
+    method: list[Named] = betterproto.message_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class File(betterproto.Message):
+    """A FileDescriptorProto."""
+
+    name: str = betterproto.string_field(1)
+    package: str = betterproto.string_field(2)
+    dependency: list[str] = betterproto.string_field(3)
+    message_type: list[Message] = betterproto.message_field(4)
+    enum_type: list[Enum] = betterproto.message_field(5)
+    service: list[Service] = betterproto.message_field(6)
 
 
 class Descriptors:
@@ -33,7 +84,7 @@ class Descriptors:
         self.messages: set[str] = set()
         self._imports: dict[str, list[str]] = {}
         for data in files:
-            file = decode(FileDescriptorProto, data)
+            file = decode(File, data)
             self.files[file.name] = data
             self._imports[file.name] = list(file.dependency)
             for symbol, is_message in _symbols_of(file):
@@ -49,7 +100,7 @@ class Descriptors:
         return [self.files[file] for file in found]
 
 
-def _symbols_of(file: FileDescriptorProto) -> Iterator[tuple[str, bool]]:
+def _symbols_of(file: File) -> Iterator[tuple[str, bool]]:
     """Full names, and whether they are messages."""
     within = f"{file.package}."
     for message in file.message_type:
@@ -61,7 +112,7 @@ def _symbols_of(file: FileDescriptorProto) -> Iterator[tuple[str, bool]]:
         yield from ((f"{within}{service.name}.{method.name}", False) for method in service.method)
 
 
-def _of_message(message: DescriptorProto, within: str) -> Iterator[tuple[str, bool]]:
+def _of_message(message: Message, within: str) -> Iterator[tuple[str, bool]]:
     yield within + message.name, True
     within += f"{message.name}."
     yield from ((within + field.name, False) for field in message.field)
@@ -72,7 +123,7 @@ def _of_message(message: DescriptorProto, within: str) -> Iterator[tuple[str, bo
         yield from _of_enum(enum, within)
 
 
-def _of_enum(enum: EnumDescriptorProto, within: str) -> Iterator[tuple[str, bool]]:
+def _of_enum(enum: Enum, within: str) -> Iterator[tuple[str, bool]]:
     """Values are beside their enum, not in it (as in C++)."""
     yield within + enum.name, False
     yield from ((within + value.name, False) for value in enum.value)

@@ -147,22 +147,21 @@ def test_jobcli_loads_what_a_client_needs() -> None:
 
 
 NEVER = {
-    *("grpclib", "dateutil.tz", "importlib.metadata", "purerpc.client", "purerpc.server"),
-    "anyio",
+    *("grpclib", "dateutil.tz", "importlib.metadata", "purerpc.client", "purerpc.server", "anyio"),
+    *("asyncio.events", "betterproto.lib.std.google.protobuf", "idna.core"),
 }
 
 
 @pytest.mark.parametrize(
     ("program", "left_out"),
     [
-        ("jobcli.cli", {"asyncio", "email", "betterproto.lib.std.google.protobuf", *NEVER}),
-        ("jobd.server", NEVER),  # structlog and cryptography load the others
+        ("jobcli.cli", {"email", "tomllib._parser", *NEVER}),
+        ("jobd.server", NEVER),  # cryptography loads the others
     ],
 )
-def test_a_program_does_not_load_what_betterproto_never_needs(program: str, left_out: set[str]) -> None:
-    """asyncio, what reads mail, calendars and packages, most of Google's messages; and purerpc's client and server."""
-    few = program.startswith("jobcli")
-    lean = f"import sys, api.lean; api.lean.leave_out_what_is_not_called(few_messages={few})"
+def test_a_program_does_not_load_what_it_never_needs(program: str, left_out: set[str]) -> None:
+    """asyncio, what reads mail, calendars and packages, most of Google's messages; purerpc's client and server."""
+    lean = "import sys, api.lean; api.lean.leave_out_what_is_not_called()"
     code = f"{lean}; import {program}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not left_out & set(loaded.stdout.split())
@@ -173,6 +172,20 @@ def test_what_is_left_out_is_betterproto_as_pinned() -> None:
     assert metadata.version("betterproto") == BETTERPROTO
     leave_out_what_is_not_called()
     assert betterproto.ServiceStub is not object
+
+
+def test_what_comes_late_comes_whole() -> None:
+    """Who asks for something of it has it, whatever way; and from then on it is the module that it always was."""
+    lean = "import sys, api.lean; api.lean.leave_out_what_is_not_called()"
+    used = (
+        "import idna, tomllib; from asyncio import Event; assert tomllib.loads('a = 1') == {'a': 1}; "
+        "assert idna.encode('b\u00fccher.de', uts46=True) == b'xn--bcher-kva.de'; "
+        "print(*sorted(name for name in api.lean.LATE if sys.modules[name].__spec__))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{lean}; {used}"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.split() == ["asyncio", "idna", "tomllib"]
 
 
 def test_the_launcher_needs_the_standard_library_alone() -> None:

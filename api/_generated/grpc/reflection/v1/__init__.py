@@ -3,7 +3,7 @@
 # plugin: python-betterproto
 # This file has been @generated
 
-from dataclasses import dataclass
+from api.protobuf.message import dataclass
 from typing import List
 
 import betterproto
