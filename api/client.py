@@ -153,7 +153,8 @@ class JobClient:
             attachable: its stdin is a pipe, for :meth:`attach` to write to.
             terminal: it has a terminal, for :meth:`attach`.
             worker_labels: labels that the worker has to have, in a pool.
-            retry_lost: how often a pool runs it again when it is lost; it can then run twice at the same time.
+            retry_lost: how often a pool runs it again when it is lost; it can then run twice at the same time. Not of
+                one that can be attached to.
             request_id: the name under which the request is safe to send again; a new one is made by default.
 
         Raises:

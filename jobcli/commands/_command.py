@@ -61,7 +61,8 @@ def add_job_arguments(parser: Parser) -> None:
         type=COUNT,
         default=0,
         metavar="N",
-        help="in a pool: run it again when it is lost, at most N times; it can then run twice at the same time",
+        help="in a pool: run it again when it is lost, at most N times; it can then run twice at the same time; "
+        "not with -i, nor with a terminal",
     )
     parser.add_argument("--stdin", type=Path, metavar="FILE", help="what it reads from stdin: at most 1 MiB, sent now")
     limits = parser.add_argument_group(

@@ -76,7 +76,7 @@ class JobSpec:
         stdin_data: what it reads from stdin, when that is no pipe and no terminal.
         traceparent, tracestate: the trace that it was started in (W3C Trace Context), or "".
         worker_labels: those that the worker has to have.
-        retry_lost: how often a pool runs it again when it is lost.
+        retry_lost: how often a pool runs it again when it is lost; only of one that is not :attr:`attachable`.
     """
 
     argv: tuple[str, ...]
@@ -189,6 +189,9 @@ def _stdin_violations(spec: JobSpec) -> list[tuple[str, str]]:
     found = []
     if spec.stdin_data and spec.attachable:
         found.append(("spec.stdin_data", "is given, and stdin is a pipe or a terminal; a job has one of them"))
+    if spec.retry_lost and spec.attachable:
+        why = "is given, and stdin is a pipe or a terminal: what a lost run was given, nobody gives the next one"
+        found.append(("spec.retry_lost", why))
     terminal = spec.terminal
     if terminal is None:
         return found
@@ -274,7 +277,7 @@ class Job:
 
     @property
     def runs_again(self) -> bool:
-        """It is lost, and the pool has not given it up yet: this is not its end."""
+        """It is lost, and a pool runs it again: there, this is not its end."""
         return self.state is State.LOST and self.attempt < self.spec.retry_lost
 
     @property

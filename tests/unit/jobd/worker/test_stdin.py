@@ -197,6 +197,8 @@ async def test_a_worker_without_a_launcher_has_pipes_too(worker: Worker) -> None
         ({"terminal": Terminal(1, 1), "stdin_data": b"x"}, ["spec.stdin_data"]),
         ({"stdin": StdinMode.PIPE, "stdin_data": b"x"}, ["spec.stdin_data"]),
         ({"stdin_data": bytes(MAX_SPEC)}, ["spec"]),
+        ({"stdin": StdinMode.PIPE, "retry_lost": 1}, ["spec.retry_lost"]),
+        ({"terminal": Terminal(1, 1), "retry_lost": 1}, ["spec.retry_lost"]),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(fields: dict[str, object], names: list[str]) -> None:
