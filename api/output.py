@@ -115,7 +115,8 @@ class OutputStream:
 
         Raises:
             StreamCutError: the stream ended without its verdict, and could not be taken up again in time.
-            RpcError: the server refused (NotFoundError, PermissionDeniedError, …).
+            RpcError: the server refused (NotFoundError, PermissionDeniedError, …). AbortedError (RUN_LOST): the job was
+                lost, and is run again; what this stream gave does not go on.
         """
         found = await self._read()
         if found is None:
@@ -151,7 +152,7 @@ class OutputStream:
                 self._request.offset = event.offset + len(event.data)
                 return event
             if isinstance(event, Heartbeat):
-                self._request.offset, self._request.attempt = event.offset, event.attempt
+                self._request.offset = event.offset
             if isinstance(event, Gap):
                 self.gaps.append(event)
             if isinstance(event, Verdict):
@@ -192,7 +193,17 @@ class OutputStream:
                     f"the output stream ended at offset {self.offset} without a verdict", offset=self.offset
                 )
             self._retry.reset()
-            return piece_of(parts) or betterproto.which_one_of(self._answers.decode(parts), "event")[1]
+            event = piece_of(parts) or betterproto.which_one_of(self._answers.decode(parts), "event")[1]
+            self._note_run(event)
+            return event
+
+    def _note_run(self, event: object) -> None:
+        """Keep which run of the job this is the output of: what is cut goes on in no other one. A server says it before
+        all else, unless it is the first run."""
+        if isinstance(event, Heartbeat):
+            self._request.attempt = event.attempt
+        elif self._request.attempt is None:
+            self._request.attempt = 0
 
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
         self._asked = channel = await self._servers.channel()

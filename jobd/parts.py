@@ -50,7 +50,7 @@ async def service_of(
     Raises:
         ConfigError: the pool's settings cannot be used.
     """
-    service = JobWorkerService(broker, config.heartbeat)
+    service = JobWorkerService(broker, config.heartbeat, pooled=bool(config.pool))
     if not config.pool:
         for name in OF_A_POOL:
             if getattr(config, name):

@@ -249,24 +249,24 @@ class Broker:
         await ended(entries, any_of_them=any_of_them)
         return [entry.present() for entry in entries]
 
-    async def follow(self, reference: str, start: Start, attempt: int = 0) -> tuple[Follower, JobCell]:
+    async def follow(self, reference: str, start: Start, attempt: int | None = None) -> tuple[Follower, JobCell]:
         """Follow a job's output; a job that waits is followed from when it starts.
 
         Args:
-            attempt: the run of the job that an offset to start at is one of.
+            attempt: the run of the job that is to be followed; None is whichever there is.
 
         Returns:
             The follower, and the job, to wait for its end with once the follower has ended.
 
         Raises:
             OffsetBeyondEndError: so much was not recorded.
-            RunLostError: the offset is one of another run.
+            RunLostError: the job is at another run.
         """
         entry = await self.registry.find(reference)
         await entry.cell.wait_until(lambda job: job.state is not State.PENDING)
         worker = await entry.active_worker()
         job = entry.present()
-        if start.offset and attempt != job.attempt:
+        if attempt is not None and attempt != job.attempt:
             raise RunLostError(job.id)
         following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
         return await following, entry.cell

@@ -44,7 +44,8 @@ async def serve_attachment(
         with trio.move_on_after(heartbeat):
             attachment, follower, cell = await attach(entry, where, who, take_over=start.take_over)
             break
-        await call.send(t.heartbeat_message(0))  # the events of Stream have the same numbers here
+        # The events of Stream have the same numbers here.
+        await call.send(t.heartbeat_message(where.offset or 0, entry.cell.job.attempt))
     try:
         if size is not None:
             attachment.resize(size)
@@ -162,7 +163,7 @@ class _Conversation:
             elif events is not None:
                 break
             elif self._told == self._standing:
-                await self._call.send(t.heartbeat_message(self._follower.offset))
+                await self._call.send(t.heartbeat_message(self._follower.offset, self._cell.job.attempt))
         job = await self._cell.ended()
         await self._tell_standing()
         await self._call.send(t.verdict_message(job))

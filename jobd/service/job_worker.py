@@ -17,7 +17,7 @@ from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import first_of, serve_attachment
-from jobd.worker.errors import JobRunsAgainError, NoPoolError
+from jobd.worker.errors import JobRunsAgainError, NoPoolError, RunLostError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.ports import MOST, Follower, Gap, Record
 
@@ -31,13 +31,15 @@ MAX_KEPT: Final = 8 * 1024
 class JobWorkerService:
     """The methods. Authentication, authorization and audit are done before; errors are translated after."""
 
-    def __init__(self, broker: Broker, heartbeat: float) -> None:
+    def __init__(self, broker: Broker, heartbeat: float, *, pooled: bool = False) -> None:
         """
         Args:
             heartbeat: seconds after which a quiet stream gets a sign of life.
+            pooled: there is a pool, to run again what is lost here.
         """
         self._broker = broker
         self._heartbeat = heartbeat
+        self._pooled = pooled
         self._answers = _Answers()
 
     def handlers(self) -> dict[str, Handler]:
@@ -62,7 +64,7 @@ class JobWorkerService:
     async def stop(self, call: ServerCall, request: m.StopRequest) -> m.StopResponse:
         call.job_id = request.job_id
         job = await self._broker.stop(request.job_id, t.stop_of(request, caller_of(call)))
-        return new(m.StopResponse, job=t.job_message(_final(job)))
+        return new(m.StopResponse, job=t.job_message(self._final(job)))
 
     async def signal(self, call: ServerCall, request: m.SignalRequest) -> m.SignalResponse:
         call.job_id = request.job_id
@@ -77,12 +79,18 @@ class JobWorkerService:
     def query_at_once(self, call: ServerCall, request: m.QueryRequest) -> bytes | Callable[[], Awaitable[Answer]]:
         call.job_id = request.job_id
         job = self._broker.query_at_once(request.job_id)
-        return partial(self.query, call, request) if job is None else self._answers.to_query(job)
+        return partial(self.query, call, request) if job is None else self._answers.to_query(self._final(job))
 
     async def query(self, call: ServerCall, request: m.QueryRequest) -> m.QueryResponse:
         call.job_id = request.job_id
         job = await self._broker.query(request.job_id)
-        return new(m.QueryResponse, job=t.job_message(_final(job)))
+        return new(m.QueryResponse, job=t.job_message(self._final(job)))
+
+    def _final(self, job: Job) -> Job:
+        """The job, unless the pool is about to say something else of it."""
+        if self._pooled and job.runs_again:
+            raise JobRunsAgainError(job.id)
+        return job
 
     async def stream(self, call: ServerCall, request: m.StreamRequest) -> None:
         call.job_id = request.job_id
@@ -92,22 +100,25 @@ class JobWorkerService:
         try:
             call.start_response()
             if cell.job.attempt:
-                await call.send(t.heartbeat_message(start.offset or 0, cell.job.attempt))
-            while (events := await self._next(call, follower)) != ():
+                await call.send(t.heartbeat_message(follower.offset, cell.job.attempt))
+            while (events := await self._next(call, follower, cell.job.attempt)) != ():
                 wanted = [e for e in events if source is None or isinstance(e, Gap) or e.source is source]
                 if wanted:
                     await call.send_all([t.event_message(event) for event in wanted])
         finally:
             follower.close()
-        await call.send(t.verdict_message(await cell.ended()))
+        ended = await cell.ended()
+        if self._pooled and ended.runs_again:
+            raise RunLostError(ended.id)
+        await call.send(t.verdict_message(ended))
 
-    async def _next(self, call: ServerCall, follower: Follower) -> Sequence[Record | Gap]:
+    async def _next(self, call: ServerCall, follower: Follower, attempt: int) -> Sequence[Record | Gap]:
         """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
         while True:
             room = await call.writable()
             with trio.move_on_after(self._heartbeat):
                 return await follower.receive(min(room, MOST))
-            await call.send(t.heartbeat_message(follower.offset))
+            await call.send(t.heartbeat_message(follower.offset, attempt))
 
     async def attach(self, call: ServerCall, start: m.AttachStart | None = None) -> None:
         """
@@ -143,7 +154,7 @@ class _Answers:
         """The answer to who asked for this job."""
         known, answer = self._known.get(job.id, (None, b""))
         if known is not job:
-            answer = encode(new(m.QueryResponse, job=t.job_message(_final(job))))
+            answer = encode(new(m.QueryResponse, job=t.job_message(job)))
             if job.state.terminal and len(answer) <= MAX_KEPT:
                 self._known[job.id] = job, answer
                 if len(self._known) > KEPT:
@@ -179,13 +190,6 @@ async def wait_at(jobs: Jobs, call: ServerCall, request: m.WaitRequest) -> m.Wai
     call.job_id = ",".join(request.job_ids[:10])
     ended = await jobs.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
     return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in ended])
-
-
-def _final(job: Job) -> Job:
-    """The job, unless the pool is about to say something else of it."""
-    if job.runs_again:
-        raise JobRunsAgainError(job.id)
-    return job
 
 
 async def no_pool(call: ServerCall) -> None:

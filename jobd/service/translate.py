@@ -21,7 +21,6 @@ from jobd.service.refusal import refuse as refuse
 from jobd.service.translate_stdin import stdin_fields, stdin_of
 from jobd.worker.containment import CONTAINED, Limits, Receipt, Usage
 from jobd.worker.ending import StopMode
-from jobd.worker.errors import RunLostError
 from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.job import LIMITS, Job, JobSpec
 from jobd.worker.lifecycle import State
@@ -319,13 +318,7 @@ def worker_message(view: WorkerView) -> m.Worker:
 
 
 def verdict_message(job: Job) -> m.StreamResponse:
-    """The last message of a whole stream.
-
-    Raises:
-        RunLostError: it is not the end of the job.
-    """
-    if job.runs_again:
-        raise RunLostError(job.id)
+    """The last message of a whole stream."""
     return m.StreamResponse(
         verdict=m.Verdict(
             end_offset=job.output_bytes,
@@ -339,8 +332,8 @@ def verdict_message(job: Job) -> m.StreamResponse:
     )
 
 
-def heartbeat_message(offset: int, attempt: int = 0) -> m.StreamResponse:
-    """A sign of life on a quiet stream."""
+def heartbeat_message(offset: int, attempt: int) -> m.StreamResponse:
+    """A sign of life on a quiet stream, of this run of the job."""
     return m.StreamResponse(heartbeat=m.Heartbeat(offset, attempt))
 
 

@@ -87,13 +87,15 @@ async def test_the_end_of_an_attachment_is_not_the_end_of_stdin(client: JobClien
 
 
 async def test_a_job_that_waits_is_attached_to_when_it_starts(pki: TestPki, tmp_path: Path) -> None:
-    """Meanwhile the call shows signs of life."""
+    """Meanwhile the call shows signs of life, with the offset that it was asked for."""
     async with (
         running_daemon(pki, tmp_path / "state", slots=1, heartbeat=0.05) as server,
         JobClient.connect(server, **pki.credentials("alice")) as client,
     ):
         first = await client.start(["sleep", "1000"])
         waiting = await client.start(["cat"], attachable=True)
+        async with conversation(pki, server, starting(waiting.id, offset=7)) as call:
+            assert await next_event(call) == Heartbeat(7)
         async with conversation(pki, server, starting(waiting.id)) as call:
             for _ in range(3):
                 assert isinstance(await next_event(call), Heartbeat)

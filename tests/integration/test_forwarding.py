@@ -43,6 +43,7 @@ class Worker:
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str], str | None, str | None]] = []
         self.sent = 0
+        self.attempts: list[int | None] = []
         self.given_up = trio.Event()
 
     def _note(self, call: ServerCall) -> None:
@@ -62,6 +63,7 @@ class Worker:
         return m.StopResponse(m.Job(id=request.job_id))
 
     async def stream(self, call: ServerCall, request: m.StreamRequest) -> None:
+        self.attempts.append(request.attempt)
         try:
             for number in range(request.offset):
                 await call.writable()
@@ -157,6 +159,17 @@ async def test_what_the_caller_may_not_do_the_broker_does_not_do_for_it(pki: Tes
         with pytest.raises(PermissionDeniedError):
             await channel.unary(methods.STOP, m.StopRequest("1"))
     assert worker.asked == []
+
+
+async def test_a_stream_is_asked_for_as_the_caller_did(pki: TestPki) -> None:
+    """That it is to be of the first run is not the same as that nothing was said of that."""
+    wanted = [None, 0, 1]
+    async with pool(pki) as (worker, port), client(pki, port) as channel:
+        for attempt in wanted:
+            async with channel.call(methods.STREAM, m.StreamRequest("1", offset=0, attempt=attempt)) as answers:
+                while await answers.receive():
+                    pass
+    assert worker.attempts == wanted
 
 
 async def test_a_stream_that_nobody_reads_stays_with_the_worker(pki: TestPki) -> None:

@@ -60,6 +60,8 @@ async def test_a_job_of_a_machine_that_was_rebooted_is_run_again(
             assert aborted.value.reason == "RUN_LOST"
         async with client.stream(job.id) as output:
             assert (await anext(output)).data == b"run 2\n"
+            async with client.stream(job.id, offset=4) as rest:
+                assert (await anext(rest)).data == b"2\n"
             again = await client.query(job.id)
             assert (again.id, again.state, again.attempt, again.worker) == (job.id, JobState.RUNNING, 1, "w1")
             await trio.to_thread.run_sync(programs.crash, "w1")

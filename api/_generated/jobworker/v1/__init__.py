@@ -219,7 +219,7 @@ class JobSpec(betterproto.Message):
     """
     In a pool: how often it is run again when it is lost, at most 10. It can then run twice at the same time: that a job
      is lost says that nobody knows how it ended, not that it has. What the lost one wrote is not kept. Without a pool it is
-     refused.
+     refused; and so it is with PIPE or a terminal: what somebody wrote into the run that is lost, nobody writes again.
     """
 
 
@@ -568,10 +568,10 @@ class StreamRequest(betterproto.Message):
     source: "OutputSource" = betterproto.enum_field(3)
     """Only this one of the two streams; both when unset."""
 
-    attempt: int = betterproto.int32_field(7)
+    attempt: Optional[int] = betterproto.int32_field(7, optional=True)
     """
-    The run of the job (Job.attempt) in which the offset counts. The stream of a later run is refused, as ABORTED
-     (RUN_LOST): it does not go on where that one was. Not looked at with an offset of 0, or none.
+    The run of the job (Job.attempt) that is to be streamed: for one that takes a stream up again. That of another run
+     is refused, as ABORTED (RUN_LOST): it does not go on where that one was. Whichever there is, when unset.
     """
 
 
@@ -630,7 +630,8 @@ class Heartbeat(betterproto.Message):
 
     attempt: int = betterproto.int32_field(2)
     """
-    The run of the job that this is the output of (Job.attempt). The stream of one that is run again begins with it.
+    The run of the job that this is the output of (Job.attempt). The stream of one that was run again begins with a
+     heartbeat that says it; one that begins with anything else is that of the first run, 0.
     """
 
 
