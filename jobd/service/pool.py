@@ -24,7 +24,14 @@ from jobd.broker.pooled import Machines, Member, Placed, Pool
 from jobd.service import translate as t
 from jobd.service.attach import first_of
 from jobd.service.job_worker import JobWorkerService, caller_of, start_at, wait_at
-from jobd.worker.errors import JobEndedError, JobNotFoundError, JobNotRunningError, NotAttachableError, WorkerGoneError
+from jobd.worker.errors import (
+    JobEndedError,
+    JobNotFoundError,
+    JobNotRunningError,
+    NotAttachableError,
+    RunLostError,
+    WorkerGoneError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +115,8 @@ class PoolService:
             try:
                 await self._at_worker(call, placed, m.QueryRequest(placed.job.id), self._local.query)
             except WorkerGoneError:
+                if call.response_started:  # an answer that has begun cannot begin again
+                    raise
                 await trio.sleep(SOON)  # some broker is about to say so of the job
                 placed = await self._pool.find(placed.job.id)
             else:
@@ -145,6 +154,8 @@ class PoolService:
         placed = await self._pool.claimed(request.job_id)
         call.job_id = request.job_id = placed.job.id
         if not placed.worker:  # it ended before anybody had it: there is no output
+            if request.attempt is not None and request.attempt != placed.job.attempt:
+                raise RunLostError(placed.job.id)
             await call.send(t.verdict_message(placed.job))
         elif placed.worker == self._name:
             await self._local.stream(call, request)
