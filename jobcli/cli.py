@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
@@ -59,8 +60,12 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see '{self.prog} --help'")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser; documentation is made from it."""
+def parser(verbs: Collection[str] = VERBS.keys()) -> argparse.ArgumentParser:
+    """The parser; documentation is made from it.
+
+    Args:
+        verbs: those that it knows.
+    """
     connection = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = connection.add_argument_group("connection")
     group.add_argument("--server", metavar="HOST:PORT[,…]", help="where jobd is (or JOBCLI_SERVER)")
@@ -88,11 +93,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("--version", action="version", version=f"jobcli {VERSION}")
-    verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    parsers = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, module in VERBS.items():
+        if name not in verbs:
+            continue
         text = f"{module.HELP[0].upper()}{module.HELP[1:]}."
         module.configure(
-            verbs.add_parser(name, help=module.HELP, description=text, parents=[connection], allow_abbrev=False)
+            parsers.add_parser(name, help=module.HELP, description=text, parents=[connection], allow_abbrev=False)
         )
     return made
 
@@ -107,13 +114,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if "--" in ours:
         cut = ours.index("--")
         ours, command = ours[:cut], ours[cut + 1 :]
-    args = parser().parse_args(ours)
+    args = _parse(ours)
     if command is not None:
         if not hasattr(args, "command"):
             raise ConfigError(f"{args.verb} takes no command after --")
         # Words before the -- belong to the command already (as in: run sh -c 'exec "$@"' -- x).
         args.command = [*args.command, "--", *command] if args.command else command
     return args
+
+
+def _parse(ours: list[str]) -> argparse.Namespace:
+    """By a parser that knows the verbs that are there, if it can be done: to make it for all takes a while."""
+    found = [word in VERBS for word in ours]
+    if any(found) and not {"-h", "--help"}.intersection(ours[: found.index(True)]):
+        with contextlib.suppress(ConfigError):  # what is wrong, and what would be right, is said by one that knows all
+            return parser(VERBS.keys() & set(ours)).parse_args(ours)
+    return parser().parse_args(ours)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,14 +1,17 @@
 """What makes a dataclass of a generated message, in place of ``dataclasses.dataclass``.
 
 That one compiles an ``__init__`` for each class, and works out its signature for a docstring: three quarters of what it
-costs to load the messages, and most programs make few of them.
+costs to load the messages, and most programs make few of them. And betterproto works out the types of all fields of a
+class again for each field.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass as standard
-from typing import Any, TypeVar, dataclass_transform
+from functools import cache
+from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 import betterproto
 
@@ -25,9 +28,19 @@ def dataclass(*, eq: bool, repr: bool) -> Callable[[type[M]], type[M]]:  # the s
         cls.__doc__ = cls.__doc__ or cls.__name__
         made = standard(init=False, eq=eq, repr=repr)(cls)
         setattr(made, "__init__", _init)  # noqa: B010 # mypy holds that a class's own may not be replaced
+        setattr(made, "_type_hints", classmethod(_type_hints))  # noqa: B010 # the same
         return made
 
     return decorate
+
+
+def _type_hints(cls: Any) -> dict[str, type]:
+    return _hints_of(cls)
+
+
+@cache
+def _hints_of(cls: Any) -> dict[str, type]:
+    return get_type_hints(cls, sys.modules[cls.__module__].__dict__, {})
 
 
 def _init(self: betterproto.Message, *args: Any, **values: Any) -> None:
