@@ -33,9 +33,11 @@ def blank(cls: type[M], values: dict[str, Any]) -> M:
 
 def fill(message: betterproto.Message, values: dict[str, Any]) -> dict[str, Any]:
     """Set these fields of an instance, and no other; what it consists of."""
-    template, groups = _template(type(message))
+    template, containers, groups = _template(type(message))
     state: dict[str, Any] = object.__getattribute__(message, "__dict__")  # past betterproto's, which looks at defaults
     state.update(template)
+    for name, container in containers:
+        state[name] = container()
     state.update(values)
     state["_serialized_on_wire"] = bool(values)
     state["_unknown_fields"] = b""
@@ -48,18 +50,22 @@ def fill(message: betterproto.Message, values: dict[str, Any]) -> dict[str, Any]
 
 
 @cache
-def _template(cls: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a message without any value has in its fields, and the oneof group of each field that is in one.
+def _template(cls: Any) -> tuple[dict[str, Any], list[tuple[str, Any]], dict[str, str]]:
+    """What a message without any value has in its fields, and where a list or a dict of its own; and the oneof group of
+    each field that is in one.
 
-    betterproto fills a field's zero in when somebody asks for it, which is slow; where the zero is a value that cannot
-    change, it is there from the start.
+    betterproto fills a field's zero in when somebody asks for it, which is slow; here it is there from the start, but
+    for messages.
     """
     fields, metadata = cls.__dataclass_fields__, metadata_of(cls)
     groups = metadata.oneof_group_by_field
     template = {name: fields[name].default for name in fields}
+    containers: list[tuple[str, Any]] = []
     for name, meta in metadata.meta_by_field_name.items():
-        if meta.proto_type in _UNCHANGING and not meta.optional and name not in groups:
+        if metadata.default_gen[name] in (list, dict):
+            containers.append((name, metadata.default_gen[name]))
+        elif meta.proto_type in _UNCHANGING and not meta.optional and name not in groups:
             zero = metadata.default_gen[name]()
             if isinstance(zero, int | float | str | bytes):
                 template[name] = zero
-    return template, groups
+    return template, containers, groups

@@ -11,6 +11,7 @@ SHORTEST_PREFIX: Final = 4
 FULL: Final = 36
 _TEMPLATE: Final = "00000000-0000-0000-0000-000000000000"
 _HEX: Final = re.compile(r"[0-9a-f]*\Z")
+_WHOLE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 def canonical(text: str) -> str:
@@ -19,6 +20,8 @@ def canonical(text: str) -> str:
     Raises:
         InvalidIdError: no UUID begins like this, or it is shorter than the shortest prefix.
     """
+    if _WHOLE.match(text):  # as we say it ourselves
+        return text
     wanted = text.lower()
     if "-" not in wanted:  # the dashes may be left out
         pieces = (wanted[:8], wanted[8:12], wanted[12:16], wanted[16:20], wanted[20:])

@@ -46,12 +46,17 @@ class Limits:
     @property
     def contained(self) -> frozenset[str]:
         """The names of those that it takes a containment to hold."""
-        return frozenset(name for name in CONTAINED if getattr(self, name))
+        return frozenset(name for name in CONTAINED if getattr(self, name)) if self != NO_LIMITS else frozenset()
 
     def beyond(self, most: Limits) -> list[tuple[str, float, float]]:
         """Those that are more than they may be (0: anything): the name, what it is, and what it may be at the most."""
+        if self == NO_LIMITS or most == NO_LIMITS:
+            return []
         pairs = [(each.name, getattr(self, each.name), getattr(most, each.name)) for each in fields(self)]
         return [(name, wanted, highest) for name, wanted, highest in pairs if 0 < highest < wanted]
+
+
+NO_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)

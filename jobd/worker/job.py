@@ -13,13 +13,12 @@ import trio
 
 from api.errors import FieldViolation
 from jobd.worker import lifecycle
-from jobd.worker.containment import Limits, Receipt, Usage
+from jobd.worker.containment import NO_LIMITS, Limits, Receipt, Usage
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.isolation import NO_ISOLATION, Isolation
 from jobd.worker.lifecycle import State
 from jobd.worker.stdin import MAX_SIDE, MAX_TERM, StdinMode, Terminal
 
-NO_LIMITS: Final = Limits()
 MAX_NAME: Final = 128
 MAX_ACCOUNT: Final = 256
 """Characters in the name of a user or group."""
@@ -222,6 +221,8 @@ LIMITS: Final[dict[str, tuple[str, float, float]]] = {
 
 
 def _limit_violations(limits: Limits) -> list[tuple[str, str]]:
+    if limits == NO_LIMITS:
+        return []
     return [
         (f"spec.limits.{field_}", f"is {getattr(limits, name):g}, and not between {lowest:g} and {highest:g}")
         for name, (field_, lowest, highest) in LIMITS.items()
@@ -229,9 +230,9 @@ def _limit_violations(limits: Limits) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
-    """All that is known of a job at one moment.
+    """All that is known of a job at one moment. (Without slots: one of many fields is changed quickly.)
 
     Attributes:
         launcher: which launcher made, or was to make, the process.
@@ -306,7 +307,10 @@ class Job:
         """
         state = lifecycle.after(self.state, event)
         spec = self.spec if state in (State.PENDING, State.STARTING) else self.spec.withheld
-        return replace(self, state=state, spec=spec, **changes)  # type: ignore[arg-type] # field names are checked by replace()
+        assert changes.keys() <= self.__dict__.keys(), changes.keys()
+        moved = object.__new__(Job)
+        moved.__dict__.update(self.__dict__, state=state, spec=spec, **changes)
+        return moved
 
 
 @dataclass(frozen=True, slots=True)

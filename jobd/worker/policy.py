@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from api.errors import FieldViolation
-from jobd.worker.containment import Limits
+from jobd.worker.containment import NO_LIMITS, Limits
 from jobd.worker.errors import InvalidSpecError
 from jobd.worker.job import LIMITS
 
@@ -74,6 +74,8 @@ class LimitPolicy:
         if violations:
             raise InvalidSpecError(violations)
         filled = _over(asked, bounds.default)
+        if bounds.ceiling == NO_LIMITS:
+            return filled
         lowered = {name: most for name, value, most in _pairs(filled, bounds.ceiling) if most and not 0 < value <= most}
         return replace(filled, **lowered)  # type: ignore[arg-type] # each has the type of its own field
 
@@ -92,6 +94,8 @@ class LimitPolicy:
 
 
 def _over(first: Limits, second: Limits) -> Limits:
+    if NO_LIMITS in (first, second):
+        return second if first == NO_LIMITS else first
     return Limits(**{each.name: getattr(first, each.name) or getattr(second, each.name) for each in fields(Limits)})
 
 

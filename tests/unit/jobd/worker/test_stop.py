@@ -18,7 +18,7 @@ from jobd.worker.errors import JobNotRunningError
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
 from jobd.worker.ports import Source
-from jobd.worker.supervisor import Stop
+from jobd.worker.supervisor import Stop, Timings
 from jobd.worker.worker import NoJournal, Worker
 from tests.support.daemon import is_alive
 from tests.support.jobs import collect, new_mark, processes_with, shell, until_output
@@ -166,11 +166,14 @@ async def test_what_a_finished_job_leaves_in_its_group_is_ended(worker: Worker) 
     assert processes_with(mark) == []
 
 
-async def test_a_background_child_may_finish_writing(worker: Worker) -> None:
+async def test_a_background_child_may_finish_writing(tmp_path: Path) -> None:
     """For the drain period, output of the group still counts after the process itself has ended."""
-    job = await worker.start(shell("(sleep 0.1; echo late) & echo early"))
-    ended = await worker.wait(job.id)
-    assert (await collect(await worker.stream(job.id)))[Source.STDOUT] == b"early\nlate\n"
+    timings = Timings(grace=5.0, drain=patient(60), kill=5.0)
+    async with trio.open_nursery() as nursery:
+        worker = Worker(nursery, LocalLauncher(Walk()), LogStore(tmp_path), timings=timings)
+        job = await worker.start(shell("(sleep 0.1; echo late) & echo early"))
+        ended = await worker.wait(job.id)
+        assert (await collect(await worker.stream(job.id)))[Source.STDOUT] == b"early\nlate\n"
     assert ended.state is State.SUCCEEDED
 
 
