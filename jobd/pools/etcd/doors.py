@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Final
 
@@ -20,26 +21,32 @@ from jobd.pools.etcd.records import Session
 log = structlog.get_logger(__name__)
 
 CLOSED: Final = 5.0
-"""Seconds, at least, for which no job is taken; then one is tried."""
+"""Seconds, at least, for which no job is taken; then one is tried. It is tried no longer to say that none is."""
 LONGEST: Final = 60.0
 
 
 class Doors:
     """Of one worker; :meth:`run` opens them again. That they are closed is said in the worker's session: one that is
-    made anew has them open."""
+    made anew has them open, so what it says is looked at each time."""
 
     def __init__(self, client: Client, keys: Keys, worker: str) -> None:
         self._client = client
         self._key = keys.session(worker)
         self._closed = trio.Event()
         self._pause = CLOSED
+        self._saying = trio.Lock()  # one thing at a time: the later one stays
 
     async def close(self) -> None:
-        """Say that no job is taken now. Brokers that have not heard of it may give some all the same."""
+        """Say that no job is taken now. Brokers that have not heard of it may give some all the same; so may all, when
+        etcd does not take it within a few seconds: whoever calls this has a job to give back."""
         if not self._closed.is_set():
             log.warning("no job of the pool is taken for now: this machine cannot record one")
-            await self._say(accepting=False)
-            self._closed.set()
+        self._closed.set()
+        try:
+            with trio.move_on_after(CLOSED):
+                await self._say(accepting=False)
+        finally:
+            self._closed.set()  # they may have been opened before this was said
 
     async def run(self) -> None:
         """Try again after a while, for ever; after a longer one, when that was soon too early."""
@@ -51,20 +58,26 @@ class Doors:
                 await self._closed.wait()
             await trio.sleep(self._pause)
             self._pause = min(2 * self._pause, LONGEST)
+            self._closed = trio.Event()  # before it is said: who closes them meanwhile is heard
             await self._say(accepting=True)
-            self._closed = trio.Event()
 
     async def _say(self, *, accepting: bool) -> None:
-        retry = Retry(CLOSED)
-        while True:
+        """Until it is said, or there is no session to say it in, or what is to be opened has been closed again."""
+        retry = Retry(math.inf)
+        while not (accepting and self._closed.is_set()):
             try:
-                up = await self._client.get(self._key)
-                if up is None:
-                    return
-                said = replace(decode(Session, up.key, up.value), accepting=accepting)
-                if (await self._client.txn(change_session(up, said))).held:
+                if await self._said(accepting=accepting):
                     return
             except (EtcdError, PoolDataError) as exc:
                 log.info("it could not be said whether jobs are taken", error=str(exc))
-            if not await retry.pause():
-                return
+            await retry.pause()
+
+    async def _said(self, *, accepting: bool) -> bool:
+        async with self._saying:
+            up = await self._client.get(self._key)
+            if up is None:
+                return True
+            session = decode(Session, up.key, up.value)
+            if session.accepting == accepting:
+                return True
+            return (await self._client.txn(change_session(up, replace(session, accepting=accepting)))).held
