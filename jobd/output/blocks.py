@@ -1,4 +1,5 @@
-"""What was read from the disk lately, and summed up, for other followers of the same job that come to the same place.
+"""What was read from the disk lately, and summed up, for other followers of the same run of a job that come to the same
+place.
 
 Followers that read on from the same byte stay together, since each is given its turn: so a few blocks are enough for
 any number of them. Only who may hold a whole block is given one, since a few bytes of it would keep all of it alive.
@@ -18,15 +19,19 @@ KEPT: Final = 2
 """Blocks, of all jobs together; each is no larger than what is read at a time."""
 
 
+class Run:
+    """What bytes are of: a job that is run again has the same id, and other bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes of a job that stand one after another.
+    """Bytes of a run that stand one after another.
 
     Attributes:
         place: where in its files a reader is behind it.
     """
 
-    job_id: str
+    run: Run
     records: Sequence[Record]
     place: Place
 
@@ -51,34 +56,34 @@ class Blocks:
     """One for all logs."""
 
     def __init__(self) -> None:
-        self._followers: Counter[str] = Counter()
+        self._followers: Counter[Run] = Counter()
         self._blocks: deque[Block] = deque(maxlen=KEPT)
 
-    def enter(self, job_id: str) -> None:
-        """Somebody follows this job."""
-        self._followers[job_id] += 1
+    def enter(self, run: Run) -> None:
+        """Somebody follows it."""
+        self._followers[run] += 1
 
-    def leave(self, job_id: str) -> None:
+    def leave(self, run: Run) -> None:
         """And does no more."""
-        self._followers[job_id] -= 1
-        if not self._followers[job_id]:
-            del self._followers[job_id]
-            self._blocks = deque((block for block in self._blocks if block.job_id != job_id), KEPT)
+        self._followers[run] -= 1
+        if not self._followers[run]:
+            del self._followers[run]
+            self._blocks = deque((block for block in self._blocks if block.run is not run), KEPT)
 
-    def shared(self, job_id: str) -> bool:
+    def shared(self, run: Run) -> bool:
         """Several follow it."""
-        return self._followers[job_id] > 1
+        return self._followers[run] > 1
 
-    def find(self, job_id: str, offset: int) -> Block | None:
+    def find(self, run: Run, offset: int) -> Block | None:
         """The block that has this byte."""
         for block in reversed(self._blocks):
-            if block.job_id == job_id and block.offset <= offset < block.end:
+            if block.run is run and block.offset <= offset < block.end:
                 return block
         return None
 
-    def keep(self, job_id: str, records: Sequence[Record | Gap], place: Place) -> None:
+    def keep(self, run: Run, records: Sequence[Record | Gap], place: Place) -> None:
         """This was read; it is kept if there are others to read it. (Where something is missing between the bytes,
         each reads for itself.)"""
         bytes_ = [record for record in records if isinstance(record, Record)]
-        if len(bytes_) == len(records) and self.shared(job_id):
-            self._blocks.append(Block(job_id, bytes_, place))
+        if len(bytes_) == len(records) and self.shared(run):
+            self._blocks.append(Block(run, bytes_, place))

@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
 
-from jobd.output.blocks import Blocks
+from jobd.output.blocks import Blocks, Run
 from jobd.output.broadcast import BUFFER_BYTES, Broadcast, Subscription
 from jobd.output.budget import Budget
+from jobd.output.disk import SMALL, Disk
 from jobd.output.files import delete
 from jobd.output.reader import BATCH, LogReader
 from jobd.output.writer import LogWriter, Taken
@@ -30,13 +32,6 @@ log = structlog.get_logger(__name__)
 
 
 NO_LIMIT: Final = 2**63
-SMALL: Final = 16 * 1024
-"""Bytes in a pipe that are recorded in the loop: copying them into the page cache takes no longer than asking a thread
-to would. More, and whatever waits for a disk (new files, their end), is a thread's."""
-STALL: Final = 0.005
-"""Seconds that say that the page cache has no room until the disk has written (write(2) waits for that, too):"""
-WARY: Final = 1.0
-"""for so many seconds the loop does not go near it."""
 
 
 class Log:
@@ -57,6 +52,8 @@ class Log:
         limit: int = NO_LIMIT,
         budget: Budget | None = None,
         blocks: Blocks | None = None,
+        disk: Disk | None = None,
+        run: Run | None = None,
         end: int = 0,
         dropped: int = 0,
         complete: bool = False,
@@ -72,12 +69,13 @@ class Log:
         self._clock = clock
         self.broadcast = Broadcast()
         self.blocks = blocks or Blocks()
+        self.run = run or Run()
         self.end = end
         self.dropped = dropped
         self.complete = complete
         self.over_limit = trio.Event()
         self._failing = False  # what is taken is being dropped
-        self._wary_until = 0.0
+        self._disk = disk or Disk()
 
     async def resume(self, *, power_cut: bool = False) -> None:
         """Go on with what an earlier process recorded of the job. On a disk that does not allow that now, it is tried
@@ -149,15 +147,12 @@ class Log:
 
     def _at_once(self, pipe: int) -> bool:
         """Nobody waits for a disk while this is recorded, as far as one can tell."""
-        return self._writer.flowing and in_pipe(pipe) <= SMALL and time.monotonic() >= self._wary_until
+        return self._writer.flowing and in_pipe(pipe) <= SMALL and self._disk.quick
 
     def _take_now(self, source: Source, pipe: int) -> Taken:
-        begun = time.monotonic()
-        taken = self._writer.take(source, pipe, self._clock())
-        now = time.monotonic()
-        if now - begun > STALL:
-            self._wary_until = now + WARY
-        return taken
+        """More may have come since it was asked how much there is: that is left in the pipe."""
+        with self._disk.watched():
+            return self._writer.take(source, pipe, self._clock(), keep=self.broadcast.readers > 0, most=SMALL)
 
     async def leave(self) -> None:
         """Let go without an end. Followers are not told of one: whoever reads on asks the next process."""
@@ -209,7 +204,7 @@ class LogFollower:
         self.offset = offset
         self._live: Subscription | None = None
         self._closed = False
-        log_.blocks.enter(log_.job_id)
+        log_.blocks.enter(log_.run)
         # What a disk without room has no entry of is told at the end, to those who came for all of it.
         self._all = offset == 0
         self._told = 0
@@ -249,16 +244,16 @@ class LogFollower:
 
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         await trio.lowlevel.checkpoint()
-        job_id, blocks = self._log.job_id, self._log.blocks
+        run, blocks = self._log.run, self._log.blocks
         if limit < BATCH:  # who may not hold a whole block has nothing of one
             records = await self._read(limit)
             self.offset = records[-1].end
             return records
-        block = blocks.find(job_id, self.offset)
+        block = blocks.find(run, self.offset)
         if block is None:
             records = await self._read(limit)
             self.offset = records[-1].end
-            blocks.keep(job_id, records, self._reader.place)
+            blocks.keep(run, records, self._reader.place)
             return records
         cut = block.after(self.offset)
         self.offset = block.end
@@ -285,7 +280,7 @@ class LogFollower:
         self._reader.close()
         if not self._closed:
             self._closed = True
-            self._log.blocks.leave(self._log.job_id)
+            self._log.blocks.leave(self._log.run)
 
 
 class LogStore:
@@ -298,7 +293,10 @@ class LogStore:
             budget: the same for all jobs together.
         """
         self.budget = budget or Budget()
-        self.blocks = Blocks()
+        self._blocks = Blocks()
+        self._disk = Disk()
+        # Of each job the last run that somebody follows, or may.
+        self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
         self._root = root
         self._limit = limit
         self._open: dict[str, Log] = {}
@@ -314,16 +312,26 @@ class LogStore:
         def forget() -> None:
             self._open.pop(job_id, None)
 
+        self._runs[job_id] = run = Run()
         self._open[job_id] = created = Log(
-            self._root, job_id, limit=limit, budget=self.budget, blocks=self.blocks, on_complete=forget
+            self._root,
+            job_id,
+            limit=limit,
+            budget=self.budget,
+            blocks=self._blocks,
+            disk=self._disk,
+            run=run,
+            on_complete=forget,
         )
         return created
 
     def get(self, job_id: str, end: int, dropped: int = 0) -> Log:
         """The log of a job: the live one, or that of a job that ended with so many bytes recorded, and dropped."""
-        return self._open.get(job_id) or Log(
-            self._root, job_id, blocks=self.blocks, end=end, dropped=dropped, complete=True
-        )
+        live = self._open.get(job_id)
+        if live:
+            return live
+        run = self._runs.setdefault(job_id, Run())
+        return Log(self._root, job_id, blocks=self._blocks, run=run, end=end, dropped=dropped, complete=True)
 
     async def follow(self, job: Job, start: Start) -> LogFollower:
         """Read the output of a job that has ended."""
@@ -331,6 +339,7 @@ class LogStore:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job's output, whole."""
+        self._runs.pop(job_id, None)  # whoever follows it still shares nothing with those who follow the next run
         await trio.to_thread.run_sync(delete, self._root, job_id)
 
     async def recover(self, job_id: str) -> tuple[int, int]:

@@ -197,30 +197,32 @@ class LogWriter:
             taken.append(self.take(source, pipe, clock(), keep=self.end - begun < wanted))
         return taken
 
-    def take(self, source: Source, pipe: int, time: int, *, keep: bool = True) -> Taken:
-        """Move what is in the pipe (not more than some pieces of it) into the log.
+    def take(self, source: Source, pipe: int, time: int, *, keep: bool = True, most: int = TAKE) -> Taken:
+        """Move what is in the pipe into the log.
 
         A pipe with nothing in it gives nothing. When the disk does not take the bytes they are dropped and counted:
         the job never waits for it.
 
         Args:
             keep: what was moved is wanted.
+            most: bytes that are moved. With fewer than ``FAST`` it is not waited for more.
         """
         if self.end >= self._limit:
-            return self._drop(pipe, f"the limit of {self._limit} bytes on the output of a job is reached")
+            return self._drop(pipe, most, f"the limit of {self._limit} bytes on the output of a job is reached")
         if self._budget.full:
-            return self._drop(pipe, f"the limit of {self._budget.limit} bytes on the output of all jobs is reached")
+            why = f"the limit of {self._budget.limit} bytes on the output of all jobs is reached"
+            return self._drop(pipe, most, why)
         try:
             if self._resuming:
                 self.resume()
             segment = self._prepare(source, time)
-            size = self._move(pipe, segment)
+            size = self._move(pipe, segment, most)
         except BlockingIOError:
             return Taken()
         except _LostError as exc:
             return self._missed(exc.count, str(exc))
         except OSError as exc:
-            return self._drop(pipe, exc.strerror or str(exc))
+            return self._drop(pipe, most, exc.strerror or str(exc))
         if not size:
             return Taken(ended=True)
         return self._recorded(segment, source, size, keep=keep)
@@ -295,8 +297,8 @@ class LogWriter:
         told, self._told = self._told, None
         return told
 
-    def _move(self, pipe: int, segment: Segment) -> int:
-        where, room = self.end - segment.start, min(TAKE, self._limit - self.end)
+    def _move(self, pipe: int, segment: Segment, most: int) -> int:
+        where, room = self.end - segment.start, min(most, self._limit - self.end)
         try:
             size = os.splice(pipe, segment.data, room, offset_dst=where, flags=os.SPLICE_F_NONBLOCK)
         except OSError as exc:
@@ -327,9 +329,9 @@ class LogWriter:
         except OSError:
             return 0  # nothing is there, or what fails will do so again when it is asked for alone
 
-    def _drop(self, pipe: int, why: str) -> Taken:
+    def _drop(self, pipe: int, most: int, why: str) -> Taken:
         try:
-            count = len(os.read(pipe, TAKE))
+            count = len(os.read(pipe, most))
         except BlockingIOError:
             return Taken()
         return self._missed(count, why) if count else Taken(ended=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from structlog.typing import EventDict
 
-from jobd.output.blocks import KEPT, Blocks
+from jobd.output.blocks import KEPT, Blocks, Run
 from jobd.output.log import Log, LogStore
 from jobd.output.reader import BATCH, Place
 from jobd.worker.errors import OutputDamagedError
@@ -80,9 +81,9 @@ async def test_who_follows_alone_keeps_nothing_for_others(
         await follower.receive(BATCH)
         follower.close()
     alone = await log.follow(Start())
-    assert log.blocks.find(JOB, 0) is None
+    assert log.blocks.find(log.run, 0) is None
     await alone.receive(BATCH)
-    assert log.blocks.find(JOB, 0) is None
+    assert log.blocks.find(log.run, 0) is None
     damage(tmp_path)
     with pytest.raises(OutputDamagedError):
         await collect(await log.follow(Start()))
@@ -114,32 +115,82 @@ async def test_where_bytes_are_missing_each_reads_for_itself(tmp_path: Path) -> 
         follower.close()
 
 
+async def test_a_run_that_ends_while_it_is_followed_stays_the_same(tmp_path: Path) -> None:
+    """What its followers have read is given to those that come after its end, too."""
+    store = LogStore(tmp_path)
+    log = store.create(JOB)
+    await put(log, Source.STDOUT, DATA)
+    first = await log.follow(Start())
+    await log.finish()
+    second = await store.get(JOB, log.end).follow(Start())
+    await first.receive(BATCH)
+    damage(tmp_path)
+    found = [record for record in await second.receive(BATCH) if isinstance(record, Record)]
+    assert b"".join(record.data for record in found) == DATA[: second.offset]
+    first.close()
+    second.close()
+
+
+async def test_a_job_that_is_run_again_has_other_bytes(tmp_path: Path) -> None:
+    """Whoever still follows the run that was lost, from its deleted files, is given nothing of the new one, nor the
+    other way round."""
+    store, followers = LogStore(tmp_path), []
+    for byte in (b"1", b"2"):
+        log = store.create(JOB)
+        await put(log, Source.STDOUT, byte * len(DATA))
+        await log.finish()
+        both = [await store.get(JOB, log.end).follow(Start()) for _ in range(2)]
+        for follower in both:
+            await follower.receive(10)  # its files are open now
+        await store.delete(JOB)
+        followers.append(both)
+    (lost, lost_too), (new, new_too) = followers
+    for follower, byte in ((lost, b"1"), (new, b"2"), (lost_too, b"1"), (new_too, b"2")):
+        records = [record for record in await follower.receive(BATCH) if isinstance(record, Record)]
+        assert (records[0].offset, set(b"".join(record.data for record in records))) == (10, {ord(byte)})
+        follower.close()
+
+
+async def test_runs_that_nobody_follows_are_forgotten(tmp_path: Path) -> None:
+    """However many jobs there have been."""
+    store = LogStore(tmp_path)
+    for number in range(3):
+        job_id = f"{JOB[:-1]}{number}"
+        log = store.create(job_id)
+        await put(log, Source.STDOUT, DATA)
+        await log.finish()
+        (await store.get(job_id, log.end).follow(Start())).close()
+    del log
+    gc.collect()
+    assert not store._runs
+
+
 def test_no_more_are_kept_than_so_many() -> None:
     """Of all jobs together; the last ones stay."""
-    blocks = Blocks()
+    blocks, run = Blocks(), Run()
     for _ in range(2):
-        blocks.enter("a")
+        blocks.enter(run)
     for number in range(KEPT + 3):
-        blocks.keep("a", block_of(number * 100, 100), PLACE)
-    assert [number for number in range(KEPT + 3) if blocks.find("a", number * 100)] == list(range(3, KEPT + 3))
-    assert blocks.find("b", 500) is None
+        blocks.keep(run, block_of(number * 100, 100), PLACE)
+    assert [number for number in range(KEPT + 3) if blocks.find(run, number * 100)] == list(range(3, KEPT + 3))
+    assert blocks.find(Run(), 500) is None
     for _ in range(2):
-        blocks.leave("a")
-    assert blocks.find("a", 500) is None
+        blocks.leave(run)
+    assert blocks.find(run, 500) is None
 
 
 @pytest.mark.parametrize("offset", [1000, 1001, 1049, 1050, 1051, 1099])
 def test_a_block_is_cut_where_it_is_asked_for(offset: int) -> None:
     """Byte for byte, each of its stream and with its time."""
-    blocks = Blocks()
+    blocks, run = Blocks(), Run()
     for _ in range(2):
-        blocks.enter("a")
-    blocks.keep("a", block_of(1000, 100), PLACE)
-    block = blocks.find("a", offset)
+        blocks.enter(run)
+    blocks.keep(run, block_of(1000, 100), PLACE)
+    block = blocks.find(run, offset)
     assert block is not None
     found = block.after(offset)
     assert b"".join(record.data for record in found) == DATA[offset - 1000 : 100]
     assert found[0].offset == offset
     for record in found:
         assert (record.source, record.time) == ((Source.STDOUT, 1) if record.offset < 1050 else (Source.STDERR, 2))
-    assert blocks.find("a", 999) is blocks.find("a", 1100) is None
+    assert blocks.find(run, 999) is blocks.find(run, 1100) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 import trio
 
+from jobd.output import disk as disk_module
 from jobd.output import log as log_module
 from jobd.output import writer as writer_module
 from jobd.output.budget import Budget
-from jobd.output.log import SMALL, Log, LogStore
+from jobd.output.disk import SMALL
+from jobd.output.log import NO_LIMIT, Log, LogStore
 from jobd.output.reader import LogReader
 from jobd.output.writer import FAST, ROUNDS, LogWriter
 from jobd.worker.ports import Record, Source, Start
@@ -150,8 +153,11 @@ async def written(log: Log, reading: int, writing: int) -> Any:
     return taken
 
 
-async def test_a_line_is_recorded_without_a_thread(tmp_path: Path, threads: list[str]) -> None:
+async def test_a_line_is_recorded_without_a_thread(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But for the first: it makes the files. Much at once is a thread's again."""
+    monkeypatch.setattr(disk_module, "STALL", math.inf)  # a busy machine is no slow disk
     log = LogStore(tmp_path).create(JOB)
     await put(log, Source.STDOUT, b"first\n")
     assert threads == ["take_on"]
@@ -170,12 +176,75 @@ async def test_a_disk_that_was_waited_for_is_left_to_threads(
     """For a while: the page cache may be full of what it has not written yet."""
     log = LogStore(tmp_path).create(JOB)
     await put(log, Source.STDOUT, b"first\n")
-    monkeypatch.setattr(log_module, "STALL", -1.0)
+    monkeypatch.setattr(disk_module, "STALL", -1.0)
     await put(log, Source.STDOUT, b"waited for\n")
     assert threads == ["take_on"]
     await put(log, Source.STDOUT, b"line\n")
     assert threads == ["take_on"] * 2
-    log._wary_until = 0.0
+    log._disk.wary_until = 0.0
     await put(log, Source.STDOUT, b"line\n")
     assert threads == ["take_on"] * 2
     await log.finish()
+
+
+async def test_what_one_log_waited_for_no_log_goes_near(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one disk."""
+    store = LogStore(tmp_path)
+    one, other = (store.create(f"{JOB[:-1]}{number}") for number in (1, 2))
+    for log in (one, other):
+        await put(log, Source.STDOUT, b"first\n")
+    threads.clear()
+    monkeypatch.setattr(disk_module, "STALL", math.inf)
+    await put(other, Source.STDOUT, b"line\n")
+    monkeypatch.setattr(disk_module, "STALL", -1.0)
+    await put(one, Source.STDOUT, b"waited for\n")
+    assert not threads
+    await put(other, Source.STDOUT, b"line\n")
+    assert threads == ["take_on"]
+    for log in (one, other):
+        await log.leave()
+
+
+@pytest.mark.parametrize("limit", [NO_LIMIT, len(b"first")])
+async def test_what_fills_a_pipe_meanwhile_does_not_hold_up_the_loop(
+    tmp_path: Path, pipe: tuple[int, int], threads: list[str], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """No more is moved, or dropped, there than ever, and for nothing is slept; a thread does the rest."""
+    reading, writing = pipe
+    log = LogStore(tmp_path).create(JOB, limit=limit)
+    await put(log, Source.STDOUT, b"first")
+    threads.clear()
+
+    def in_pipe(fd: int) -> int:
+        os.write(writing, MUCH)
+        return 1
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("the loop sleeps")
+
+    monkeypatch.setattr(log_module, "in_pipe", in_pipe)
+    monkeypatch.setattr(writer_module, "sleep", sleep)
+    await log.take(Source.STDOUT, reading)
+    assert (log.end + log.dropped, threads) == (len(b"first") + SMALL, [])
+    monkeypatch.undo()
+    await log.take(Source.STDOUT, reading)
+    await log.finish()
+    assert log.end + log.dropped == len(b"first") + len(MUCH)
+    if limit == NO_LIMIT:
+        assert (await collect(await log.follow(Start())))[Source.STDOUT] == b"first" + MUCH
+
+
+async def test_what_is_recorded_in_the_loop_is_kept_for_those_who_listen(tmp_path: Path) -> None:
+    """And for nobody else: that it is read back costs more than to sum it up."""
+    log = LogStore(tmp_path).create(JOB)
+    await put(log, Source.STDOUT, b"first\n")
+    published: list[Record] = []
+    log.broadcast.publish = published.append  # type: ignore[method-assign,assignment] # to see what it is given
+    await put(log, Source.STDOUT, b"second\n")
+    assert not published
+    log.broadcast.subscribe()
+    await put(log, Source.STDOUT, b"third\n")
+    assert [bytes(record.data) for record in published] == [b"third\n"]
+    await log.leave()

@@ -1,0 +1,37 @@
+"""Whether the loop itself may write to the disk that all logs are on, or leaves that to a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+SMALL: Final = 16 * 1024
+"""Bytes that the loop records at most: copying them into the page cache takes no longer than asking a thread to would.
+More, and whatever waits for a disk (new files, their end), is a thread's."""
+STALL: Final = 0.005
+"""Seconds that say that the page cache has no room until the disk has written (write(2) waits for that, too):"""
+WARY: Final = 1.0
+"""for so many seconds the loop does not go near it."""
+
+
+class Disk:
+    """One for all logs: what one of them has waited for, the next one would wait for, too."""
+
+    def __init__(self) -> None:
+        self.wary_until = 0.0
+
+    @property
+    def quick(self) -> bool:
+        """Nobody had to wait for it lately."""
+        return time.monotonic() >= self.wary_until
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Something is written in the loop."""
+        begun = time.monotonic()
+        yield
+        now = time.monotonic()
+        if now - begun > STALL:
+            self.wary_until = now + WARY
