@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from typing import Final
+
+import trio
 
 from jobd.broker.pooled import Member
 from jobd.pools.etcd import membership, records
@@ -15,6 +19,9 @@ from jobd.pools.etcd.pool_errors import PoolNameError
 from jobd.pools.etcd.records import Session
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.worker.errors import NoSuchWorkerError, PoolUnavailableError
+
+AGAIN: Final = 1.0
+"""Seconds until etcd is asked again for a session that was not heard of."""
 
 
 class Roster:
@@ -56,10 +63,14 @@ class Roster:
         """Wait until a worker is not heard of any more. While etcd is away nobody can say that."""
         key, sessions = self._mirror.at.session(worker), self._mirror.sessions
         while True:
-            with contextlib.suppress(PoolUnavailableError):  # it may have come a moment ago
-                if key not in sessions.keys and await self._etcd.read(key) is None:
-                    return
-            await sessions.changed(key)
+            known = key in sessions.keys
+            if not known:
+                with contextlib.suppress(PoolUnavailableError):  # it may have come a moment ago
+                    if await self._etcd.read(key) is None:
+                        return
+            # Of one that is not known here it may be that nothing more is heard.
+            with trio.move_on_after(math.inf if known else AGAIN):
+                await sessions.changed(key)
 
     @property
     def pending(self) -> int:

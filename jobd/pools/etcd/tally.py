@@ -16,6 +16,7 @@ class Tally:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._jobs: dict[str, str] = {}
+        self._unheard: set[str] = set()  # those of them that were brought in here, and that is all we know
         self._counts: Counter[str] = Counter()
 
     def of(self, principal: str) -> int:
@@ -24,16 +25,20 @@ class Tally:
 
     def brought(self, job_id: str, principal: str) -> None:
         """A job is being recorded."""
+        self._unheard.add(job_id)
         self._set(job_id, principal)
 
     def refused(self, job_id: str) -> None:
-        """It was not, after all."""
-        self._set(job_id, "")
+        """It was not, after all, or nobody knows: what is heard of it is what counts."""
+        if job_id in self._unheard:
+            self._unheard.remove(job_id)
+            self._set(job_id, "")
 
     def heard(self, key: bytes, at: KeyValue | None) -> None:
         """A job's state, that is no damaged record; None when it is gone."""
-        found = Found.of(self._keys, at) if at else None
-        self._set(self._keys.job_of(key), found.state.by if found and not found.ended else "")
+        found, job_id = Found.of(self._keys, at) if at else None, self._keys.job_of(key)
+        self._unheard.discard(job_id)
+        self._set(job_id, found.state.by if found and not found.ended else "")
 
     def _set(self, job_id: str, principal: str) -> None:
         before = self._jobs.pop(job_id, "")

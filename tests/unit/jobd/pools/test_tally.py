@@ -17,6 +17,17 @@ def heard(tally: Tally, job: str, phase: Phase | None, by: str = "ann") -> None:
     tally.heard(key, phase and KeyValue(key, encode(JobState(phase=phase, by=by)), 1, 2))
 
 
+def test_a_job_that_was_heard_of_counts_though_its_sender_does_not_know_of_it() -> None:
+    """The answer was lost, or whoever asked has gone, after it was recorded."""
+    tally = Tally(KEYS)
+    tally.brought(ONE, "ann")
+    heard(tally, ONE, Phase.PENDING)
+    tally.refused(ONE)
+    assert tally.of("ann") == 1
+    heard(tally, ONE, Phase.ENDED)
+    assert (tally.of("ann"), tally._unheard) == (0, set())
+
+
 def test_a_job_counts_from_when_it_is_brought_until_it_has_ended() -> None:
     """Once, whoever says so how often."""
     tally, counts = Tally(KEYS), []
