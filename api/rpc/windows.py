@@ -71,6 +71,8 @@ class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
 
 USUAL: Final = Windows(STREAM_WINDOW, CONNECTION_WINDOW)
 SEPARATE: Final = Windows(64 * 1024, 2**31 - 1 - 65_535, widest=512 * 1024)
-"""For streams whose takers have nothing to do with each other: one that takes nothing holds little, and holds up no
-other, since the connection's window is never shut. A peer of ours sends no message that is larger than a window has
-room for, as long as it asks first (:meth:`api.rpc.call_stream.CallStream.writable`)."""
+"""For streams of one connection whose takers have nothing to do with each other: those that a broker hands on, each to
+a client of its own. One that takes nothing holds little (a stream's window), and holds up no other, since the window of
+the connection is never shut. What it costs: only the number of streams bounds what all of them together may hold, and a
+message that does not fit into a window comes in parts, with a round trip between them. A peer of ours sends none that
+is larger than a window has room for, as long as it asks first (:meth:`api.rpc.call_stream.CallStream.writable`)."""

@@ -23,8 +23,11 @@ class Lately:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def get(self, job_id: str) -> Job | None:
-        """The job with this id, whole, if it is here."""
-        return self._jobs.get(job_id)
+        """The job with this id, whole, if it is here. What is asked for stays longest."""
+        job = self._jobs.get(job_id)
+        if job is not None:
+            self._jobs.move_to_end(job_id)
+        return job
 
     def note(self, job: Job, size: int, changes: int) -> None:
         """A job was read.
@@ -35,6 +38,7 @@ class Lately:
         """
         if job.state.terminal and size <= LARGEST and changes == self.changes:
             self._jobs[job.id] = job
+            self._jobs.move_to_end(job.id)
             if len(self._jobs) > MOST:
                 self._jobs.popitem(last=False)
 

@@ -7,7 +7,7 @@ step and nothing else. What must not be old is asked of etcd itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 import trio
@@ -30,21 +30,25 @@ REFUSED: Final = 5.0
 log = structlog.get_logger(__name__)
 
 
-class Part:
+T = TypeVar("T")
+
+
+class Part(Generic[T]):
     """The keys with one prefix."""
 
     def __init__(
         self,
         prefix: bytes,
         told: Callable[[], None],
-        read: Callable[[KeyValue], object],
-        heard: Callable[[bytes, KeyValue | None], None] = lambda key, at: None,
+        read: Callable[[KeyValue], T],
+        heard: Callable[[bytes, T | None], None] = lambda key, found: None,
     ) -> None:
         """
         Args:
             read: raises PoolDataError when a key, or what it holds, is none of the pool's. Such a one is said, and left
                 out: one that is damaged must not hold up the others.
-            heard: called with each key that is new, or other than before, and what it holds; None when it is gone.
+            heard: called with each key that is new, or other than before, and what was read there; None when it is
+                gone. It may know more than ``keys``, while these are listed anew.
         """
         self.prefix = prefix
         self._read = read
@@ -75,30 +79,40 @@ class Part:
 
     def _list(self, page: Listed) -> None:
         if page.first:
+            self._hear_gone(self._listing, self.keys)  # of a list that was broken off
             self._listing = {}
-        self._listing.update((each.key, each) for each in page.found if self._is_whole(each))
+        for each in page.found:
+            found = self._whole(each)
+            if found is not None:
+                self._listing[each.key] = each
+                self._heard(each.key, found)
         if page.last:
             before, self.keys, self._listing = self.keys, self._listing, {}
+            self._hear_gone(before, self.keys)
             for key in before.keys() | self.keys.keys():
-                self._heard(key, self.keys.get(key))
                 self._wake(key)
             self.whole.set()
 
+    def _hear_gone(self, before: Mapping[bytes, KeyValue], now: Mapping[bytes, KeyValue]) -> None:
+        for key in before.keys() - now.keys():
+            self._heard(key, None)
+
     def _change(self, change: KeyValue | Deleted) -> None:
-        if isinstance(change, KeyValue) and self._is_whole(change):
+        found = self._whole(change) if isinstance(change, KeyValue) else None
+        if isinstance(change, KeyValue) and found is not None:
             self.keys[change.key] = change
         else:
             self.keys.pop(change.key, None)
-        self._heard(change.key, self.keys.get(change.key))
+        self._heard(change.key, found)
         self._wake(change.key)
 
-    def _is_whole(self, at: KeyValue) -> bool:
+    def _whole(self, at: KeyValue) -> T | None:
+        """What is read there; None when it is damaged."""
         try:
-            self._read(at)
+            return self._read(at)
         except PoolDataError as exc:
             log.error("a record of the pool is damaged, and left alone", error=str(exc))
-            return False
-        return True
+            return None
 
     def _wake(self, key: bytes) -> None:
         event = self._waiting.pop(key, None)
@@ -130,7 +144,14 @@ class Mirror:
         self.assignments = Part(
             keys.assignments(), self._tell, lambda at: (keys.worker_of(at.key), keys.job_of(at.key))
         )
-        self._parts = (self.members, self.sessions, self.drains, self.jobs, self.queue, self.assignments)
+        self._parts: tuple[Part[Any], ...] = (
+            self.members,
+            self.sessions,
+            self.drains,
+            self.jobs,
+            self.queue,
+            self.assignments,
+        )
 
     async def run(self) -> None:
         """Follow everything for ever."""

@@ -6,7 +6,6 @@ from collections import Counter
 
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.steps import Found
-from jobd.pools.etcd.transaction import KeyValue
 
 
 class Tally:
@@ -34,9 +33,9 @@ class Tally:
             self._unheard.remove(job_id)
             self._set(job_id, "")
 
-    def heard(self, key: bytes, at: KeyValue | None) -> None:
-        """A job's state, that is no damaged record; None when it is gone."""
-        found, job_id = Found.of(self._keys, at) if at else None, self._keys.job_of(key)
+    def heard(self, key: bytes, found: Found | None) -> None:
+        """A job, by the key of its state; None when it is gone, or its record damaged."""
+        job_id = self._keys.job_of(key)
         self._unheard.discard(job_id)
         self._set(job_id, found.state.by if found and not found.ended else "")
 

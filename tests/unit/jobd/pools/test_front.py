@@ -55,7 +55,7 @@ class Broker:
             for key, at in self.etcd.kvs.items():
                 if key.startswith(part.prefix):
                     part.keys[key] = at
-                    part._heard(key, at)
+                    part._heard(key, part._read(at))
                     part._wake(key)
 
 

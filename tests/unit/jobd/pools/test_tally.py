@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobd.pools.etcd.codec import encode
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.records import JobState, Phase
+from jobd.pools.etcd.steps import Found
 from jobd.pools.etcd.tally import Tally
 from jobd.pools.etcd.transaction import KeyValue
 
@@ -14,7 +15,8 @@ ONE, TWO = (f"0f9e8d7c-0000-4000-8000-00000000000{n}" for n in (1, 2))
 
 def heard(tally: Tally, job: str, phase: Phase | None, by: str = "ann") -> None:
     key = KEYS.state(job)
-    tally.heard(key, phase and KeyValue(key, encode(JobState(phase=phase, by=by)), 1, 2))
+    at = KeyValue(key, encode(JobState(phase=phase or Phase.PENDING, by=by)), 1, 2)
+    tally.heard(key, Found.of(KEYS, at) if phase else None)
 
 
 def test_a_job_that_was_heard_of_counts_though_its_sender_does_not_know_of_it() -> None:

@@ -43,13 +43,27 @@ async def test_a_job_that_has_ended_is_remembered_once_it_was_asked_for(tmp_path
 
 
 async def test_no_more_than_a_few_are(tmp_path: Path) -> None:
-    """The ones that were asked for first make room."""
+    """The ones that nobody has asked for longest make room."""
     async with open_store(tmp_path / "jobs") as store:
         jobs = [ended_job(number) for number in range(MOST + 3)]
         for job in jobs:
             await store.insert(job)
             await asked(store, job)
         assert [store.lately(job.id) is None for job in jobs] == [True] * 3 + [False] * MOST
+
+
+@pytest.mark.parametrize("again", ["from memory", "by a prefix"])
+def test_one_that_is_asked_for_again_stays(again: str) -> None:
+    """However many others are asked for once."""
+    lately, job = Lately(), ended_job(1)
+    lately.note(job, 1, 0)
+    for number in range(2, 2 * MOST):
+        if again == "from memory":
+            assert lately.get(job.id) is job
+        else:
+            lately.note(job, 1, 0)
+        lately.note(ended_job(number), 1, 0)
+    assert lately.get(job.id) is job
 
 
 @pytest.mark.parametrize("how", ["delete", "commit", "note"])
