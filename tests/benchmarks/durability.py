@@ -155,7 +155,7 @@ async def _kill_and_follow(pki: TestPki, jobd: JobdProgram) -> float:
 
 async def _kill(jobd: JobdProgram) -> tuple[float, float]:
     """When the server was killed, and when it was dead."""
-    pid = jobd.server_pid()
+    pid = await trio.to_thread.run_sync(jobd.server_pid)
     pidfd = os.pidfd_open(pid)
     try:
         killed = time.monotonic()

@@ -44,6 +44,8 @@ from tests.support.pool_programs import Programs, programs
 MACHINES: Final = ("m1", "m2", "m3")
 FAR: Final = "m2"
 """Whose jobs are looked at through another machine, too."""
+LONG: Final = 8.0 * sessions.TTL
+"""Seconds after which what has not happened never will."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Run:
         broker = await trio.to_thread.run_sync(lambda: self.pool.start("m4", worker=False))
         async with JobClient.connect(broker.server, **self.pki.credentials("alice"), retry_for=60.0) as client:
             await client.workers()
-            before = _memory_of(broker)
+            before = await trio.to_thread.run_sync(_memory_of, broker)
             keys, limit = Keys(self.pool.of.prefix), trio.CapacityLimiter(32)
 
             async def put(number: int) -> None:
@@ -163,9 +165,8 @@ class Run:
             last = known(self.plan.finished - 1).id
             check((await client.query(last)).state == JobState.SUCCEEDED, "the last job is not there")
             check(len([job async for job in client.list(page_size=1000)]) >= self.plan.finished, "not all are listed")
-            self.found[f"a broker's memory with {self.plan.finished} finished jobs, more, MiB"].append(
-                _memory_of(broker) - before
-            )
+            more = await trio.to_thread.run_sync(_memory_of, broker) - before
+            self.found[f"a broker's memory with {self.plan.finished} finished jobs, more, MiB"].append(more)
         await trio.to_thread.run_sync(self.pool.end, "m4")
 
     async def _dead(self, client: JobClient) -> None:
@@ -173,12 +174,13 @@ class Run:
         had = await client.start(["sh", "-c", "echo ready; exec sleep 1000"], worker_labels={"name": "m3"})
         async with client.stream(had.id) as output:
             await anext(output)
-        os.kill(self.pool.running["m3"].server_pid(), signal.SIGSTOP)
+        os.kill(await trio.to_thread.run_sync(self.pool.running["m3"].server_pid), signal.SIGSTOP)
         for name in ("m1", "m2"):
             await client.drain(name)
         given = await client.start(TRUE)
-        while "given to m3" not in (await client.query(given.id)).message:
-            await trio.sleep(0.02)
+        with trio.fail_after(LONG):
+            while "given to m3" not in (await client.query(given.id)).message:
+                await trio.sleep(0.02)
         for name in ("m1", "m2"):
             await client.undrain(name)
         begin = time.perf_counter()
@@ -196,12 +198,16 @@ class Run:
             (job,) = await client.wait(given.id)
             return job.worker in ("m1", "m2")
 
-        async with trio.open_nursery() as nursery:
-            lease = f"(a lease lasts {sessions.TTL})"
-            nursery.start_soon(until, f"a dead machine's job is unreachable after, s {lease}", unreachable)
-            nursery.start_soon(until, f"a job that it was given has run elsewhere after, s {lease}", placed_again)
-        for pid in processes_with(had.id):  # nobody is left who would
-            os.kill(pid, signal.SIGKILL)
+        lease = f"(a lease lasts {sessions.TTL})"
+        try:
+            with trio.fail_after(LONG):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(until, f"a dead machine's job is unreachable after, s {lease}", unreachable)
+                    row = f"a job that it was given has run elsewhere after, s {lease}"
+                    nursery.start_soon(until, row, placed_again)
+        finally:
+            for pid in processes_with(had.id):  # nobody is left who would
+                os.kill(pid, signal.SIGKILL)
 
 
 def _memory_of(program: JobdProgram) -> float:

@@ -229,11 +229,11 @@ class Chaos:
         await trio.to_thread.run_sync(self.pool.network.heal, name)
 
     async def _pause(self, name: str) -> None:
-        await self._stopped([self.pool.running[name].server_pid()])
+        await self._stopped([await trio.to_thread.run_sync(self.pool.running[name].server_pid)])
 
     async def _pause_both(self, name: str) -> None:
         jobd = self.pool.running[name]
-        await self._stopped([jobd.launcher, jobd.server_pid()])
+        await self._stopped([jobd.launcher, await trio.to_thread.run_sync(jobd.server_pid)])
 
     async def _stopped(self, pids: list[int]) -> None:
         for pid in pids:

@@ -81,7 +81,7 @@ async def test_a_job_that_ended_while_no_server_ran_is_whole(pki: TestPki, tmp_p
             job = await client.start(["sh", "-c", script], terminal=Terminal(24, 80))
             async with client.attach(job.id) as attachment:
                 assert (await anext(attachment)).data == b"first\r\n"
-                launcher, server = jobd.launcher, jobd.server_pid()
+                launcher, server = jobd.launcher, await trio.to_thread.run_sync(jobd.server_pid)
                 os.kill(server, signal.SIGSTOP)
                 gate.touch()
                 until_dead(job.pid)
@@ -158,7 +158,7 @@ async def test_a_stdin_that_was_closed_stays_closed(pki: TestPki, tmp_path: Path
                 await attachment.close_stdin()
                 assert (await anext(attachment)).data == b"end\n"
             for end in ("killed", "upgraded"):
-                server = jobd.server_pid()
+                server = await trio.to_thread.run_sync(jobd.server_pid)
                 if end == "killed":
                     jobd.kill_server()
                 else:
@@ -179,7 +179,7 @@ async def test_a_terminal_outlives_an_upgrade(pki: TestPki, tmp_path: Path) -> N
             async with client.attach(job.id, size=(30, 100)) as attachment:
                 assert (await anext(attachment)).data == b"begun\r\n"
                 for number in range(2):
-                    server = jobd.server_pid()
+                    server = await trio.to_thread.run_sync(jobd.server_pid)
                     jobd.process.send_signal(signal.SIGHUP)
                     await trio.to_thread.run_sync(until_dead, server)
                     await attachment.send(b"%d\n" % number)

@@ -108,7 +108,7 @@ async def test_a_disk_that_fills_up_costs_counted_bytes_and_refused_jobs(pki: Te
     gate = tmp_path / "gate"
     followed: list[tuple[int, int, int]] = []
     with small_disk(tmp_path / "state") as disk, jobd_program(pki, disk) as jobd, trio.fail_after(SECONDS):
-        server = jobd.server_pid()
+        server = await trio.to_thread.run_sync(jobd.server_pid)
         async with connect(pki, jobd) as client, trio.open_nursery() as nursery:
             job = await writer(client, gate)
 
@@ -139,7 +139,7 @@ async def test_a_disk_that_fills_up_costs_counted_bytes_and_refused_jobs(pki: Te
             [again] = await client.wait(again.id)
             assert (again.exit_code, again.output_bytes) == (3, 5)
             late = await whole_story(client, job)
-        assert jobd.server_pid() == server
+        assert await trio.to_thread.run_sync(jobd.server_pid) == server
     assert [late] == followed == [(ended.output_bytes, ended.dropped_bytes, ended.dropped_bytes)]
     said = events(jobd)
     for event in ("the job store cannot be written", "the job store can be written again"):
@@ -157,7 +157,7 @@ async def test_a_server_that_is_killed_on_a_full_disk_comes_back_and_goes_on(pki
             filler = fill(disk)
             gates[0].touch()
             dropped = (await until_drained(client, jobs[0])).dropped_bytes  # its end cannot be recorded
-            server = jobd.server_pid()
+            server = await trio.to_thread.run_sync(jobd.server_pid)
             jobd.process.send_signal(signal.SIGSTOP)
             os.kill(server, signal.SIGKILL)
             await until_gone(server)
@@ -234,7 +234,7 @@ async def test_a_disk_that_fails_for_a_while_costs_counted_bytes(pki: TestPki, t
     """EIO from every write: drained, counted, refused; and when the disk works again, so does everything."""
     gate = tmp_path / "gate"
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
-        server = jobd.server_pid()
+        server = await trio.to_thread.run_sync(jobd.server_pid)
         async with connect(pki, jobd) as client:
             job = await writer(client, gate)
             with system_calls_fail(server, *(f"{call}:error=EIO" for call in ("pwrite64", "splice", "fdatasync"))):
@@ -247,14 +247,14 @@ async def test_a_disk_that_fails_for_a_while_costs_counted_bytes(pki: TestPki, t
             assert await whole_story(client, job) == (BEFORE, AFTER, AFTER)
             [again] = await client.wait((await client.start(["false"])).id)
             assert again.exit_code == 1
-        assert jobd.server_pid() == server
+        assert await trio.to_thread.run_sync(jobd.server_pid) == server
 
 
 async def test_a_state_directory_that_is_taken_away_is_not_made_again(pki: TestPki, tmp_path: Path) -> None:
     """New jobs are refused, those that run are drained and exit; put back, all goes on. Deleted, it is said."""
     gate, state, away = tmp_path / "gate", tmp_path / "state", tmp_path / "away"
     with jobd_program(pki, state) as jobd, trio.fail_after(SECONDS):
-        pids = [jobd.launcher, jobd.server_pid()]
+        pids = [jobd.launcher, await trio.to_thread.run_sync(jobd.server_pid)]
         async with connect(pki, jobd) as client:
             job = await writer(client, gate)
             state.rename(away)

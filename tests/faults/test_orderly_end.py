@@ -179,12 +179,12 @@ async def test_a_killed_front_takes_nothing_with_it(pki: TestPki, tmp_path: Path
             jobd.process.kill()
             await trio.to_thread.run_sync(jobd.process.wait)
             assert (await client.query(job.id)).state == JobState.RUNNING
-            server, launcher = jobd.server_pid(), jobd.launcher
+            server, launcher = await trio.to_thread.run_sync(jobd.server_pid), jobd.launcher
         with jobd_program(pki, tmp_path / "state") as next_one:
             async with connect(pki, next_one) as client:
                 assert (await client.query(job.id)).pid == job.pid
                 assert next_one.launcher == launcher
-                assert next_one.server_pid() != server
+                assert await trio.to_thread.run_sync(next_one.server_pid) != server
     until_dead(launcher, server)
 
 

@@ -32,7 +32,7 @@ async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> No
             for _ in range(300):
                 nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": mark}))
         assert len(processes_with(mark)) == 300
-        server, launcher = jobd.server_pid(), jobd.launcher
+        server, launcher = await trio.to_thread.run_sync(jobd.server_pid), jobd.launcher
         os.kill(jobd.launcher, signal.SIGSTOP)
         os.kill(server, signal.SIGTERM)  # what the launcher would do next
         await trio.sleep(0.5)

@@ -304,7 +304,7 @@ async def test_an_upgrade_touches_no_job(pki: TestPki, tmp_path: Path) -> None:
                 nursery.start_soon(follow)
                 for part in (1, 2):
                     await until_recorded(client, job.id, size * part // 4)
-                    before = jobd.server_pid()
+                    before = await trio.to_thread.run_sync(jobd.server_pid)
                     jobd.process.send_signal(signal.SIGHUP)
                     while is_alive(before):
                         await trio.sleep(0.01)
@@ -325,7 +325,7 @@ async def test_without_its_launcher_a_server_sees_the_jobs_out(pki: TestPki, tmp
             job = await client.start(
                 ["sh", "-c", f"until test -e {gate}; do sleep 0.01; done; echo last words; exit 5"]
             )
-            server = jobd.server_pid()
+            server = await trio.to_thread.run_sync(jobd.server_pid)
             os.kill(jobd.launcher, signal.SIGKILL)
             await trio.to_thread.run_sync(jobd.process.wait)
             with pytest.raises(UnavailableError, match="the launcher has ended"):

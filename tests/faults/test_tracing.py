@@ -56,7 +56,8 @@ async def test_a_job_of_the_same_user_cannot_look_into_jobd(pki: TestPki, tmp_pa
                     await trio.run_process(upgrade, cwd=ROOT)
                 await client.workers()
                 python = ours.settings.get("python", "/usr/bin/env python3")
-                job, text = await said(client, f"exec {python} {script} {jobd.launcher} {jobd.server_pid()}")
+                server = await trio.to_thread.run_sync(jobd.server_pid)
+                job, text = await said(client, f"exec {python} {script} {jobd.launcher} {server}")
                 assert text.splitlines() == REFUSED * 2, job.message
 
 
@@ -65,7 +66,8 @@ async def test_a_job_of_another_user_cannot_even_kill_jobd(pki: TestPki, tmp_pat
     """With root and a job user, which is how jobd is meant to be run."""
     with jobd_program(pki, tmp_path / "state", "--job-user", "nobody") as jobd, trio.fail_after(SECONDS):
         async with JobClient.connect(jobd.server, **pki.credentials("alice")) as client:
-            tries = "; ".join(f"kill -0 {pid} || cat /proc/{pid}/environ" for pid in (jobd.launcher, jobd.server_pid()))
+            server = await trio.to_thread.run_sync(jobd.server_pid)
+            tries = "; ".join(f"kill -0 {pid} || cat /proc/{pid}/environ" for pid in (jobd.launcher, server))
             key = pki.server()["key"]
             script = f"id -u; {{ {tries}; cat {key} || ls {jobd.state} || echo > {jobd.state}/x; }} 2> /dev/null; true"
             _, text = await said(client, script)

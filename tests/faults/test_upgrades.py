@@ -40,11 +40,11 @@ async def test_jobd_upgrade_replaces_both_halves(pki: TestPki, tmp_path: Path) -
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
             job = await client.start(["sleep", "1000"])
-            launcher, server = jobd.launcher, jobd.server_pid()
+            launcher, server = jobd.launcher, await trio.to_thread.run_sync(jobd.server_pid)
             done = await trio.to_thread.run_sync(upgrade, tmp_path / "state")
             assert (done.returncode, done.stderr) == (0, "")
             assert jobd.launcher == launcher
-            assert jobd.server_pid() != server
+            assert await trio.to_thread.run_sync(jobd.server_pid) != server
             assert (await client.query(job.id)).pid == job.pid
         assert "executed anew, with 1 jobs" in jobd.log.read_text()
 
@@ -65,14 +65,14 @@ async def test_code_that_does_not_start_changes_nothing(pki: TestPki, tmp_path: 
     ):
         async with connect(pki, jobd) as client:
             await client.workers()
-            server = jobd.server_pid()
+            server = await trio.to_thread.run_sync(jobd.server_pid)
             broken.mkdir(parents=True)
             (broken / "__init__.py").write_text("raise ImportError('half installed')")
             done = await trio.to_thread.run_sync(upgrade, tmp_path / "state")
             assert done.returncode == 1
             assert "a new server would not start" in done.stderr
             assert "ImportError: half installed" in done.stderr
-            assert jobd.server_pid() == server
+            assert await trio.to_thread.run_sync(jobd.server_pid) == server
             await client.workers()
 
 
@@ -115,7 +115,7 @@ async def test_files_that_cannot_be_used_change_nothing(pki: TestPki, tmp_path: 
     with jobd_program(pki, tmp_path / "state", *flags) as jobd, trio.fail_after(SECONDS):
         async with connect(pki, jobd) as client:
             await client.workers()
-            server = jobd.server_pid()
+            server = await trio.to_thread.run_sync(jobd.server_pid)
             file, bad = (certificate, pki.ca.read_text()) if what == "certificate" else (config, "slots = 0\n")
             good = file.read_text()
             file.write_text(bad)
@@ -126,11 +126,11 @@ async def test_files_that_cannot_be_used_change_nothing(pki: TestPki, tmp_path: 
             jobd.process.send_signal(signal.SIGHUP)
             while jobd.log.read_text().count("no upgrade: a new server would not start") < 2:
                 await trio.sleep(0.01)
-            assert jobd.server_pid() == server
+            assert await trio.to_thread.run_sync(jobd.server_pid) == server
             await client.workers()
             file.write_text(good)
             assert (await trio.to_thread.run_sync(upgrade, tmp_path / "state")).returncode == 0
-            assert jobd.server_pid() != server
+            assert await trio.to_thread.run_sync(jobd.server_pid) != server
             await client.workers()
 
 

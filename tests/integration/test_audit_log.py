@@ -81,7 +81,7 @@ async def test_the_chain_goes_on_over_kills_and_rotations(pki: TestPki, tmp_path
                     nursery.start_soon(ask)
                 while not path.exists() or path.stat().st_size < 10_000:
                     await trio.sleep(0.001)
-                pid = program.server_pid()
+                pid = await trio.to_thread.run_sync(program.server_pid)
                 program.kill_server()
                 until_dead(pid)
                 path.rename(old)

@@ -111,7 +111,8 @@ async def test_a_server_without_privileges_takes_what_its_user_can_read() -> Non
             trio.fail_after(SECONDS),
         ):
             async with connect(ours, jobd) as alice, connect(ours, jobd, "rita") as rita:
-                assert Path(f"/proc/{jobd.server_pid()}/status").read_text().count(f"Uid:\t{DAEMON.pw_uid}") == 1
+                server = await trio.to_thread.run_sync(jobd.server_pid)
+                assert Path(f"/proc/{server}/status").read_text().count(f"Uid:\t{DAEMON.pw_uid}") == 1
                 assert (await logged(jobd, CANNOT))["files"] == [str(ours.key("server"))]
                 job = await alice.start(["sleep", "1000"])
                 async with trio.open_nursery() as nursery:

@@ -343,7 +343,7 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_next_server_from_not
     settings = ("--metrics", "{}:{}".format(*address))
     with jobd_program(pki, tmp_path / "state", *settings) as program, trio.fail_after(patient(60)):
         os.kill(program.launcher, signal.SIGSTOP)  # it starts the next one when the address is taken
-        server = program.server_pid()
+        server = await trio.to_thread.run_sync(program.server_pid)
         program.kill_server()
         until_dead(server)
         with until_free(address):

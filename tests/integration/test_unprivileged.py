@@ -58,7 +58,7 @@ async def test_the_server_has_no_privileges(pki: TestPki) -> None:
     root look into it."""
     async with running(pki) as (jobd, client):
         await said(client, "true")
-        threads = facts_of(jobd.server_pid())
+        threads = facts_of(await trio.to_thread.run_sync(jobd.server_pid))
         assert len(threads) > 1
         for facts in threads:
             assert set(facts["Uid"].split()) == {str(DAEMON.pw_uid)}
@@ -66,7 +66,8 @@ async def test_the_server_has_no_privileges(pki: TestPki) -> None:
             assert "0" not in facts["Groups"].split()
             assert [int(facts[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")] == [0, 0, 0]
             assert facts["NoNewPrivs"] == "1"
-        assert Path(f"/proc/{jobd.server_pid()}/environ").stat().st_uid == 0  # it is not dumpable
+        server = await trio.to_thread.run_sync(jobd.server_pid)
+        assert Path(f"/proc/{server}/environ").stat().st_uid == 0  # it is not dumpable
         assert facts_of(jobd.launcher)[0]["Uid"].split()[0] == "0"
 
 
@@ -145,12 +146,12 @@ async def test_a_killed_server_is_followed_by_another(pki: TestPki) -> None:
     """Which reads its key as root again, gives up its privileges again, and has the job and its output."""
     async with running(pki) as (jobd, client):
         job = await client.start(["sh", "-c", "sleep 1000"])
-        first = jobd.server_pid()
+        first = await trio.to_thread.run_sync(jobd.server_pid)
         jobd.kill_server()
-        while jobd.server_pid() == first:
+        while await trio.to_thread.run_sync(jobd.server_pid) == first:
             await trio.sleep(0.01)
         assert (await client.query(job.id)).state is JobState.RUNNING
-        assert facts_of(jobd.server_pid())[0]["Uid"].split()[0] == str(DAEMON.pw_uid)
+        assert facts_of(await trio.to_thread.run_sync(jobd.server_pid))[0]["Uid"].split()[0] == str(DAEMON.pw_uid)
         ended = await client.stop(job.id, grace=0.5)
         assert ended.state is JobState.STOPPED
 
@@ -182,9 +183,9 @@ async def test_a_terminal_works(pki: TestPki) -> None:
 async def upgraded(jobd: JobdProgram) -> None:
     command = [sys.executable, "-m", "jobd", "upgrade", "--state", str(jobd.state)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    before = jobd.server_pid()
+    before = await trio.to_thread.run_sync(jobd.server_pid)
     await trio.run_process(command, env=environment)
-    assert jobd.server_pid() != before
+    assert await trio.to_thread.run_sync(jobd.server_pid) != before
     assert owner(jobd) == DAEMON.pw_uid
 
 
@@ -255,7 +256,7 @@ except ConnectionError:
 async def test_nobody_but_root_comes_in_at_the_launchers_door(pki: TestPki, wish: str) -> None:
     """What a front asks for is executed as root."""
     async with running(pki) as (jobd, client):
-        before, mark = jobd.server_pid(), jobd.state.parent / "mark"
+        before, mark = await trio.to_thread.run_sync(jobd.server_pid), jobd.state.parent / "mark"
         done = await trio.run_process(
             [sys.executable, "-c", AT_THE_DOOR, str(jobd.state / "launcher.sock"), str(mark), wish],
             capture_stdout=True,
@@ -264,7 +265,7 @@ async def test_nobody_but_root_comes_in_at_the_launchers_door(pki: TestPki, wish
         assert done.stdout == b"None\n"
         await said(client, "true")
         assert not mark.exists()
-        assert jobd.server_pid() == before
+        assert await trio.to_thread.run_sync(jobd.server_pid) == before
         assert f"uid {DAEMON.pw_uid} came to the launcher's socket" in jobd.log.read_text()
 
 

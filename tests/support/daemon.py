@@ -73,12 +73,14 @@ class JobdProgram:
         return holder_of(self.state)
 
     def server_pid(self) -> int:
-        """The pid of the server that runs now. Asserts that there is one within a while."""
+        """The pid of the server that runs now. Asserts that there is one within a while, and blocks until
+        then: a task asks for it in a thread."""
         until = time.monotonic() + patient(20)
         while time.monotonic() < until:
             found = [pid for pid in children_of(self.launcher) if SERVERS & set(command_of(pid).split(b"\0"))]
             if found:
                 return found[0]
+            time.sleep(0.01)
         raise AssertionError(f"jobd has no server: {self.log.read_text()}")
 
     def kill_server(self) -> None:

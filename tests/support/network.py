@@ -92,7 +92,9 @@ def network(hosts: Sequence[str]) -> Iterator[Network]:
 @contextmanager
 def _namespace() -> Iterator[int]:
     """A network namespace, as the pid of a process that is in it."""
-    with subprocess.Popen(["unshare", "--net", "--", "sleep", "infinity"]) as holder:
+    # It ends with this program, however that ends: then nobody can write to it any more.
+    command = ["unshare", "--net", "--", "cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as holder:
         try:
             own, until = Path("/proc/self/ns/net").readlink(), time.monotonic() + patient(20)
             while Path(f"/proc/{holder.pid}/ns/net").readlink() == own:

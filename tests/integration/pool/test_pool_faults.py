@@ -84,7 +84,7 @@ async def test_the_jobs_of_a_machine_that_dies(
             orphans.append(job.id)
             async with client.stream(job.id) as output:
                 assert (await anext(output)).data == b"ready\n"
-        os.kill(w1.server_pid(), signal.SIGSTOP)
+        os.kill(await trio.to_thread.run_sync(w1.server_pid), signal.SIGSTOP)
         not_taken = await client.start(["sh", "-c", f"echo $JOBD_JOB_ID >> {marks}"])
         await trio.to_thread.run_sync(programs.crash, "w1")
         for job in had:

@@ -85,7 +85,7 @@ async def test_a_job_that_an_operator_gives_up_is_run_elsewhere_and_can_then_run
     async with pool.client("m1") as client:
         job = await lives(client, marks, orphans, retry_lost=1)
         first = (await client.query(job.id)).pid
-        server = w1.server_pid()
+        server = await trio.to_thread.run_sync(w1.server_pid)
         os.kill(server, signal.SIGSTOP)
         while (await client.query(job.id)).reason != "UNREACHABLE":
             await trio.sleep(0.05)
