@@ -48,13 +48,13 @@ def _late(name: str) -> None:
     """Put a module in this one's place that loads it as soon as anything of it is asked for."""
 
     def ask(attribute: str) -> Any:
-        if attribute.startswith("__"):
+        if attribute.startswith("__") and attribute != "__path__":  # that is asked for when a part of it is imported
             raise AttributeError(attribute)
-        if sys.modules[name].__dict__.get("__getattr__") is ask:
-            del sys.modules[name]
+        if sys.modules.get(name) is made:
+            sys.modules.pop(name, None)
         return getattr(import_module(name), attribute)
 
-    _stand_in(name, __getattr__=ask)
+    made = _stand_in(name, __getattr__=ask)
 
 
 def _well_known(name: str) -> Any:
@@ -63,10 +63,10 @@ def _well_known(name: str) -> Any:
     return getattr(import_module("api.well_known"), name)
 
 
-def _stand_in(name: str, **content: object) -> None:
+def _stand_in(name: str, **content: object) -> ModuleType:
     module = ModuleType(name, "Left out by api.lean.")
     module.__dict__.update(content)
-    sys.modules.setdefault(name, module)
+    return sys.modules.setdefault(name, module)
 
 
 def _not_here(text: str) -> None:

@@ -125,10 +125,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parse(ours: list[str]) -> argparse.Namespace:
     """By a parser that knows the verbs that are there, if it can be done: to make it for all takes a while."""
-    found = [word in VERBS for word in ours]
-    if any(found) and not {"-h", "--help"}.intersection(ours[: found.index(True)]):
+    verbs = VERBS.keys() & set(ours)
+    if verbs and (ours[0] in verbs or not {"-h", "--help"} & set(ours)):
         with contextlib.suppress(ConfigError):  # what is wrong, and what would be right, is said by one that knows all
-            return parser(VERBS.keys() & set(ours)).parse_args(ours)
+            return parser(verbs).parse_args(ours)
     return parser().parse_args(ours)
 
 

@@ -32,7 +32,7 @@ class CompressionError(h2.exceptions.ProtocolError):  # type: ignore[misc] # h2 
 
 
 class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 has no types
-    """h2 with GOAWAY as RFC 9113 has it: streams up to its last id go on."""
+    """As the module says. After a GOAWAY, streams up to its last id go on."""
 
     MAX_CLOSED_STREAMS = CLOSED_STREAMS
 
@@ -70,9 +70,9 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         if stream is None or not stream.open:
             return
         window = stream._inbound_window_manager  # noqa: SLF001 # what h2 shows of it cannot be asked
-        more = window.rest()
+        more = window.give_back_rest()
         if self.widest and len(self.streams) <= FEW:
-            more += window.wider(self.widest)
+            more += window.widen(self.widest)
         if more:
             frame = WindowUpdateFrame(stream_id)
             frame.window_increment = more

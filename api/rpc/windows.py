@@ -49,7 +49,7 @@ class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
         self._taken += size
         return super().process_bytes(size) or 0
 
-    def rest(self) -> int:
+    def give_back_rest(self) -> int:
         """What was taken, and h2 would not give back yet for being little, when the window is shut: it is given back.
         The peer may have only the rest of a message for it, of which the beginning is here, and cannot be taken."""
         rest = self._bytes_processed if not self.current_window_size else 0
@@ -58,7 +58,7 @@ class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
             self.window_opened(rest)
         return rest
 
-    def wider(self, widest: int) -> int:
+    def widen(self, widest: int) -> int:
         """Twice as wide, as often as its whole width was taken, up to that; by how much it is to be opened."""
         more = min(self.max_window_size, widest - self.max_window_size)
         if more <= 0 or self._taken < self.max_window_size:

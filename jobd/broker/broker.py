@@ -26,6 +26,7 @@ from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry, Registry, WorkerView, ended
 from jobd.worker.errors import (
     JobNotEndedError,
+    JobNotFoundError,
     JobNotRunningError,
     QueueFullError,
     RequestIdReusedError,
@@ -269,7 +270,12 @@ class Broker:
         if attempt is not None and attempt != job.attempt:
             raise RunLostError(job.id)
         following = worker.stream(job.id, start) if worker else self._archive.follow(job, start)
-        return await following, entry.cell
+        try:
+            return await following, entry.cell
+        except JobNotFoundError as exc:  # deleted meanwhile
+            if job.runs_again:
+                raise RunLostError(job.id) from exc
+            raise
 
     async def writable(self, reference: str, *, by: str, roles: Collection[str] = ()) -> Entry:
         """The job, for :func:`jobd.broker.attach.attach` by this caller.

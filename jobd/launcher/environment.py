@@ -22,6 +22,8 @@ from jobd.worker.stdin import DEFAULT_TERM
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_CWD: Final = "/"
 UMASK: Final = 0o022
+_REMOVING: Final = trio.CapacityLimiter(1)
+"""Threads that remove what a job has made much of."""
 
 
 async def identity_of(spec: JobSpec) -> Identity:
@@ -65,9 +67,9 @@ async def make_container(containment: Containment, job_id: str, spec: JobSpec) -
 
 
 async def remove_container(container: Container) -> None:
-    """Leave nothing of it. A job that made thousands of groups in its own holds up no other's start."""
+    """Leave nothing of it. Jobs that made thousands of groups in their own hold up no other's start."""
     if not await in_turn(container.remove_at_once):
-        await trio.to_thread.run_sync(container.remove)
+        await trio.to_thread.run_sync(container.remove, limiter=_REMOVING)
 
 
 def see_to_isolation(means: Means, spec: JobSpec) -> None:

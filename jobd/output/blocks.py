@@ -19,19 +19,27 @@ KEPT: Final = 2
 """Blocks, of all jobs together; each is no larger than what is read at a time."""
 
 
-class Run:
-    """What bytes are of: a job that is run again has the same id, and other bytes."""
+class Attempt:
+    """One run of a job, to tell its bytes from those of others: a job that is run again has the same id, and files of
+    the same names.
+
+    Attributes:
+        deleted: what it wrote is deleted, and what has these names now is another's.
+    """
+
+    def __init__(self) -> None:
+        self.deleted = False
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes of a run that stand one after another.
+    """Bytes of an attempt that stand one after another.
 
     Attributes:
         place: where in its files a reader is behind it.
     """
 
-    run: Run
+    attempt: Attempt
     records: Sequence[Record]
     place: Place
 
@@ -56,34 +64,34 @@ class Blocks:
     """One for all logs."""
 
     def __init__(self) -> None:
-        self._followers: Counter[Run] = Counter()
+        self._followers: Counter[Attempt] = Counter()
         self._blocks: deque[Block] = deque(maxlen=KEPT)
 
-    def enter(self, run: Run) -> None:
+    def enter(self, attempt: Attempt) -> None:
         """Somebody follows it."""
-        self._followers[run] += 1
+        self._followers[attempt] += 1
 
-    def leave(self, run: Run) -> None:
+    def leave(self, attempt: Attempt) -> None:
         """And does no more."""
-        self._followers[run] -= 1
-        if not self._followers[run]:
-            del self._followers[run]
-            self._blocks = deque((block for block in self._blocks if block.run is not run), KEPT)
+        self._followers[attempt] -= 1
+        if not self._followers[attempt]:
+            del self._followers[attempt]
+            self._blocks = deque((block for block in self._blocks if block.attempt is not attempt), KEPT)
 
-    def shared(self, run: Run) -> bool:
+    def shared(self, attempt: Attempt) -> bool:
         """Several follow it."""
-        return self._followers[run] > 1
+        return self._followers[attempt] > 1
 
-    def find(self, run: Run, offset: int) -> Block | None:
+    def find(self, attempt: Attempt, offset: int) -> Block | None:
         """The block that has this byte."""
         for block in reversed(self._blocks):
-            if block.run is run and block.offset <= offset < block.end:
+            if block.attempt is attempt and block.offset <= offset < block.end:
                 return block
         return None
 
-    def keep(self, run: Run, records: Sequence[Record | Gap], place: Place) -> None:
+    def keep(self, attempt: Attempt, records: Sequence[Record | Gap], place: Place) -> None:
         """This was read; it is kept if there are others to read it. (Where something is missing between the bytes,
         each reads for itself.)"""
         bytes_ = [record for record in records if isinstance(record, Record)]
-        if len(bytes_) == len(records) and self.shared(run):
-            self._blocks.append(Block(run, bytes_, place))
+        if len(bytes_) == len(records) and self.shared(attempt):
+            self._blocks.append(Block(attempt, bytes_, place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ SMALL: Final = 16 * 1024
 """Bytes that the loop records at most: copying them into the page cache takes no longer than asking a thread to would.
 More, and whatever waits for a disk (new files, their end), is a thread's."""
 STALL: Final = 0.005
-"""Seconds that say that the page cache has no room until the disk has written (write(2) waits for that, too):"""
+"""Seconds of waiting (not of others having the processor) that say that the page cache has no room until the disk has
+written: write(2) waits for that, too."""
 WARY: Final = 1.0
-"""for so many seconds the loop does not go near it."""
+"""For so many seconds the loop does not go near it then."""
 
 
 class Disk:
@@ -30,8 +32,13 @@ class Disk:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Something is written in the loop."""
-        begun = time.monotonic()
+        waits, begun = _waits(), time.monotonic()
         yield
         now = time.monotonic()
-        if now - begun > STALL:
+        if now - begun > STALL and _waits() > waits:
             self.wary_until = now + WARY
+
+
+def _waits() -> int:
+    """How often this thread has waited for something (getrusage(2): voluntary context switches)."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

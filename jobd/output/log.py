@@ -16,14 +16,14 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from jobd.output.blocks import Blocks, Run
+from jobd.output.blocks import Attempt, Blocks
 from jobd.output.broadcast import BUFFER_BYTES, Broadcast, Subscription
 from jobd.output.budget import Budget
 from jobd.output.disk import SMALL, Disk
 from jobd.output.files import delete
 from jobd.output.reader import BATCH, LogReader
 from jobd.output.writer import LogWriter, Taken
-from jobd.worker.errors import OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
+from jobd.worker.errors import JobNotFoundError, OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
 from jobd.worker.job import Job
 from jobd.worker.ports import MOST, Gap, Record, Source, Start
 from jobd.worker.reader import in_pipe
@@ -53,7 +53,7 @@ class Log:
         budget: Budget | None = None,
         blocks: Blocks | None = None,
         disk: Disk | None = None,
-        run: Run | None = None,
+        attempt: Attempt | None = None,
         end: int = 0,
         dropped: int = 0,
         complete: bool = False,
@@ -69,7 +69,7 @@ class Log:
         self._clock = clock
         self.broadcast = Broadcast()
         self.blocks = blocks or Blocks()
-        self.run = run or Run()
+        self.attempt = attempt or Attempt()
         self.end = end
         self.dropped = dropped
         self.complete = complete
@@ -179,6 +179,8 @@ class Log:
             raise OutputUnavailableError(self.job_id)
         reader = LogReader(self._root, self.job_id)
         offset = await self._locate(reader, start)
+        if self.attempt.deleted:
+            raise JobNotFoundError(self.job_id)
         if offset > self.end:
             raise OffsetBeyondEndError(self.job_id, offset, self.end)
         return LogFollower(self, reader, offset)
@@ -204,7 +206,7 @@ class LogFollower:
         self.offset = offset
         self._live: Subscription | None = None
         self._closed = False
-        log_.blocks.enter(log_.run)
+        log_.blocks.enter(log_.attempt)
         # What a disk without room has no entry of is told at the end, to those who came for all of it.
         self._all = offset == 0
         self._told = 0
@@ -244,16 +246,16 @@ class LogFollower:
 
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         await trio.lowlevel.checkpoint()
-        run, blocks = self._log.run, self._log.blocks
+        attempt, blocks = self._log.attempt, self._log.blocks
         if limit < BATCH:  # who may not hold a whole block has nothing of one
             records = await self._read(limit)
             self.offset = records[-1].end
             return records
-        block = blocks.find(run, self.offset)
+        block = blocks.find(attempt, self.offset)
         if block is None:
             records = await self._read(limit)
             self.offset = records[-1].end
-            blocks.keep(run, records, self._reader.place)
+            blocks.keep(attempt, records, self._reader.place)
             return records
         cut = block.after(self.offset)
         self.offset = block.end
@@ -261,16 +263,23 @@ class LogFollower:
         return cut
 
     async def _read(self, size: int) -> Sequence[Record | Gap]:
+        """
+        Raises:
+            JobNotFoundError: it was deleted, and is read out of files that may be those of the next attempt.
+            OutputDamagedError: it cannot be read, or is not what was recorded.
+        """
+        opened = self._reader.opened
         try:
             records = self._reader.read_now(self.offset, self._log.end, size)
             if records is None:
                 records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, size)
-        except OSError as exc:
-            log.error("recorded output cannot be read", job=self._log.job_id, error=exc.strerror)
+        except (OSError, OutputDamagedError) as exc:
+            if self._log.attempt.deleted:
+                raise JobNotFoundError(self._log.job_id) from exc
+            log.error("recorded output cannot be read", job=self._log.job_id, offset=self.offset, error=str(exc))
             raise OutputDamagedError(self._log.job_id, self.offset) from exc
-        except OutputDamagedError:
-            log.error("recorded output is damaged", job=self._log.job_id, offset=self.offset)
-            raise
+        if self._log.attempt.deleted and self._reader.opened != opened:
+            raise JobNotFoundError(self._log.job_id)
         return records
 
     def close(self) -> None:
@@ -280,7 +289,7 @@ class LogFollower:
         self._reader.close()
         if not self._closed:
             self._closed = True
-            self._log.blocks.leave(self._log.run)
+            self._log.blocks.leave(self._log.attempt)
 
 
 class LogStore:
@@ -295,8 +304,8 @@ class LogStore:
         self.budget = budget or Budget()
         self._blocks = Blocks()
         self._disk = Disk()
-        # Of each job the last run that somebody follows, or may.
-        self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
+        # Of each job the last one that somebody follows, or may.
+        self._attempts: WeakValueDictionary[str, Attempt] = WeakValueDictionary()
         self._root = root
         self._limit = limit
         self._open: dict[str, Log] = {}
@@ -312,7 +321,7 @@ class LogStore:
         def forget() -> None:
             self._open.pop(job_id, None)
 
-        self._runs[job_id] = run = Run()
+        self._attempts[job_id] = attempt = Attempt()
         self._open[job_id] = created = Log(
             self._root,
             job_id,
@@ -320,7 +329,7 @@ class LogStore:
             budget=self.budget,
             blocks=self._blocks,
             disk=self._disk,
-            run=run,
+            attempt=attempt,
             on_complete=forget,
         )
         return created
@@ -330,8 +339,8 @@ class LogStore:
         live = self._open.get(job_id)
         if live:
             return live
-        run = self._runs.setdefault(job_id, Run())
-        return Log(self._root, job_id, blocks=self._blocks, run=run, end=end, dropped=dropped, complete=True)
+        attempt = self._attempts.setdefault(job_id, Attempt())
+        return Log(self._root, job_id, blocks=self._blocks, attempt=attempt, end=end, dropped=dropped, complete=True)
 
     async def follow(self, job: Job, start: Start) -> LogFollower:
         """Read the output of a job that has ended."""
@@ -339,7 +348,9 @@ class LogStore:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job's output, whole."""
-        self._runs.pop(job_id, None)  # whoever follows it still shares nothing with those who follow the next run
+        attempt = self._attempts.pop(job_id, None)
+        if attempt:
+            attempt.deleted = True  # before the first file is gone: who reads one that comes after it knows
         await trio.to_thread.run_sync(delete, self._root, job_id)
 
     async def recover(self, job_id: str) -> tuple[int, int]:

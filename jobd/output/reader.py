@@ -46,6 +46,7 @@ class LogReader:
         self._root = root
         self._job_id = job_id
         self._segment: Segment | None = None
+        self.opened = 0
         self._number = 0  # these four are as in Place
         self._sum = 0
         self._summed_to = -1
@@ -149,6 +150,7 @@ class LogReader:
             raise OutputDamagedError(self._job_id, offset)
         if segment is None or segment.start != starts[-1]:
             self.close()
+            self.opened += 1
             segment = self._segment = Segment.read(self._root, self._job_id, starts[-1])
         self._number = _search(segment, offset)
         return segment

@@ -17,7 +17,7 @@ from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import first_of, serve_attachment
-from jobd.worker.errors import JobRunsAgainError, NoPoolError, RunLostError
+from jobd.worker.errors import JobNotFoundError, JobRunsAgainError, NoPoolError, RunLostError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.ports import MOST, Follower, Gap, Record
 
@@ -105,6 +105,10 @@ class JobWorkerService:
                 wanted = [e for e in events if source is None or isinstance(e, Gap) or e.source is source]
                 if wanted:
                     await call.send_all([t.event_message(event) for event in wanted])
+        except JobNotFoundError as exc:  # deleted meanwhile
+            if self._pooled and cell.job.runs_again:
+                raise RunLostError(cell.job.id) from exc
+            raise
         finally:
             follower.close()
         ended = await cell.ended()

@@ -21,8 +21,10 @@ from jobd.pools.etcd.records import Session
 log = structlog.get_logger(__name__)
 
 CLOSED: Final = 5.0
-"""Seconds, at least, for which no job is taken; then one is tried. It is tried no longer to say that none is."""
+"""Seconds, at least, for which no job is taken; then one is tried."""
 LONGEST: Final = 60.0
+TRIED: Final = 3.0
+"""Seconds for which it is tried to say that no job is taken."""
 
 
 class Doors:
@@ -43,7 +45,7 @@ class Doors:
             log.warning("no job of the pool is taken for now: this machine cannot record one")
         self._closed.set()
         try:
-            with trio.move_on_after(CLOSED):
+            with trio.move_on_after(TRIED):
                 await self._say(accepting=False)
         finally:
             self._closed.set()  # they may have been opened before this was said
@@ -55,6 +57,7 @@ class Doors:
                 await self._closed.wait()
             if not self._closed.is_set():
                 self._pause = CLOSED
+                await self._say(accepting=True)  # what was cut when it was closed may have been said later than this
                 await self._closed.wait()
             await trio.sleep(self._pause)
             self._pause = min(2 * self._pause, LONGEST)

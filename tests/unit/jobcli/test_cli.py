@@ -40,7 +40,7 @@ def test_what_is_wrong_is_said_by_one_that_knows_all(line: str) -> None:
     assert str(caught.value) == str(expected.value)
 
 
-@pytest.mark.parametrize("line", ["--help", "-h run", "--help --server x list"])
+@pytest.mark.parametrize("line", ["--help", "-h run", "--help --server x list", "--server query --help"])
 def test_help_knows_all_verbs(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whichever stand behind it."""
     with pytest.raises(SystemExit) as ended:

@@ -20,8 +20,10 @@ from api.rpc.server import Handler, ServerCall, router, stack
 from jobd.broker.broker import Broker
 from jobd.service.errors import translate_errors
 from jobd.service.job_worker import JobWorkerService
+from jobd.worker.errors import JobNotFoundError
 from jobd.worker.job import Job, JobSpec, Reason
 from jobd.worker.lifecycle import State
+from jobd.worker.ports import Start
 from jobd.worker.supervisor import Stop
 from tests.support.broker import Make
 from tests.support.patience import patient
@@ -131,6 +133,20 @@ async def test_a_stream_that_is_cut_goes_on_in_no_other_run(make: Make, first: i
                 await anext(output)
         assert refused.value.reason == "RUN_LOST"
         assert await whole(wire) == b"0123456789\n"
+
+
+async def test_a_stream_that_has_read_nothing_yet_is_not_given_the_next_run(make: Make) -> None:
+    """The run was lost, and is run again on the same machine, before its files were opened."""
+    async with make() as broker, wire_to(broker) as wire:
+        await run(broker, 0)
+        assert await whole(wire) == b"0123456789\n"
+        follower, cell = await broker.follow(JOB, Start(), 0)
+        await run(broker, 1)
+        assert await whole(wire) == b"0123456789\n"
+        with pytest.raises(JobNotFoundError):
+            await follower.receive()
+        follower.close()
+        assert cell.job.attempt == 0
 
 
 async def test_each_heartbeat_says_which_run_it_is_of(make: Make) -> None:

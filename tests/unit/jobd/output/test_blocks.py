@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from jobd.output.blocks import KEPT, Blocks, Run
+from jobd.output.blocks import KEPT, Attempt, Blocks
 from jobd.output.log import Log, LogStore
 from jobd.output.reader import BATCH, Place
-from jobd.worker.errors import OutputDamagedError
+from jobd.worker.errors import JobNotFoundError, OutputDamagedError
 from jobd.worker.ports import Record, Source, Start
 from tests.support.jobs import collect, put
 
@@ -81,9 +81,9 @@ async def test_who_follows_alone_keeps_nothing_for_others(
         await follower.receive(BATCH)
         follower.close()
     alone = await log.follow(Start())
-    assert log.blocks.find(log.run, 0) is None
+    assert log.blocks.find(log.attempt, 0) is None
     await alone.receive(BATCH)
-    assert log.blocks.find(log.run, 0) is None
+    assert log.blocks.find(log.attempt, 0) is None
     damage(tmp_path)
     with pytest.raises(OutputDamagedError):
         await collect(await log.follow(Start()))
@@ -151,6 +151,27 @@ async def test_a_job_that_is_run_again_has_other_bytes(tmp_path: Path) -> None:
         follower.close()
 
 
+@pytest.mark.parametrize("place", [Start(), Start(tail_lines=1), Start(tail_bytes=5)])
+@pytest.mark.parametrize("limit", [BATCH, 10])
+async def test_the_files_of_another_run_are_not_read(tmp_path: Path, place: Start, limit: int) -> None:
+    """Who has opened none when the run was lost, and comes to read when the next one has written: it is gone."""
+    store = LogStore(tmp_path)
+    log = store.create(JOB)
+    await put(log, Source.STDOUT, b"the first run\n" * 3)
+    await log.finish()
+    follower = await store.get(JOB, log.end).follow(place)
+    await store.delete(JOB)
+    with pytest.raises(JobNotFoundError):
+        await follower.receive(limit)
+    again = store.create(JOB)
+    await put(again, Source.STDOUT, b"and the next one\n" * 3)
+    with pytest.raises(JobNotFoundError):
+        await follower.receive(limit)
+    follower.close()
+    await again.finish()
+    assert (await collect(await again.follow(Start())))[Source.STDOUT] == b"and the next one\n" * 3
+
+
 async def test_runs_that_nobody_follows_are_forgotten(tmp_path: Path) -> None:
     """However many jobs there have been."""
     store = LogStore(tmp_path)
@@ -162,18 +183,18 @@ async def test_runs_that_nobody_follows_are_forgotten(tmp_path: Path) -> None:
         (await store.get(job_id, log.end).follow(Start())).close()
     del log
     gc.collect()
-    assert not store._runs
+    assert not store._attempts
 
 
 def test_no_more_are_kept_than_so_many() -> None:
     """Of all jobs together; the last ones stay."""
-    blocks, run = Blocks(), Run()
+    blocks, run = Blocks(), Attempt()
     for _ in range(2):
         blocks.enter(run)
     for number in range(KEPT + 3):
         blocks.keep(run, block_of(number * 100, 100), PLACE)
     assert [number for number in range(KEPT + 3) if blocks.find(run, number * 100)] == list(range(3, KEPT + 3))
-    assert blocks.find(Run(), 500) is None
+    assert blocks.find(Attempt(), 500) is None
     for _ in range(2):
         blocks.leave(run)
     assert blocks.find(run, 500) is None
@@ -182,7 +203,7 @@ def test_no_more_are_kept_than_so_many() -> None:
 @pytest.mark.parametrize("offset", [1000, 1001, 1049, 1050, 1051, 1099])
 def test_a_block_is_cut_where_it_is_asked_for(offset: int) -> None:
     """Byte for byte, each of its stream and with its time."""
-    blocks, run = Blocks(), Run()
+    blocks, run = Blocks(), Attempt()
     for _ in range(2):
         blocks.enter(run)
     blocks.keep(run, block_of(1000, 100), PLACE)

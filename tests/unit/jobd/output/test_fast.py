@@ -177,6 +177,7 @@ async def test_a_disk_that_was_waited_for_is_left_to_threads(
     log = LogStore(tmp_path).create(JOB)
     await put(log, Source.STDOUT, b"first\n")
     monkeypatch.setattr(disk_module, "STALL", -1.0)
+    monkeypatch.setattr(disk_module, "_waits", itertools.count().__next__)
     await put(log, Source.STDOUT, b"waited for\n")
     assert threads == ["take_on"]
     await put(log, Source.STDOUT, b"line\n")
@@ -199,6 +200,7 @@ async def test_what_one_log_waited_for_no_log_goes_near(
     monkeypatch.setattr(disk_module, "STALL", math.inf)
     await put(other, Source.STDOUT, b"line\n")
     monkeypatch.setattr(disk_module, "STALL", -1.0)
+    monkeypatch.setattr(disk_module, "_waits", itertools.count().__next__)
     await put(one, Source.STDOUT, b"waited for\n")
     assert not threads
     await put(other, Source.STDOUT, b"line\n")

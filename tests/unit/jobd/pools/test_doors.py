@@ -183,3 +183,19 @@ async def test_closed_again_just_before_they_are_opened_they_are_opened_later(
     await doors.close()
     await trio.sleep(LONGEST)
     assert await accepting(weak)
+
+
+async def test_what_etcd_takes_late_is_taken_back(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, weak: Pool
+) -> None:
+    """That they are closed was given up, and comes to stand when they have been opened: nobody would close them again,
+    nor find out."""
+    doors = Doors(cast(Client, weak.etcd), weak.keys, "w1")
+    nursery.start_soon(doors.run)
+    await doors.close()
+    await trio.sleep(CLOSED + 0.1)
+    up = await weak.at(weak.keys.session("w1"))
+    late = replace(decode(Session, up.key, up.value), accepting=False)
+    await weak.take(Txn((), (Put(up.key, encode(late), up.lease),)))
+    await trio.sleep(LONGEST + 1)
+    assert await accepting(weak)
