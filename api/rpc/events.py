@@ -96,5 +96,6 @@ class GoAway(NamedTuple):
     error_code: int
 
 
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The peer answered a PING."""
