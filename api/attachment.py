@@ -171,7 +171,7 @@ class Attachment(OutputStream):
 
     def _start(self) -> AttachStart:
         start = AttachStart(job_id=self._request.job_id, take_over=self._take_over, attachment_id=self._name)
-        field, value = betterproto.which_one_of(self._request, "start")
+        field, value = betterproto.which_one_of(self._go_on(), "start")
         setattr(start, field, value)
         if self._size:
             start.window_size = WindowSize(*self._size)
@@ -196,7 +196,7 @@ class Attachment(OutputStream):
 
     async def _on_attached(self, attached: Attached) -> None:
         self.job_id = self._request.job_id = attached.job_id
-        self._request.offset = attached.offset
+        self._goes_on_at = attached.offset
         self.terminal, self.stdin_closed = attached.terminal, attached.stdin_closed
         self._take_over = False  # that was done; somebody who took over from us is not to be driven out
         assert self._calling

@@ -27,8 +27,6 @@ from api.retry import Retry, may_retry
 from api.rpc.channel import Answers, Channel
 from api.rpc.codec import Buffer, Parts
 
-LARGE: Final = 16 * 1024
-"""Bytes of a message from which on its output is not copied out of it."""
 OUTPUT_IN_ANSWER: Final = b"\x0a"
 """The key of StreamResponse.output, and of AttachResponse.output."""
 DATA_IN_OUTPUT: Final = b"\x0a"
@@ -36,7 +34,9 @@ DATA_IN_OUTPUT: Final = b"\x0a"
 OFFSET_IN_OUTPUT, SOURCE_IN_OUTPUT, TIME_IN_OUTPUT = b"\x10", b"\x18", b"\x22"
 """And those of its other fields."""
 HEAD: Final = 32
-"""Bytes in which two keys and their lengths have room."""
+"""Bytes in which two keys and their lengths have room,"""
+BEHIND: Final = 64
+"""and those in which the other fields of an Output have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,9 @@ class OutputStream:
         self._servers = servers
         self._asked: Channel | None = None
         self._request = request
+        # Where a stream that is cut goes on, and in which run of the job, once that is known.
+        self._goes_on_at: int | None = None
+        self._attempt: int | None = None
         self.gaps: list[Gap] = []
         self._busy = False
         self.verdict: Verdict | None = None
@@ -124,7 +127,7 @@ class OutputStream:
         return found.message if isinstance(found, Piece) else found
 
     async def receive(self) -> Piece | None:
-        """As the iteration, without putting a large piece of output together; None at the end.
+        """As the iteration, without putting a piece of output together; None at the end.
 
         Raises:
             StreamCutError, RpcError: as for the iteration.
@@ -146,13 +149,13 @@ class OutputStream:
             event = await self._receive()
             self._note(event)
             if isinstance(event, Piece):
-                self._request.offset = event.end  # a stream that is cut goes on from here
+                self._goes_on_at = event.end
                 return event
             if isinstance(event, Output):
-                self._request.offset = event.offset + len(event.data)
+                self._goes_on_at = event.offset + len(event.data)
                 return event
             if isinstance(event, Heartbeat):
-                self._request.offset = event.offset
+                self._goes_on_at = event.offset
             if isinstance(event, Gap):
                 self.gaps.append(event)
             if isinstance(event, Verdict):
@@ -164,11 +167,13 @@ class OutputStream:
 
     @property
     def offset(self) -> int:
+        if self._goes_on_at is not None:
+            return self._goes_on_at
         field, value = betterproto.which_one_of(self._request, "start")
         return value if field == "offset" and isinstance(value, int) else 0
 
     async def _receive(self) -> object:
-        """The next event; a :class:`Piece` for a large piece of output."""
+        """The next event; mostly a :class:`Piece`, for one that is output."""
         while True:
             try:
                 if self._answers is None:
@@ -201,13 +206,21 @@ class OutputStream:
         """Keep which run of the job this is the output of: what is cut goes on in no other one. A server says it before
         all else, unless it is the first run."""
         if isinstance(event, Heartbeat):
-            self._request.attempt = event.attempt
-        elif self._request.attempt is None:
-            self._request.attempt = 0
+            self._attempt = event.attempt
+        elif self._attempt is None:
+            self._attempt = 0
+
+    def _go_on(self) -> StreamRequest:
+        """The request, from where the stream was cut."""
+        if self._goes_on_at is not None:
+            self._request.offset = self._goes_on_at
+        if self._attempt is not None:
+            self._request.attempt = self._attempt
+        return self._request
 
     async def _begin(self) -> Answers[StreamResponse] | Answers[AttachResponse]:
         self._asked = channel = await self._servers.channel()
-        return await self._call.enter_async_context(channel.call(methods.STREAM, self._request))
+        return await self._call.enter_async_context(channel.call(methods.STREAM, self._go_on()))
 
     def _check_resumable(self, exc: RpcError) -> None:
         """Raise, if what was cut must not be gone on with: output always can be."""
@@ -222,13 +235,14 @@ class OutputStream:
 
 
 def piece_of(parts: Parts) -> Piece | None:
-    """A large message that is a piece of output and nothing else, with its data as they came.
+    """A message that is a piece of output and nothing else, with its data as they came: most are, and betterproto takes
+    ten times as long to say so.
 
     None for any other message, and for one that another writer has put in another form: decoding tells what that is.
     """
     total = sum(map(len, parts))
     head = bytes(memoryview(parts[0])[:HEAD])
-    if total < LARGE or len(head) < HEAD or head[:1] != OUTPUT_IN_ANSWER:
+    if head[:1] != OUTPUT_IN_ANSWER or len(head) < min(HEAD, total):
         return None
     try:
         size, at = read_varint(head, 1)
@@ -269,5 +283,5 @@ def _split(parts: Parts, start: int, length: int) -> tuple[list[Buffer], bytes |
         length -= len(data[-1])
         if not length:
             rest = [view[len(data[-1]) :], *parts[number + 1 :]]
-            return data, b"".join(rest) if sum(map(len, rest)) < LARGE else None
+            return data, b"".join(rest) if sum(map(len, rest)) <= BEHIND else None
     return data, None

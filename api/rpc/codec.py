@@ -75,6 +75,9 @@ class Outgoing:
     def take(self, size: int) -> list[Buffer]:
         """The next ``size`` bytes, which are there."""
         self.size -= size
+        if not self.size:
+            rest, self._parts = list(self._parts), deque()
+            return rest
         taken: list[Buffer] = []
         while size:
             part = self._parts.popleft()

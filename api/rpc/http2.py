@@ -251,9 +251,11 @@ def _cut(
     wire: list[Buffer], stream_id: int, parts: Sequence[Buffer], total: int, size: int, *, end_stream: bool
 ) -> None:
     """Append the parts, with the header of a DATA frame wherever one begins."""
+    if total <= size:  # one frame, as most small messages
+        wire.append(frames.header(total, frames.DATA, frames.END_STREAM if end_stream else 0, stream_id))
+        wire += [part for part in parts if part]
+        return
     left, room = total, 0  # bytes of the message, and of the frame at hand
-    if not total:
-        wire.append(frames.header(0, frames.DATA, frames.END_STREAM if end_stream else 0, stream_id))
     for part in parts:
         start = 0
         while start < len(part):

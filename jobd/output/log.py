@@ -111,22 +111,27 @@ class Log:
 
         When the disk does not take it, it is dropped and counted: the job never waits for the disk to have room.
         """
-        try:
-            self._write_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._write_lock.acquire()
-        try:
-            if self._at_once(pipe):
-                all_ = [self._take_now(source, pipe)]
-            else:
-                wanted = BUFFER_BYTES if self.broadcast.readers else 0
-                all_ = await trio.to_thread.run_sync(self._writer.take_on, source, pipe, self._clock, wanted)
+        at_once = self.take_at_once(source, pipe, in_pipe(pipe))
+        if at_once is not None:
+            await trio.lowlevel.checkpoint()
+            return at_once
+        async with self._write_lock:
+            wanted = BUFFER_BYTES if self.broadcast.readers else 0
+            all_ = await trio.to_thread.run_sync(self._writer.take_on, source, pipe, self._clock, wanted)
             self._advance()
             for taken in all_:
                 self._tell(taken)
             return not all_[-1].ended
-        finally:
-            self._write_lock.release()
+
+    def take_at_once(self, source: Source, pipe: int, size: int) -> bool | None:
+        """More may have come since it was asked how much there is: that is left in the pipe."""
+        if size > SMALL or not self._writer.flowing or not self._disk.quick or self._write_lock.locked():
+            return None
+        with self._disk.watched():
+            taken = self._writer.take(source, pipe, self._clock(), keep=self.broadcast.readers > 0, most=SMALL)
+        self._advance()
+        self._tell(taken)
+        return not taken.ended
 
     def _tell(self, taken: Taken) -> None:
         """Count what was taken, and give it to those who listen."""
@@ -144,15 +149,6 @@ class Log:
             self.broadcast.publish(taken.record)
         elif taken.size:
             self.broadcast.leave_behind()
-
-    def _at_once(self, pipe: int) -> bool:
-        """Nobody waits for a disk while this is recorded, as far as one can tell."""
-        return self._writer.flowing and in_pipe(pipe) <= SMALL and self._disk.quick
-
-    def _take_now(self, source: Source, pipe: int) -> Taken:
-        """More may have come since it was asked how much there is: that is left in the pipe."""
-        with self._disk.watched():
-            return self._writer.take(source, pipe, self._clock(), keep=self.broadcast.readers > 0, most=SMALL)
 
     async def leave(self) -> None:
         """Let go without an end. Followers are not told of one: whoever reads on asks the next process."""

@@ -203,6 +203,9 @@ class OutputLog(Protocol):
     def over_limit(self) -> trio.Event:
         """Set when the job has written more than is recorded of it."""
 
+    def take_at_once(self, source: Source, pipe: int, size: int) -> bool | None:
+        """:meth:`take`, of a pipe with so much in it; None when that is to be waited for."""
+
     async def take(self, source: Source, pipe: int) -> bool:
         """Record what is in a pipe now; False when the stream has ended. What cannot be recorded is dropped and
         counted, not raised. At no moment is a byte neither in the pipe nor recorded."""

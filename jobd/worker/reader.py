@@ -32,13 +32,17 @@ class Reader:
             self._done.set()
 
     async def _carry(self) -> None:
-        while True:
+        goes_on: bool | None = True
+        while goes_on:
             await self._pipe.wait_readable()
-            if not in_pipe(self._pipe.fileno()) and polled(self._pipe.fileno()) == select.POLLHUP:
+            pipe = self._pipe.fileno()
+            size = in_pipe(pipe)
+            if not size and polled(pipe) == select.POLLHUP:
                 return  # the end, and nothing before it: no thread, and no file for a job that writes nothing
-            with trio.CancelScope(shield=True):
-                if not await self._output.take(self._source, self._pipe.fileno()):
-                    return
+            goes_on = self._output.take_at_once(self._source, pipe, size)
+            if goes_on is None:
+                with trio.CancelScope(shield=True):
+                    goes_on = await self._output.take(self._source, pipe)
 
     async def halt(self) -> None:
         """Wait for no more bytes."""

@@ -35,7 +35,13 @@ QUEUED = [
 ]
 START_FAILED = both("heard failed", "OutputLog.finish", "Journal.commit")
 OUTPUT = [
-    *both("OutputLog.take", "writer.LogWriter._add", "writer.LogWriter._move", "writer.LogWriter._mark"),
+    *both(
+        "OutputLog.take",
+        "OutputLog.take_at_once",
+        "writer.LogWriter._add",
+        "writer.LogWriter._move",
+        "writer.LogWriter._mark",
+    ),
     *both("writer.LogWriter._move_more"),
     *both("writer.LogWriter._roll", "files._make_index", "files._make_data"),
 ]

@@ -56,6 +56,7 @@ STEPS: Final[tuple[str, ...]] = (
     "OutputLog.leave",
     "OutputLog.resume",
     "OutputLog.take",
+    "OutputLog.take_at_once",
     "Pipe.close",
     "Process.carry",
     "Process.exited",

@@ -34,6 +34,9 @@ class PoisonousLog(Log):
 
     poison: tuple[str, ...] = ()
 
+    def take_at_once(self, source: Source, pipe: int, size: int) -> bool | None:
+        return None
+
     async def take(self, source: Source, pipe: int) -> bool:
         self._fail_in("take")
         return await super().take(source, pipe)
