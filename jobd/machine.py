@@ -31,11 +31,11 @@ def means_of(config: Config) -> Means:
     Raises:
         ConfigError: the user that they are to run as is none.
     """
-    who = _job_user(config.job_user)
+    who = job_user(config.job_user)
     return detect_isolation(allow_new_privileges=config.allow_new_privileges, who=who)
 
 
-def _job_user(name: str) -> Identity | None:
+def job_user(name: str) -> Identity | None:
     """The user that jobs are to run as; None for our own.
 
     Raises:

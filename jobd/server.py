@@ -22,19 +22,17 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import trio
 
 from api.errors import ConfigError, JobdError
 from api.version import VERSION
-from jobd import logs
+from jobd import logs, trial
 from jobd.config import FIELDS, Config, key_of, load
-from jobd.daemon import Daemon, files_of, run
+from jobd.daemon import Daemon, run
 from jobd.launcher.control import ServedElsewhereError
 from jobd.launcher.protocol import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
-from jobd.trust.trust import load_trust
 from jobd.unprivileged import forgo_early
 
 EXIT_USAGE = 2
@@ -96,14 +94,11 @@ def _settings(argv: Sequence[str] | None) -> Config:
 
 
 def try_out(argv: Sequence[str]) -> None:
-    """For a launcher that is to leave a server for one of this code: exit as that would, when settings, certificates or
-    lists cannot be used. Nothing is started."""
+    """For a launcher that is to leave a server for one of this code: exit as that would, when settings, or what they
+    name, cannot be used. Nothing is started."""
     logs.configure("error")
     try:
-        config = _settings(argv)
-        files = files_of(config)
-        if all(path.is_file() for path in files.all):  # else one is there to be read, and only once
-            load_trust(files, files.read(), datetime.now(UTC), demanding=config.crl_policy == "hard-fail")
+        trial.try_out(_settings(argv))
     except JobdError as exc:
         print(f"jobd: {exc}", file=sys.stderr)
         sys.exit(EXIT_USAGE)

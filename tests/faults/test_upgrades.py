@@ -104,10 +104,19 @@ if any("try_out" in word for word in sys.orig_argv):
         assert ended == [0]
 
 
-@pytest.mark.parametrize("what", ["certificate", "configuration"])
-async def test_files_that_cannot_be_used_change_nothing(pki: TestPki, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        pytest.param("", "does not belong to the certificate", id="certificate"),
+        pytest.param("slots = 0", "slots", id="setting"),
+        pytest.param('crl = "/nowhere/list.pem"', "/nowhere/list.pem", id="no list there"),
+        pytest.param('audit-log = "/nowhere/audit.log"', "/nowhere/audit.log cannot be made", id="no log"),
+        pytest.param('job-user = "nobody-at-all"', "nobody-at-all", id="no such user"),
+    ],
+)
+async def test_what_cannot_be_used_changes_nothing(pki: TestPki, tmp_path: Path, bad: str, why: str) -> None:
     """The upgrade is refused with the reason, the old server and what it had read stay, and SIGHUP is as safe; when
-    they are put right, there is an upgrade."""
+    it is put right, there is an upgrade."""
     certificate, config = tmp_path / "server.crt", tmp_path / "jobd.toml"
     certificate.write_bytes(pki.server()["cert"].read_bytes())
     config.write_text("slots = 5\n")
@@ -116,13 +125,13 @@ async def test_files_that_cannot_be_used_change_nothing(pki: TestPki, tmp_path: 
         async with connect(pki, jobd) as client:
             await client.workers()
             server = await trio.to_thread.run_sync(jobd.server_pid)
-            file, bad = (certificate, pki.ca.read_text()) if what == "certificate" else (config, "slots = 0\n")
+            file = config if bad else certificate
             good = file.read_text()
-            file.write_text(bad)
+            file.write_text(f"{bad}\n" if bad else pki.ca.read_text())
             done = await trio.to_thread.run_sync(upgrade, tmp_path / "state")
             assert done.returncode == 1
             assert "a new server would not start, and everything stays as it is: jobd: " in done.stderr
-            assert ("does not belong to the certificate" if what == "certificate" else "slots") in done.stderr
+            assert why in done.stderr
             jobd.process.send_signal(signal.SIGHUP)
             while jobd.log.read_text().count("no upgrade: a new server would not start") < 2:
                 await trio.sleep(0.01)
