@@ -164,9 +164,11 @@ class Run:
                     nursery.start_soon(put, number)
             last = known(self.plan.finished - 1).id
             check((await client.query(last)).state == JobState.SUCCEEDED, "the last job is not there")
+            row = f"a broker's memory with {self.plan.finished} finished jobs, more, MiB"
+            self.found[row].append(await trio.to_thread.run_sync(_memory_of, broker) - before)
             check(len([job async for job in client.list(page_size=1000)]) >= self.plan.finished, "not all are listed")
-            more = await trio.to_thread.run_sync(_memory_of, broker) - before
-            self.found[f"a broker's memory with {self.plan.finished} finished jobs, more, MiB"].append(more)
+            row += ": when it has listed them"
+            self.found[row].append(await trio.to_thread.run_sync(_memory_of, broker) - before)
         await trio.to_thread.run_sync(self.pool.end, "m4")
 
     async def _dead(self, client: JobClient) -> None:
