@@ -89,7 +89,13 @@ def parsers() -> list[argparse.ArgumentParser]:
 
 def cli() -> str:
     """The CLI reference."""
-    lines = ["# Commands", "", "Made from the parsers of the programs; do not edit.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "Made from the parsers of the programs; do not edit. What `--file` takes, and `--json` prints:",
+        "[operations](operations.md#several-jobs-in-one-file).",
+        "",
+    ]
     for parser in parsers():
         lines += describe(parser, level=2)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

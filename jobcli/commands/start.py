@@ -18,7 +18,12 @@ SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask", "stdin
 
 
 def configure(parser: Parser) -> None:
-    parser.add_argument("--file", type=Path, metavar="FILE", help="start every job of a TOML file, one table a job")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="start every job of a TOML file, one table a job: argv, and keys named as these options",
+    )
     parser.add_argument("-i", "--interactive", action="store_true", help="its stdin is for 'jobcli attach'")
     parser.add_argument("--json", action="store_true", help="print the jobs as JSON, one a line")
     add_job_arguments(parser)
