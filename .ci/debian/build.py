@@ -32,7 +32,10 @@ from {module} import main
 
 sys.exit(main())
 """
-DOCUMENTS: Final = ("operations.md", "security.md", "cli.md", "api.md", "limits.md", "metrics.md", "failure-model.md")
+DOCUMENTS: Final = (
+    *("operations.md", "security.md", "failure-model.md", "pool.md"),
+    *("cli.md", "api.md", "limits.md", "metrics.md"),
+)
 
 
 def build(release: str) -> Path:

@@ -14,7 +14,7 @@ from jobcli.commands._command import Parser, add_job_arguments, argv_of, asked, 
 from jobcli.stdin import given
 
 HELP = "start a job and print its id"
-SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask", "stdin")
+SAID_BY_FILE = ("name", "env", "secret", "cwd", "user", "group", "umask", "stdin", "on", "retry_lost")
 
 
 def configure(parser: Parser) -> None:
@@ -39,10 +39,10 @@ async def _started(args: argparse.Namespace, client: JobClient) -> AsyncIterator
             raise ConfigError("--stdin and -i each say where the job's stdin comes from; give one of them")
         yield await client.start(argv_of(args), **asked(args), stdin=given(args.stdin), attachable=args.interactive)
         return
-    values = vars(args)
+    values = {**vars(args), "retry_lost": args.retry_lost or None}  # 0 is what it is by itself; --umask 0 was said
     said = args.interactive or any(values[name] not in ("", None, []) for name in SAID_BY_FILE)
     if args.command or said or limits_of(values) or isolation_of(values):
-        options = ", --".join(SAID_BY_FILE)
+        options = ", --".join(SAID_BY_FILE).replace("_", "-")
         raise ConfigError(
             f"--file says what to run, and how; give no command, -i, --{options}, limit or isolation with it"
         )

@@ -207,7 +207,7 @@ async def test_a_job_file_excludes_a_command(offline: Jobcli, tmp_path: Path) ->
     """Two sources for what to run are one too many."""
     for word in ("--private-tmp", "--memory=1G", "--env=A=b", "true"):
         assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), word)
-    for option in ("--user=u", "--group=g", "--umask=0", "--secret=A=fd:0"):
+    for option in ("--user=u", "--group=g", "--umask=0", "--secret=A=fd:0", "--on=a=b", "--retry-lost=1"):
         assert "--file says what to run" in await offline.fails("start", "--file", str(tmp_path), option)
 
 
