@@ -32,13 +32,19 @@ def expiring_in(path: Path, within: timedelta, now: datetime) -> Iterator[Facts]
 
 
 def expiring_entries(index: Index, within: timedelta, now: datetime) -> list[Entry]:
-    """What ends ``within`` this time, or has ended, unless it is revoked or the same have a longer one."""
-    last: dict[tuple[str | int, str], Entry] = {}
-    for entry in index.entries.values():
-        same = (entry.subject or entry.serial, entry.profile)
-        if entry.revoked is None and (same not in last or last[same].not_after <= entry.not_after):
-            last[same] = entry
-    return [entry for entry in last.values() if entry.not_after <= now + within]
+    """What ends ``within`` this time, or has ended, unless it is revoked or was renewed.
+
+    Renewed is what the same have a later one for, that ends no sooner.
+    """
+    lasts: dict[tuple[str | int, str], datetime] = {}
+    found = []
+    for entry in reversed(list(index.entries.values())):
+        if entry.revoked is None:
+            same = (entry.subject or entry.serial, entry.profile)
+            if entry.not_after <= now + within and not (same in lasts and entry.not_after <= lasts[same]):
+                found.append(entry)
+            lasts[same] = max(entry.not_after, lasts.get(same, entry.not_after))
+    return found[::-1]
 
 
 def describe_entry(entry: Entry, now: datetime) -> Facts:

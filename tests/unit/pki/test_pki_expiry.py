@@ -51,10 +51,24 @@ def test_renewed_and_revoked_ones_are_quiet(week: Path, pki_dir: Path, jobpki: J
     """list does not warn of what was renewed, or is revoked."""
     jobpki("renew", pki_dir, week, "--days", "60")
     assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
-    jobpki("client", pki_dir, "alice", "--no-role", "--days", "3", "--out", "short")
-    assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
     jobpki("client", pki_dir, "bob", "--no-role", "--days", "7")
     jobpki("revoke", pki_dir, "--name", "bob")
+    assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
+
+
+def test_one_that_was_renewed_for_a_shorter_time_ends(pki_dir: Path, jobpki: Jobpki) -> None:
+    """A certificate is renewed by a later one that ends no sooner: the older one, which lasts longer, is in no file any
+    more. When that one ends too, it is the later one alone that it is renewed by."""
+    jobpki("client", pki_dir, "alice", "--no-role", "--days", "60")
+    jobpki("renew", pki_dir, pki_dir / "alice.crt", "--days", "5")
+    result = jobpki("list", pki_dir, "--expires-within", "14d", "--json")
+    assert result.code == 3
+    shown = json.loads(jobpki("show", pki_dir / "alice.crt", "--json").out)
+    assert [json.loads(line)["serial"] for line in result.out.splitlines()] == [shown["serial"]]
+    jobpki("renew", pki_dir, pki_dir / "alice.crt", "--days", "9")
+    [line] = jobpki("list", pki_dir, "--expires-within", "14d", "--json").out.splitlines()
+    assert json.loads(line)["serial"] != shown["serial"]
+    jobpki("renew", pki_dir, pki_dir / "alice.crt", "--days", "90")
     assert jobpki("list", pki_dir, "--expires-within", "14d").code == 0
 
 
