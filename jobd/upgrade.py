@@ -12,6 +12,7 @@ from typing import Final
 from api.errors import ConfigError, JobdError
 from jobd.config import load_state
 from jobd.launcher import control, protocol
+from jobd.launcher.visitors import peer_of
 
 PATIENCE: Final = 300.0
 """Seconds for open calls to end, for the new launcher, and for a server that is ready."""
@@ -57,10 +58,15 @@ def upgrade(state: Path) -> None:
     """
     try:
         sock = control.connect(state)
+    except PermissionError as exc:
+        raise ConfigError(
+            f"{state}: {exc.strerror}; run this as root, or as the user that jobd was started as"
+        ) from exc
     except OSError as exc:
         raise ConfigError(f"no jobd has the state directory {state}: {exc.strerror}") from exc
     with sock:
         sock.settimeout(PATIENCE)
+        launcher = peer_of(sock)
         try:
             protocol.send(sock, {"op": "upgrade"})
             heard = protocol.receive(sock)
@@ -69,6 +75,8 @@ def upgrade(state: Path) -> None:
         except OSError:
             heard = None
     if heard is None:
+        if os.geteuid() not in (0, launcher):
+            raise UpgradeError("you may not: the launcher hears only root and the user that jobd was started as")
         raise UpgradeError("the launcher ended meanwhile; see jobd's log")
     if heard[0].get("op") != "upgraded":
         # In a server's state directory who answers can be one that was taken over: it is not to write to a terminal.

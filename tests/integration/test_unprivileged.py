@@ -17,9 +17,13 @@ import pytest
 import trio
 
 from api.client import JobClient
+from api.errors import ConfigError
 from api.messages import Job, JobState, Terminal
 from jobd.audit.verify import verify
 from jobd.launcher import protocol
+from jobd.unprivileged import acting_as
+from jobd.upgrade import UpgradeError, upgrade
+from jobd.worker.identity import look_up
 from tests.faults.soak import groups_of
 from tests.support.accounts import DAEMON, NOBODY, needs_root, room, said
 from tests.support.daemon import ROOT, SOON, JobdProgram, jobd_program, until_dead
@@ -250,6 +254,21 @@ try:
 except ConnectionError:
     print(None)
 """
+
+
+async def test_who_may_not_upgrade_is_told_so(pki: TestPki) -> None:
+    """The server's user, whom the launcher does not hear; and somebody else, who does not come as far as that."""
+    async with running(pki) as (jobd, _):
+        with (
+            acting_as(look_up("daemon")),
+            pytest.raises(UpgradeError, match="you may not: the launcher hears only root"),
+        ):
+            upgrade(jobd.state)
+        with (
+            acting_as(look_up("nobody")),
+            pytest.raises(ConfigError, match="Permission denied; run this as root, or as"),
+        ):
+            upgrade(jobd.state)
 
 
 @pytest.mark.parametrize("wish", ["serve", "upgrade", "knock"])
