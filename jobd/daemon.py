@@ -244,10 +244,11 @@ def _listener(config: Config, kept: int | None, *, given: bool) -> socket.socket
     """The listening socket: from whoever started jobd, from a server before this one, or a new one.
 
     Raises:
-        ConfigError: what was given is none, or there is none to be had.
+        ConfigError: what was given is none, there is none to be had, or --listen is no address, used or not.
     """
+    host, port = parse_address(config.listen)
     if not given or kept is None:
-        return bind_or_take(*parse_address(config.listen), kept)
+        return bind_or_take(host, port, kept)
     listener = take(kept)
     log.info("the socket to listen on was given by who started jobd: --listen is not used", listen=config.listen)
     return listener

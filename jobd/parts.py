@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from api.address import parse_address
 from api.errors import ConfigError
 from api.rpc.server import Handler, Middleware
 from jobd.broker.admission import Policy
@@ -16,6 +17,7 @@ from jobd.config import Config, key_of
 from jobd.middleware.authentication import authenticate
 from jobd.service.job_worker import JobWorkerService
 from jobd.storage.sqlite import SqliteStore
+from jobd.transport.listener import resolve
 from jobd.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ OF_A_POOL: Final = (
     *("advertise", "broker_cert", "broker_key", "worker_name", "labels"),
 )
 """Settings that say nothing without --pool."""
+NO_METRICS: Final = "--metrics-anywhere: there is no --metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,25 @@ async def audit_log_of(config: Config, state: Path) -> AsyncIterator[AuditLog | 
         yield opened
 
 
+def judge_addresses(config: Config) -> None:
+    """See that jobd may be where it is to be, as far as that shows while another has the sockets. Blocks.
+
+    Raises:
+        ConfigError: a new server would be refused, or go on without metrics.
+    """
+    resolve(*parse_address(config.listen))
+    if config.metrics_anywhere and not config.metrics and not config.metrics_file:
+        raise ConfigError(NO_METRICS)
+    if config.metrics:
+        from jobd.metrics.http import resolve_metrics
+
+        resolve_metrics(*parse_address(config.metrics), anywhere=config.metrics_anywhere)
+    if config.metrics_file:
+        from jobd.metrics.metrics import check_file
+
+        check_file(config.metrics_file)
+
+
 @contextmanager
 def metrics_of(config: Config, *, restarted: bool) -> Iterator[Metrics | None]:
     """The metrics, if they are wanted: what it takes to tell them is not loaded else.
@@ -89,7 +111,7 @@ def metrics_of(config: Config, *, restarted: bool) -> Iterator[Metrics | None]:
     """
     if not config.metrics and not config.metrics_file:
         if config.metrics_anywhere:
-            raise ConfigError("--metrics-anywhere: there is no --metrics")
+            raise ConfigError(NO_METRICS)
         yield None
         return
     from jobd.metrics.metrics import Metrics

@@ -12,6 +12,7 @@ from jobd.audit.file import end_of, open_there
 from jobd.config import Config
 from jobd.daemon import files_of
 from jobd.machine import job_user
+from jobd.parts import judge_addresses
 from jobd.trust.files import Files
 from jobd.trust.trust import load_trust
 from jobd.unprivileged import acting_as, server_user
@@ -21,10 +22,11 @@ def try_out(config: Config) -> None:
     """Nothing is started, and nothing changed.
 
     Raises:
-        JobdError: certificates, lists or the audit log cannot be used, or there is no such user.
+        JobdError: certificates, lists or the audit log cannot be used, there is no such user, or an address is none.
     """
     who = server_user(config)
     job_user(config.job_user)
+    judge_addresses(config)
     _try_trust(files_of(config), demanding=config.crl_policy == "hard-fail")
     if config.audit_log:
         with acting_as(who):

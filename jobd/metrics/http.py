@@ -29,14 +29,14 @@ HEAD: Final = 8 * 1024
 Text = Callable[[], Awaitable[bytes]]
 
 
-def bind_metrics(host: str, port: int, *, anywhere: bool) -> socket.socket:
-    """A listening socket.
+def resolve_metrics(host: str, port: int, *, anywhere: bool) -> str:
+    """The host's address. Blocks.
 
     Args:
-        anywhere: also on an address that other machines can reach.
+        anywhere: also one that other machines can reach.
 
     Raises:
-        ConfigError: it cannot be had, or is one that others can reach.
+        ConfigError: the host is not known, or others can reach it.
     """
     try:
         address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
@@ -47,7 +47,16 @@ def bind_metrics(host: str, port: int, *, anywhere: bool) -> socket.socket:
             f"--metrics {host}:{port}: others can reach that address, and metrics have neither TLS nor certificates; "
             "take 127.0.0.1, or say --metrics-anywhere"
         )
-    return bind(address, port, "--metrics")
+    return address
+
+
+def bind_metrics(host: str, port: int, *, anywhere: bool) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: as :func:`resolve_metrics`, or it cannot be had.
+    """
+    return bind(resolve_metrics(host, port, anywhere=anywhere), port, "--metrics")
 
 
 async def serve_metrics(listener: socket.socket, text: Text) -> None:

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -45,19 +45,31 @@ class Limits:
     handshakes: int = 128
 
 
+def resolve(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
+    """What this address can be, the best first: as getaddrinfo(3) gives it. Blocks.
+
+    Raises:
+        ConfigError: the host is not known.
+    """
+    try:
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {host}:{port}: {exc.strerror}; check the host name") from exc
+
+
 def bind(host: str, port: int, flag: str = "--listen") -> socket.socket:
     """A listening socket on exactly this address (port 0: any free port), which stands in this flag.
 
     Raises:
         ConfigError: the address is not this machine's, is in use, or is not allowed.
     """
+    family, kind, proto, _, address = resolve(host, port)[0]
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
         sock = socket.socket(family, kind, proto)
     except OSError as exc:
-        raise ConfigError(f"cannot listen on {host}:{port}: {exc.strerror}; check the host name") from exc
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {exc.strerror}; choose another address with {flag}"
+        ) from exc
     try:
         sock.setblocking(False)
         # Not SO_REUSEPORT: a second daemon on the same port must fail, not share the traffic.
@@ -80,10 +92,10 @@ def bind_or_take(host: str, port: int, kept: int | None) -> socket.socket:
         ConfigError: as :func:`bind`.
     """
     if kept is not None:
+        addresses = {info[4][0] for info in resolve(host, port)}
         sock = socket.socket(fileno=kept)
         if _listens(sock):
             bound_host, bound_port = sock.getsockname()[:2]
-            addresses = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
             if bound_host in addresses and port in (0, bound_port):
                 return sock
         sock.close()

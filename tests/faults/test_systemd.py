@@ -91,3 +91,15 @@ def test_what_is_no_listening_socket_is_refused(tmp_path: Path, kind: str) -> No
             sock.listen()
         with pytest.raises(ConfigError, match="is not one that listens to TCP"):
             take(os.dup(sock.fileno()))
+
+
+def test_an_address_that_is_none_is_refused_though_it_is_not_used(pki: TestPki, tmp_path: Path) -> None:
+    """What a start takes and what an upgrade takes is the same: an upgrade does not know what was given."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        python = systemd.interpreter(tmp_path, listener.fileno())
+        passed = {"pass_fds": [listener.fileno()]}
+        with (
+            pytest.raises(AssertionError, match=r"'127\.0\.0\.1:22222222' is not an address"),
+            jobd_program(pki, tmp_path / "state", "--listen", "127.0.0.1:22222222", python=python, identity=passed),
+        ):
+            pass

@@ -112,6 +112,8 @@ if any("try_out" in word for word in sys.orig_argv):
         pytest.param('crl = "/nowhere/list.pem"', "/nowhere/list.pem", id="no list there"),
         pytest.param('audit-log = "/nowhere/audit.log"', "/nowhere/audit.log cannot be made", id="no log"),
         pytest.param('job-user = "nobody-at-all"', "nobody-at-all", id="no such user"),
+        pytest.param('metrics = "0.0.0.0:9464"', "others can reach that address", id="metrics for everybody"),
+        pytest.param('metrics-file = "/nowhere/all.prom"', "there is no directory", id="no file of metrics"),
     ],
 )
 async def test_what_cannot_be_used_changes_nothing(pki: TestPki, tmp_path: Path, bad: str, why: str) -> None:
