@@ -28,9 +28,9 @@ def parser() -> argparse.ArgumentParser:
         usage="jobd check [-h] [--json] [OPTIONS OF jobd]",
         description="Looks at the settings that jobd would have with these options, at the files, users and "
         "directories that they name, and at the machine; says what is good, what is weaker than it could be and why, "
-        "and what is wrong. Nothing is started or changed, and a jobd that runs is not disturbed. Run it as whoever "
-        "starts jobd, and where: control groups are those that it is in itself. Exits with 0, with 1 when something is "
-        "wrong, with 2 when the settings cannot be used at all.",
+        "what is wrong, and what was not tried, since a jobd that runs has it. Nothing is started or changed, and a "
+        "jobd that runs is not disturbed. Run it as whoever starts jobd, and where: control groups are those that it "
+        "is in itself. Exits with 0, with 1 when something is wrong, with 2 when the settings cannot be used at all.",
         allow_abbrev=False,
     )
     made.add_argument("--json", action="store_true", help="one JSON object a line: verdict, about, says")
@@ -91,5 +91,5 @@ def _looked(about: str, found: Findings) -> Findings:
 
 
 def _line(finding: Finding) -> str:
-    text = f"{finding.verdict:<5}  {finding.about}: {finding.says}"
+    text = f"{finding.verdict:<7}  {finding.about}: {finding.says}"
     return text if text.isprintable() else ascii(text)[1:-1]

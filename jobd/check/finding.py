@@ -15,6 +15,8 @@ class Verdict(enum.StrEnum):
     GOOD = "good"
     WEAK = "weak"
     """jobd works, and something of it is less than it could be."""
+    UNTRIED = "untried"
+    """A jobd that runs has what would have to be taken to know."""
     WRONG = "wrong"
     """jobd does not start, or not do what it is told to."""
 
@@ -39,6 +41,10 @@ def good(about: str, says: str) -> Finding:
 
 def weak(about: str, says: str) -> Finding:
     return Finding(Verdict.WEAK, about, says)
+
+
+def untried(about: str, says: str) -> Finding:
+    return Finding(Verdict.UNTRIED, about, says)
 
 
 def wrong(about: str, says: str | JobdError) -> Finding:

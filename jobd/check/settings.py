@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +12,18 @@ from typing import Final
 
 from api.address import parse_address
 from api.errors import JobdError
-from jobd.check.finding import Findings, good, weak, wrong
+from jobd.check.finding import Findings, good, untried, weak, wrong
 from jobd.config import Config
 from jobd.daemon import files_of
 from jobd.limits.detect import Choice, detect
 from jobd.machine import means_of
-from jobd.transport.listener import bind
+from jobd.transport.listener import bind, resolve
 from jobd.trust.trust import load_trust
-from jobd.unprivileged import server_user
-from jobd.worker.identity import UnknownAccountError, gid_of, look_up, own
+from jobd.unprivileged import acting_as, server_user
+from jobd.worker.identity import Identity, UnknownAccountError, gid_of, look_up, own
 
+PACKAGE: Final = str(Path(__file__).parents[1])
+"""Where this code is."""
 READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -64,13 +67,14 @@ def address(config: Config, *, in_use: bool) -> Findings:
     Args:
         in_use: a jobd has the state directory, and so the address, now.
     """
-    if in_use:
-        yield good("address", f"{config.listen} was not tried: a jobd is running")
-        return
     try:
-        bind(*parse_address(config.listen)).close()
+        host, port = parse_address(config.listen)
+        resolve(host, port) if in_use else bind(host, port).close()
     except JobdError as exc:
         yield wrong("address", exc)
+        return
+    if in_use:
+        yield untried("address", f"{config.listen} was not tried: a jobd is running")
     else:
         yield good("address", f"{config.listen} is free")
 
@@ -84,6 +88,7 @@ def users(config: Config) -> Findings:
         return
     if who:
         yield good("users", f"the server becomes {who.name} (uid {who.uid}), and has no privileges then")
+        yield from _program(who)
     elif own().uid == 0:
         yield weak("users", "the server stays root: with --user and --job-user, neither it nor jobs would be")
     if config.job_user:
@@ -97,6 +102,17 @@ def users(config: Config) -> Findings:
         yield weak("users", "no --job-user: jobs that do not say run as root")
     for name, why in _unknown(config):
         yield weak("users", f"{name}: {why}; jobs that ask for it are not started")
+
+
+def _program(who: Identity) -> Findings:
+    """Can the server's user execute what root can?"""
+    with acting_as(who):
+        shut = [each for each in (sys.executable, PACKAGE) if not os.access(each, os.X_OK, effective_ids=True)]
+    if shut:
+        says = f"{who.name} cannot {'execute' if shut[0] == sys.executable else 'enter'} {shut[0]}"
+        yield weak(
+            "users", f"{says}: 'jobd backup' and 'jobd restore', as that user, do not work; install jobd elsewhere"
+        )
 
 
 def _unknown(config: Config) -> Iterator[tuple[str, str]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from pathlib import Path
 
 from api.address import parse_address
 from api.errors import JobdError
 from jobd.audit.file import end_of, open_there
-from jobd.check.finding import Finding, Findings, good, weak, wrong
+from jobd.check.finding import Finding, Findings, good, untried, weak, wrong
 from jobd.config import Config
-from jobd.metrics.http import bind_metrics
+from jobd.metrics.http import bind_metrics, resolve_metrics
 from jobd.metrics.metrics import check_file
 from jobd.unprivileged import acting_as, server_user
+from jobd.worker.identity import Identity, own
 
 
 def metrics(config: Config, *, in_use: bool) -> Findings:
@@ -24,14 +24,8 @@ def metrics(config: Config, *, in_use: bool) -> Findings:
     """
     if config.metrics_anywhere and not config.metrics:
         yield wrong("metrics", "--metrics-anywhere: there is no --metrics")
-    if config.metrics and in_use:
-        yield good("metrics", f"{config.metrics} was not tried: a jobd is running")
-    elif config.metrics:
-        try:
-            with closing(bind_metrics(*parse_address(config.metrics), anywhere=config.metrics_anywhere)):
-                yield good("metrics", f"{config.metrics} is free")
-        except JobdError as exc:
-            yield wrong("metrics", exc)
+    if config.metrics:
+        yield _metrics_address(config, in_use=in_use)
     if config.metrics_anywhere:
         yield weak("metrics", "--metrics-anywhere: whoever reaches that address reads them, without TLS")
     if config.metrics_file:
@@ -43,6 +37,18 @@ def metrics(config: Config, *, in_use: bool) -> Findings:
             yield good("metrics", f"{config.metrics_file} is written every {config.metrics_interval:g} s")
     if not config.metrics and not config.metrics_file:
         yield weak("metrics", "no --metrics and no --metrics-file: nobody is alerted when something goes wrong")
+
+
+def _metrics_address(config: Config, *, in_use: bool) -> Finding:
+    try:
+        host, port = parse_address(config.metrics)
+        if in_use:
+            resolve_metrics(host, port, anywhere=config.metrics_anywhere)
+            return untried("metrics", f"{config.metrics} was not tried: a jobd is running")
+        bind_metrics(host, port, anywhere=config.metrics_anywhere).close()
+    except JobdError as exc:
+        return wrong("metrics", exc)
+    return good("metrics", f"{config.metrics} is free")
 
 
 def audit(config: Config) -> Findings:
@@ -57,7 +63,7 @@ def audit(config: Config) -> Findings:
         return  # that is told where users are looked at
     try:
         with acting_as(who):
-            found = _audit_log(path)
+            found = _audit_log(path, who or own())
     except OSError as exc:
         found = wrong("audit log", f"{path} cannot be used: {exc.strerror}")
     except JobdError as exc:
@@ -65,13 +71,15 @@ def audit(config: Config) -> Findings:
     yield found
 
 
-def _audit_log(path: Path) -> Finding:
+def _audit_log(path: Path, who: Identity) -> Finding:
     try:
         fd = open_there(path)
     except FileNotFoundError:
-        if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
-            return good("audit log", f"{path} will be made")
-        return wrong("audit log", f"{path} cannot be made: there is no directory {path.parent} to write in")
+        if not path.parent.is_dir():
+            return wrong("audit log", f"{path} cannot be made: there is no directory {path.parent}")
+        if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            return wrong("audit log", f"{path} cannot be made: {who.name} may not write in {path.parent}")
+        return good("audit log", f"{path} will be made")
     try:
         end_of(fd, path)
     finally:

@@ -198,7 +198,7 @@ def test_a_jobd_does_not_begin_where_a_restore_was_cut_off(pki: TestPki, tmp_pat
     flags = [text for name, path in pki.server().items() for text in (f"--{name}", str(path))]
     flags += ["--state", str(state), "--listen", "127.0.0.1:0"]
     assert b"was cut off: empty that directory, and restore again" in run(*flags, code=2).stderr
-    assert b"wrong  records: a restore into" in run("check", *flags, code=1).stdout
+    assert b"wrong    records: a restore into" in run("check", *flags, code=1).stdout
     assert not (state / "jobs.sqlite3").exists()
 
 

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.support.accounts import NOBODY, needs_root, room, unprivileged
-from tests.support.daemon import jobd_program
+from tests.support.daemon import ROOT, jobd_program
 from tests.support.pki import TestPki
 from tests.support.program import SECONDS, clean_environment
 from tests.support.records import make_store
@@ -21,17 +22,25 @@ from tests.support.records import make_store
 Said = dict[str, list[tuple[str, str]]]
 
 
-def check(pki: TestPki, state: Path, *flags: str, code: int = 0, home: Path | None = None) -> Said:
+def check(
+    pki: TestPki,
+    state: Path,
+    *flags: str,
+    code: int = 0,
+    home: Path | None = None,
+    python: Path = Path(sys.executable),
+    path: Sequence[Path] = (),
+) -> Said:
     """What is said about each thing: verdict and words."""
     settings = {"state": state, "listen": "127.0.0.1:0", **pki.server()}
     arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(
-        [sys.executable, "-m", "jobd", "check", "--json", *arguments, *flags],
+        [python, "-m", "jobd", "check", "--json", *arguments, *flags],
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
-        env=clean_environment(home or state.parent),
+        env=clean_environment(home or state.parent) | ({"PYTHONPATH": os.pathsep.join(map(str, path))} if path else {}),
     )
     assert (done.returncode, done.stderr) == (code, ""), done.stdout
     said: Said = {}
@@ -72,13 +81,54 @@ def test_a_jobd_that_runs_is_not_disturbed(pki: TestPki, tmp_path: Path) -> None
     with jobd_program(pki, tmp_path / "state") as jobd:
         port = jobd.server.rsplit(":", 1)[1]
         said = check(pki, tmp_path / "state", "--listen", f"127.0.0.1:{port}")
-        assert said["address"] == [("good", f"127.0.0.1:{port} was not tried: a jobd is running")]
+        assert said["address"] == [("untried", f"127.0.0.1:{port} was not tried: a jobd is running")]
         assert said["state"] == [("good", f"{tmp_path / 'state'} is used by a jobd now")]
         assert jobd.process.poll() is None
         said = check(pki, tmp_path / "other", "--listen", f"127.0.0.1:{port}", code=1)
         assert said["address"][0][0] == "wrong"
         assert "Address already in use" in said["address"][0][1]
         assert "jobd-check" not in jobd.log.read_text()
+
+
+def test_beside_a_jobd_that_runs_an_address_that_can_be_none_is_wrong(pki: TestPki, tmp_path: Path) -> None:
+    """What takes no socket to know is known all the same; the rest is neither wrong nor approved."""
+    with jobd_program(pki, tmp_path / "state"):
+        flags = ("--listen", "127.0.0.1:22222222", "--metrics", "0.0.0.0:9464")
+        said = check(pki, tmp_path / "state", *flags, code=1)
+        assert [verdict for verdict, _ in said["address"] + said["metrics"]] == ["wrong", "wrong"]
+        assert "others can reach that address" in said["metrics"][0][1]
+        said = check(pki, tmp_path / "state", "--listen", "203.0.113.9:1", "--metrics", "127.0.0.1:9464")
+        assert [verdict for verdict, _ in said["address"] + said["metrics"]] == ["untried", "untried"]
+
+
+@needs_root
+@pytest.mark.parametrize("jobs", ["nobody", "daemon"])
+def test_a_launcher_of_root_is_not_disturbed_either(pki: TestPki, jobs: str) -> None:
+    """Whomever it turns away it tells of; so nobody comes to it but root. Nor are addresses taken for somebody else's
+    where the settings have users that cannot be."""
+    with room() as place, jobd_program(pki, place / "state", "--user", "daemon", "--job-user", "nobody") as jobd:
+        port = jobd.server.rsplit(":", 1)[1]
+        flags = ("--listen", f"127.0.0.1:{port}", "--user", "daemon", "--job-user", jobs)
+        said = check(pki, place / "state", *flags, code=int(jobs == "daemon"))
+        assert [verdict for verdict, _ in said["address"]] == ["untried"]
+        assert ("wrong" in dict(said["users"])) == (jobs == "daemon")
+        if jobs == "nobody":
+            assert said["state"] == [("good", f"{place / 'state'} is used by a jobd now")]
+        assert "turned away" not in jobd.log.read_text()
+
+
+@needs_root
+def test_a_server_s_user_who_cannot_execute_the_interpreter_is_weak(pki: TestPki, tmp_path: Path) -> None:
+    """Root can, and so can the server; but not who makes backups as that user."""
+    with room() as place:
+        python = place / "shut" / "python"
+        python.parent.mkdir(0o700)
+        python.symlink_to(sys.executable)
+        flags = ("--user", "daemon", "--job-user", "nobody")
+        path = (ROOT, Path(trio.__file__).parents[1])
+        said = check(pki, place / "state", *flags, home=tmp_path, python=python, path=path)
+        [weak] = [says for verdict, says in said["users"] if verdict == "weak"]
+        assert weak.startswith(f"daemon cannot execute {python}: ")
 
 
 def test_what_is_wrong_is_named(pki: TestPki, tmp_path: Path) -> None:
@@ -208,7 +258,8 @@ def test_what_the_servers_user_cannot_write_is_wrong(pki: TestPki, tmp_path: Pat
         assert [verdict for verdict, _ in said["audit log"]] == ["wrong"]
         said = check(pki, place / "state", *user, "--audit-log", str(place / "new.jsonl"), code=1, home=tmp_path)
         assert [verdict for verdict, _ in said["state"]] == ["good"]
-        assert [verdict for verdict, _ in said["audit log"]] == ["wrong"]
+        new = place / "new.jsonl"
+        assert said["audit log"] == [("wrong", f"{new} cannot be made: nobody may not write in {place}")]
         assert check(pki, place / "shut" / "new", *user, code=1, home=tmp_path)["state"][0][0] == "wrong"
 
 
