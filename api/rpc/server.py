@@ -37,7 +37,7 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 LAST_WORDS: Final = 0.25
-"""Seconds that a client has to hear that its connection is not taken."""
+"""Seconds that a client has to hear that its connection is not taken, or ends, and to close it itself."""
 
 
 async def serve_connection(
@@ -136,4 +136,7 @@ async def _drain_when(draining: trio.Event, session: Session, calls: Calls, conn
     await calls.ended()
     session.flush()
     await session.transport.drain()
+    # Let the client close first: one that meets the end of the connection beside the end of its call may take the first
+    # for the second, and what it says into a closed socket takes away what it had yet to read.
+    await trio.sleep(LAST_WORDS)
     connection.cancel()

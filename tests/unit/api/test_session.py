@@ -23,7 +23,7 @@ from api.errors import (
     UnimplementedError,
 )
 from api.messages import Job, Output, QueryRequest, QueryResponse, StreamRequest, StreamResponse
-from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, stack, unary
+from api.rpc.server import LAST_WORDS, Handler, ServerCall, router, serve_connection, server_stream, stack, unary
 from tests.support.rig import answer, big_stream, for_ever, query, rig
 from tests.support.transport import MemoryTransport
 from tests.support.wire import CALL
@@ -236,8 +236,8 @@ async def test_a_server_that_goes_away_gives_every_call_an_end() -> None:
         await r.server.aclose()
 
 
-async def test_draining_lets_open_calls_end_and_takes_no_new_ones() -> None:
-    """GOAWAY, then the answer of the open call, then the end of the connection."""
+async def test_draining_lets_open_calls_end_and_takes_no_new_ones(autojump_clock: trio.testing.MockClock) -> None:
+    """GOAWAY, then the answer of the open call, then the end of the connection: by the client, if it is soon."""
     go = trio.Event()
 
     async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
@@ -260,6 +260,9 @@ async def test_draining_lets_open_calls_end_and_takes_no_new_ones() -> None:
                 await r.channel.unary(methods.QUERY, QueryRequest())
             go.set()
         assert got == ["late"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert not r.server.closed
+        await trio.sleep(LAST_WORDS)
         await trio.testing.wait_all_tasks_blocked()
         assert r.server.closed
 
