@@ -3,12 +3,10 @@ asks before it leaves that one for another."""
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 
 from api.errors import ConfigError
-from jobd.audit.file import end_of, open_there
+from jobd.audit.file import see_that_it_can_be_written
 from jobd.config import Config
 from jobd.daemon import files_of
 from jobd.machine import job_user
@@ -16,6 +14,7 @@ from jobd.parts import judge_addresses
 from jobd.trust.files import Files
 from jobd.trust.trust import load_trust
 from jobd.unprivileged import acting_as, server_user
+from jobd.worker.identity import own
 
 
 def try_out(config: Config) -> None:
@@ -29,28 +28,14 @@ def try_out(config: Config) -> None:
     judge_addresses(config)
     _try_trust(files_of(config), demanding=config.crl_policy == "hard-fail")
     if config.audit_log:
-        with acting_as(who):
-            _try_audit_log(config.audit_log)
+        try:
+            with acting_as(who):
+                see_that_it_can_be_written(config.audit_log, (who or own()).name)
+        except ConfigError as exc:
+            raise ConfigError(f"--audit-log: {exc}") from exc
 
 
 def _try_trust(files: Files, *, demanding: bool) -> None:
     if any(path.exists() and not path.is_file() for path in files.all):
         return  # it is there to be read, and only once
     load_trust(files, files.read(), datetime.now(UTC), demanding=demanding)
-
-
-def _try_audit_log(path: Path) -> None:
-    try:
-        fd = open_there(path)
-    except FileNotFoundError:
-        if os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
-            return
-        raise ConfigError(f"the audit log {path} cannot be made: {path.parent} cannot be written in") from None
-    except OSError as exc:
-        raise ConfigError(f"the audit log {path} cannot be used: {exc.strerror}") from exc
-    try:
-        end_of(fd, path)
-    finally:
-        os.close(fd)
-    if not os.access(path, os.W_OK, effective_ids=True):
-        raise ConfigError(f"the audit log {path} cannot be written")

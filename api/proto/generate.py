@@ -6,7 +6,7 @@ Three things differ from calling protoc with betterproto's plugin:
   the table of methods here;
 - everything is made under one parent package, because betterproto refers from one proto package to another by
   a relative import;
-- what makes dataclasses of them is our own (``api/protobuf/message.py``).
+- their base class, and what makes dataclasses of them, are our own (``api/protobuf/message.py``).
 
 Beside them it writes ``descriptors.binpb``, a google.protobuf.FileDescriptorSet of the same files with all that they
 import: what the reflection service tells.
@@ -40,7 +40,7 @@ TOLD = [*FILES, "grpc/reflection/v1alpha/reflection.proto"]
 """The last is served with the messages of v1, which are the same."""
 DESCRIPTORS = "descriptors.binpb"
 STANDARD = "from dataclasses import dataclass\n"
-OWN = "from api.protobuf.message import dataclass\n"
+OWN = "from api.protobuf.message import Message, dataclass\n"
 
 
 def descriptors(files: list[str], *flags: str) -> bytes:
@@ -69,7 +69,7 @@ def generate(target: Path) -> None:
     for generated in generate_code(request).file:
         path = target / generated.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(generated.content.replace(STANDARD, OWN))
+        path.write_text(generated.content.replace(STANDARD, OWN).replace("(betterproto.Message)", "(Message)"))
         print(path)
     (target / DESCRIPTORS).write_bytes(descriptors(TOLD))
     print(target / DESCRIPTORS)

@@ -25,6 +25,12 @@ _SETTINGS: Final = frozenset(SettingCodes)
 _NO_FAULT: Final = frozenset({ErrorCodes.NO_ERROR, ErrorCodes.CANCEL})
 
 
+def window_of(stream: Any) -> Window:
+    """How much may come on this stream of h2's: what h2 shows of that, a number, can neither be asked nor written."""
+    window: Window = stream._inbound_window_manager  # noqa: SLF001 # there is no other way to it
+    return window
+
+
 class CompressionError(h2.exceptions.ProtocolError):  # type: ignore[misc] # h2 3.2 has no types
     """A header block cannot be decoded, and so none after it (RFC 9113, 4.3)."""
 
@@ -69,7 +75,7 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         stream = self.streams.get(stream_id)
         if stream is None or not stream.open:
             return
-        window = stream._inbound_window_manager  # noqa: SLF001 # what h2 shows of it cannot be asked
+        window = window_of(stream)
         more = window.give_back_rest()
         if self.widest and len(self.streams) <= FEW:
             more += window.widen(self.widest)
@@ -80,7 +86,7 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: Any) -> Any:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
-        stream._inbound_window_manager = Window(self.local_settings.initial_window_size)  # noqa: SLF001 # as h2 makes its own
+        stream._inbound_window_manager = Window(self.local_settings.initial_window_size)  # noqa: SLF001 # h2 has no setting for whose it is
         return stream
 
     def send_goaway(self, error_code: int) -> None:

@@ -32,6 +32,7 @@ from hyperframe.frame import WindowUpdateFrame
 
 from api.rpc import frames
 from api.rpc.codec import PREFIX
+from api.rpc.corrected_h2 import window_of
 from api.rpc.events import AnswerBegun, AnswerEnded, Request, RequestReceived, WindowUpdated
 from api.rpc.header_blocks import Memory
 from api.rpc.http2 import FastH2, HeaderBlock, counts_content
@@ -162,7 +163,7 @@ class ShortCallsH2(FastH2):
         if stream is None or flags & ~frames.END_STREAM or not (flags or size):
             return False
         machine = stream.state_machine
-        window = stream._inbound_window_manager  # noqa: SLF001 # what h2 shows of it cannot be written
+        window = window_of(stream)
         own_window = self._inbound_flow_control_window_manager
         ends_it = machine.state is not StreamState.OPEN  # END_STREAM would, as our side has ended
         if (

@@ -66,6 +66,34 @@ def open_there(path: Path) -> int:
     return _see_that_it_is_one(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), path)
 
 
+def see_that_it_can_be_written(path: Path, name: str) -> bool:
+    """Whether it is there; if not, it can be made. By the user that we are now, and whatever its lock says.
+
+    Args:
+        name: that user's, for the error.
+
+    Raises:
+        ConfigError: it cannot be gone on with, or made.
+    """
+    try:
+        fd = open_there(path)
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path} cannot be made: there is no directory {path.parent}") from None
+        if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise ConfigError(f"{path} cannot be made: {name} may not write in {path.parent}") from None
+        return False
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be used: {exc.strerror}") from exc
+    try:
+        end_of(fd, path)
+    finally:
+        os.close(fd)
+    if not os.access(path, os.W_OK, effective_ids=True):
+        raise ConfigError(f"{path} cannot be used: {name} may not write it")
+    return True
+
+
 def _see_that_it_is_one(fd: int, path: Path) -> int:
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode) or mode & stat.S_IWOTH:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from api.address import parse_address
 from api.errors import JobdError
-from jobd.audit.file import end_of, open_there
+from jobd.audit.file import see_that_it_can_be_written
 from jobd.check.finding import Finding, Findings, good, untried, weak, wrong
 from jobd.config import Config
 from jobd.metrics.http import bind_metrics, resolve_metrics
 from jobd.metrics.metrics import check_file
 from jobd.unprivileged import acting_as, server_user
-from jobd.worker.identity import Identity, own
+from jobd.worker.identity import own
 
 
 def metrics(config: Config, *, in_use: bool) -> Findings:
@@ -63,27 +60,9 @@ def audit(config: Config) -> Findings:
         return  # that is told where users are looked at
     try:
         with acting_as(who):
-            found = _audit_log(path, who or own())
-    except OSError as exc:
-        found = wrong("audit log", f"{path} cannot be used: {exc.strerror}")
+            is_there = see_that_it_can_be_written(path, (who or own()).name)
     except JobdError as exc:
-        found = wrong("audit log", exc)
-    yield found
-
-
-def _audit_log(path: Path, who: Identity) -> Finding:
-    try:
-        fd = open_there(path)
-    except FileNotFoundError:
-        if not path.parent.is_dir():
-            return wrong("audit log", f"{path} cannot be made: there is no directory {path.parent}")
-        if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
-            return wrong("audit log", f"{path} cannot be made: {who.name} may not write in {path.parent}")
-        return good("audit log", f"{path} will be made")
-    try:
-        end_of(fd, path)
-    finally:
-        os.close(fd)
-    if not os.access(path, os.W_OK, effective_ids=True):
-        return wrong("audit log", f"{path} cannot be written")
-    return good("audit log", f"{path} is there; 'jobd audit verify' says whether it is whole")
+        yield wrong("audit log", exc)
+    else:
+        says = "is there; 'jobd audit verify' says whether it is whole" if is_there else "will be made"
+        yield good("audit log", f"{path} {says}")

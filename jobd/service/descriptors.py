@@ -11,7 +11,7 @@ import betterproto
 import api
 from api.messages import FileDescriptorResponse
 from api.protobuf import decode
-from api.protobuf.message import dataclass
+from api.protobuf.message import Message, dataclass
 
 SERIALIZED: Final = Path(api.__file__).parent / "_generated" / "descriptors.binpb"
 """A google.protobuf.FileDescriptorSet; ``api/proto/generate.py`` writes it."""
@@ -22,49 +22,41 @@ SERIALIZED: Final = Path(api.__file__).parent / "_generated" / "descriptors.binp
 
 
 @dataclass(eq=False, repr=False)
-class Named(betterproto.Message):
+class Named(Message):
     """A FieldDescriptorProto, OneofDescriptorProto, MethodDescriptorProto or EnumValueDescriptorProto."""
 
     name: str = betterproto.string_field(1)
 
 
 @dataclass(eq=False, repr=False)
-class Enum(betterproto.Message):
-    """An EnumDescriptorProto."""
+class Group(Message):
+    """An EnumDescriptorProto, with its values, or a ServiceDescriptorProto, with its methods."""
 
     name: str = betterproto.string_field(1)
-    value: list[Named] = betterproto.message_field(2)
+    members: list[Named] = betterproto.message_field(2)
 
 
 @dataclass(eq=False, repr=False)
-class Message(betterproto.Message):
+class Described(Message):
     """A DescriptorProto."""
 
     name: str = betterproto.string_field(1)
     field: list[Named] = betterproto.message_field(2)
-    nested_type: list[Message] = betterproto.message_field(3)
-    enum_type: list[Enum] = betterproto.message_field(4)
+    nested_type: list[Described] = betterproto.message_field(3)
+    enum_type: list[Group] = betterproto.message_field(4)
     oneof_decl: list[Named] = betterproto.message_field(8)
 
 
 @dataclass(eq=False, repr=False)
-class Service(betterproto.Message):
-    """A ServiceDescriptorProto."""
-
-    name: str = betterproto.string_field(1)
-    method: list[Named] = betterproto.message_field(2)
-
-
-@dataclass(eq=False, repr=False)
-class File(betterproto.Message):
+class File(Message):
     """A FileDescriptorProto."""
 
     name: str = betterproto.string_field(1)
     package: str = betterproto.string_field(2)
     dependency: list[str] = betterproto.string_field(3)
-    message_type: list[Message] = betterproto.message_field(4)
-    enum_type: list[Enum] = betterproto.message_field(5)
-    service: list[Service] = betterproto.message_field(6)
+    message_type: list[Described] = betterproto.message_field(4)
+    enum_type: list[Group] = betterproto.message_field(5)
+    service: list[Group] = betterproto.message_field(6)
 
 
 class Descriptors:
@@ -109,10 +101,10 @@ def _symbols_of(file: File) -> Iterator[tuple[str, bool]]:
         yield from _of_enum(enum, within)
     for service in file.service:
         yield within + service.name, False
-        yield from ((f"{within}{service.name}.{method.name}", False) for method in service.method)
+        yield from ((f"{within}{service.name}.{method.name}", False) for method in service.members)
 
 
-def _of_message(message: Message, within: str) -> Iterator[tuple[str, bool]]:
+def _of_message(message: Described, within: str) -> Iterator[tuple[str, bool]]:
     yield within + message.name, True
     within += f"{message.name}."
     yield from ((within + field.name, False) for field in message.field)
@@ -123,7 +115,7 @@ def _of_message(message: Message, within: str) -> Iterator[tuple[str, bool]]:
         yield from _of_enum(enum, within)
 
 
-def _of_enum(enum: Enum, within: str) -> Iterator[tuple[str, bool]]:
+def _of_enum(enum: Group, within: str) -> Iterator[tuple[str, bool]]:
     """Values are beside their enum, not in it (as in C++)."""
     yield within + enum.name, False
-    yield from ((within + value.name, False) for value in enum.value)
+    yield from ((within + value.name, False) for value in enum.members)

@@ -3,7 +3,7 @@
 # plugin: python-betterproto
 # This file has been @generated
 
-from api.protobuf.message import dataclass
+from api.protobuf.message import Message, dataclass
 from datetime import timedelta
 from typing import (
     Dict,
@@ -16,7 +16,7 @@ import betterproto.lib.google.protobuf as betterproto_lib_google_protobuf
 
 
 @dataclass(eq=False, repr=False)
-class Status(betterproto.Message):
+class Status(Message):
     """
     The `Status` type defines a logical error model that is suitable for
      different programming environments, including REST APIs and RPC APIs. It is
@@ -49,7 +49,7 @@ class Status(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ErrorInfo(betterproto.Message):
+class ErrorInfo(Message):
     """
     Describes the cause of the error with structured details.
 
@@ -113,7 +113,7 @@ class ErrorInfo(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class RetryInfo(betterproto.Message):
+class RetryInfo(Message):
     """
     Describes when the clients can retry a failed request. Clients could ignore
      the recommendation here or retry when this information is missing from error
@@ -137,7 +137,7 @@ class RetryInfo(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class DebugInfo(betterproto.Message):
+class DebugInfo(Message):
     """Describes additional debugging info."""
 
     stack_entries: List[str] = betterproto.string_field(1)
@@ -148,7 +148,7 @@ class DebugInfo(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class QuotaFailure(betterproto.Message):
+class QuotaFailure(Message):
     """
     Describes how a quota check failed.
 
@@ -168,7 +168,7 @@ class QuotaFailure(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class QuotaFailureViolation(betterproto.Message):
+class QuotaFailureViolation(Message):
     """
     A message type used to describe a single quota violation.  For example, a
      daily quota or a custom quota that was exceeded.
@@ -273,7 +273,7 @@ class QuotaFailureViolation(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class PreconditionFailure(betterproto.Message):
+class PreconditionFailure(Message):
     """
     Describes what preconditions have failed.
 
@@ -287,7 +287,7 @@ class PreconditionFailure(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class PreconditionFailureViolation(betterproto.Message):
+class PreconditionFailureViolation(Message):
     """A message type used to describe a single precondition failure."""
 
     type: str = betterproto.string_field(1)
@@ -314,7 +314,7 @@ class PreconditionFailureViolation(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class BadRequest(betterproto.Message):
+class BadRequest(Message):
     """
     Describes violations in a client request. This error type focuses on the
      syntactic aspects of the request.
@@ -325,7 +325,7 @@ class BadRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class BadRequestFieldViolation(betterproto.Message):
+class BadRequestFieldViolation(Message):
     """A message type used to describe a single bad request field."""
 
     field: str = betterproto.string_field(1)
@@ -390,7 +390,7 @@ class BadRequestFieldViolation(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class RequestInfo(betterproto.Message):
+class RequestInfo(Message):
     """
     Contains metadata about the request that clients can attach when filing a bug
      or providing other forms of feedback.
@@ -410,7 +410,7 @@ class RequestInfo(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ResourceInfo(betterproto.Message):
+class ResourceInfo(Message):
     """Describes the resource that is being accessed."""
 
     resource_type: str = betterproto.string_field(1)
@@ -444,7 +444,7 @@ class ResourceInfo(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Help(betterproto.Message):
+class Help(Message):
     """
     Provides links to documentation or for performing an out of band action.
 
@@ -460,7 +460,7 @@ class Help(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class HelpLink(betterproto.Message):
+class HelpLink(Message):
     """Describes a URL link."""
 
     description: str = betterproto.string_field(1)
@@ -471,7 +471,7 @@ class HelpLink(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class LocalizedMessage(betterproto.Message):
+class LocalizedMessage(Message):
     """
     Provides a localized error message that is safe to return to the user
      which can be attached to an RPC error.

@@ -3,7 +3,7 @@
 # plugin: python-betterproto
 # This file has been @generated
 
-from api.protobuf.message import dataclass
+from api.protobuf.message import Message, dataclass
 from datetime import (
     datetime,
     timedelta,
@@ -133,7 +133,7 @@ class WorkerStanding(betterproto.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class JobSpec(betterproto.Message):
+class JobSpec(Message):
     """What to run: at most 1 MiB in all."""
 
     argv: List[str] = betterproto.string_field(1)
@@ -224,7 +224,7 @@ class JobSpec(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Terminal(betterproto.Message):
+class Terminal(Message):
     """
     A terminal (pty(7)) that is the controlling one of the job's session.
     """
@@ -240,7 +240,7 @@ class Terminal(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Limits(betterproto.Message):
+class Limits(Message):
     """
     What a job may use. What is 0 or unset is as the server is set. A limit beyond the server's ceiling, or one that the
      worker has no means to hold, is refused by name.
@@ -295,7 +295,7 @@ class Limits(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Isolation(betterproto.Message):
+class Isolation(Message):
     """
     What keeps a job from the machine and from other jobs, beside the user that it runs as. Worker.isolation says what can
      be had. The first four are made by bubblewrap, all around one job.
@@ -331,7 +331,7 @@ class Isolation(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Job(betterproto.Message):
+class Job(Message):
     """One job, as it is now."""
 
     id: str = betterproto.string_field(1)
@@ -407,7 +407,7 @@ class Job(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Usage(betterproto.Message):
+class Usage(Message):
     """
     What a job has used so far, all its processes together. What nobody counts on the worker is unset.
     """
@@ -430,7 +430,7 @@ class Usage(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class StopReceipt(betterproto.Message):
+class StopReceipt(Message):
     """
     What was there when a job was to end, what ended it, and how it is known that nothing is left.
     """
@@ -454,7 +454,7 @@ class StopReceipt(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class StoppedProcess(betterproto.Message):
+class StoppedProcess(Message):
     """A process of a job that was there when the job was to end."""
 
     pid: int = betterproto.int32_field(1)
@@ -474,7 +474,7 @@ class StoppedProcess(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class StartRequest(betterproto.Message):
+class StartRequest(Message):
     spec: "JobSpec" = betterproto.message_field(1)
     request_id: str = betterproto.string_field(2)
     """
@@ -484,12 +484,12 @@ class StartRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class StartResponse(betterproto.Message):
+class StartResponse(Message):
     job: "Job" = betterproto.message_field(1)
 
 
 @dataclass(eq=False, repr=False)
-class StopRequest(betterproto.Message):
+class StopRequest(Message):
     job_id: str = betterproto.string_field(1)
     """
     An id, or a prefix of one (four characters at least) that only one job has.
@@ -508,12 +508,12 @@ class StopRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class StopResponse(betterproto.Message):
+class StopResponse(Message):
     job: "Job" = betterproto.message_field(1)
 
 
 @dataclass(eq=False, repr=False)
-class SignalRequest(betterproto.Message):
+class SignalRequest(Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""
 
@@ -522,34 +522,34 @@ class SignalRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class SignalResponse(betterproto.Message):
+class SignalResponse(Message):
     job: "Job" = betterproto.message_field(1)
 
 
 @dataclass(eq=False, repr=False)
-class DeleteRequest(betterproto.Message):
+class DeleteRequest(Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""
 
 
 @dataclass(eq=False, repr=False)
-class DeleteResponse(betterproto.Message):
+class DeleteResponse(Message):
     pass
 
 
 @dataclass(eq=False, repr=False)
-class QueryRequest(betterproto.Message):
+class QueryRequest(Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""
 
 
 @dataclass(eq=False, repr=False)
-class QueryResponse(betterproto.Message):
+class QueryResponse(Message):
     job: "Job" = betterproto.message_field(1)
 
 
 @dataclass(eq=False, repr=False)
-class StreamRequest(betterproto.Message):
+class StreamRequest(Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""
 
@@ -576,7 +576,7 @@ class StreamRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Output(betterproto.Message):
+class Output(Message):
     """
     Bytes that the job wrote. With two pipes, the recorded order of stdout and stderr is the order of arrival.
     """
@@ -593,7 +593,7 @@ class Output(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Verdict(betterproto.Message):
+class Verdict(Message):
     """How the job ended, and that all of its output was given."""
 
     end_offset: int = betterproto.int64_field(1)
@@ -610,7 +610,7 @@ class Verdict(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Gap(betterproto.Message):
+class Gap(Message):
     """
     Bytes that the job wrote here, and that could not be recorded: the disk was full, or the job's limit was reached.
     """
@@ -622,7 +622,7 @@ class Gap(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class Heartbeat(betterproto.Message):
+class Heartbeat(Message):
     """Nothing has happened for a while, and the stream is alive."""
 
     offset: int = betterproto.int64_field(1)
@@ -636,7 +636,7 @@ class Heartbeat(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class StreamResponse(betterproto.Message):
+class StreamResponse(Message):
     output: "Output" = betterproto.message_field(1, group="event")
     verdict: "Verdict" = betterproto.message_field(2, group="event")
     gap: "Gap" = betterproto.message_field(3, group="event")
@@ -644,7 +644,7 @@ class StreamResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class AttachRequest(betterproto.Message):
+class AttachRequest(Message):
     start: "AttachStart" = betterproto.message_field(1, group="request")
     """The first message, and only that."""
 
@@ -666,7 +666,7 @@ class AttachRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class AttachStart(betterproto.Message):
+class AttachStart(Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""
 
@@ -689,7 +689,7 @@ class AttachStart(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class WindowSize(betterproto.Message):
+class WindowSize(Message):
     """The size of a terminal: 1 to 4096 each."""
 
     rows: int = betterproto.int32_field(1)
@@ -697,12 +697,12 @@ class WindowSize(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class CloseStdin(betterproto.Message):
+class CloseStdin(Message):
     pass
 
 
 @dataclass(eq=False, repr=False)
-class Attached(betterproto.Message):
+class Attached(Message):
     """The attachment has begun."""
 
     job_id: str = betterproto.string_field(1)
@@ -719,7 +719,7 @@ class Attached(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class InputAccepted(betterproto.Message):
+class InputAccepted(Message):
     """How far the job's stdin has come."""
 
     bytes: int = betterproto.int64_field(1)
@@ -737,7 +737,7 @@ class InputAccepted(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class AttachResponse(betterproto.Message):
+class AttachResponse(Message):
     output: "Output" = betterproto.message_field(1, group="event")
     """As in StreamResponse."""
 
@@ -749,7 +749,7 @@ class AttachResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ListRequest(betterproto.Message):
+class ListRequest(Message):
     page_size: int = betterproto.int32_field(1)
     """
     0 means the server's default; more than its maximum is cut to that (AIP-158).
@@ -763,14 +763,14 @@ class ListRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ListResponse(betterproto.Message):
+class ListResponse(Message):
     jobs: List["Job"] = betterproto.message_field(1)
     next_page_token: str = betterproto.string_field(2)
     """ when there is no further page."""
 
 
 @dataclass(eq=False, repr=False)
-class WaitRequest(betterproto.Message):
+class WaitRequest(Message):
     job_ids: List[str] = betterproto.string_field(1)
     """As in StopRequest; at least one."""
 
@@ -778,18 +778,18 @@ class WaitRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class WaitResponse(betterproto.Message):
+class WaitResponse(Message):
     jobs: List["Job"] = betterproto.message_field(1)
     """The named jobs in the order asked for, as they are now."""
 
 
 @dataclass(eq=False, repr=False)
-class ListWorkersRequest(betterproto.Message):
+class ListWorkersRequest(Message):
     pass
 
 
 @dataclass(eq=False, repr=False)
-class Worker(betterproto.Message):
+class Worker(Message):
     name: str = betterproto.string_field(1)
     slots: int = betterproto.int32_field(2)
     """How many jobs it runs at a time."""
@@ -830,40 +830,40 @@ class Worker(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class DrainRequest(betterproto.Message):
+class DrainRequest(Message):
     worker: str = betterproto.string_field(1)
     """The worker's name."""
 
 
 @dataclass(eq=False, repr=False)
-class DrainResponse(betterproto.Message):
+class DrainResponse(Message):
     pass
 
 
 @dataclass(eq=False, repr=False)
-class UndrainRequest(betterproto.Message):
+class UndrainRequest(Message):
     worker: str = betterproto.string_field(1)
     """The worker's name."""
 
 
 @dataclass(eq=False, repr=False)
-class UndrainResponse(betterproto.Message):
+class UndrainResponse(Message):
     pass
 
 
 @dataclass(eq=False, repr=False)
-class ForgetRequest(betterproto.Message):
+class ForgetRequest(Message):
     job_id: str = betterproto.string_field(1)
     """As in StopRequest."""
 
 
 @dataclass(eq=False, repr=False)
-class ForgetResponse(betterproto.Message):
+class ForgetResponse(Message):
     job: "Job" = betterproto.message_field(1)
 
 
 @dataclass(eq=False, repr=False)
-class ListWorkersResponse(betterproto.Message):
+class ListWorkersResponse(Message):
     workers: List["Worker"] = betterproto.message_field(1)
     pending: int = betterproto.int32_field(2)
     """Jobs that wait for a free worker."""

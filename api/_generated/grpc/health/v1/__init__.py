@@ -3,7 +3,7 @@
 # plugin: python-betterproto
 # This file has been @generated
 
-from api.protobuf.message import dataclass
+from api.protobuf.message import Message, dataclass
 
 import betterproto
 
@@ -25,7 +25,7 @@ class HealthCheckResponseServingStatus(betterproto.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class HealthCheckRequest(betterproto.Message):
+class HealthCheckRequest(Message):
     """Which service."""
 
     service: str = betterproto.string_field(1)
@@ -35,7 +35,7 @@ class HealthCheckRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class HealthCheckResponse(betterproto.Message):
+class HealthCheckResponse(Message):
     """How it is."""
 
     status: "HealthCheckResponseServingStatus" = betterproto.enum_field(1)

@@ -3,14 +3,14 @@
 # plugin: python-betterproto
 # This file has been @generated
 
-from api.protobuf.message import dataclass
+from api.protobuf.message import Message, dataclass
 from typing import List
 
 import betterproto
 
 
 @dataclass(eq=False, repr=False)
-class ServerReflectionRequest(betterproto.Message):
+class ServerReflectionRequest(Message):
     """One question."""
 
     host: str = betterproto.string_field(1)
@@ -39,7 +39,7 @@ class ServerReflectionRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ExtensionRequest(betterproto.Message):
+class ExtensionRequest(Message):
     """An extension."""
 
     containing_type: str = betterproto.string_field(1)
@@ -50,7 +50,7 @@ class ExtensionRequest(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ServerReflectionResponse(betterproto.Message):
+class ServerReflectionResponse(Message):
     """One answer."""
 
     valid_host: str = betterproto.string_field(1)
@@ -83,7 +83,7 @@ class ServerReflectionResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class FileDescriptorResponse(betterproto.Message):
+class FileDescriptorResponse(Message):
     """Files."""
 
     file_descriptor_proto: List[bytes] = betterproto.bytes_field(1)
@@ -93,7 +93,7 @@ class FileDescriptorResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ExtensionNumberResponse(betterproto.Message):
+class ExtensionNumberResponse(Message):
     """Numbers of extensions."""
 
     base_type_name: str = betterproto.string_field(1)
@@ -104,7 +104,7 @@ class ExtensionNumberResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ListServiceResponse(betterproto.Message):
+class ListServiceResponse(Message):
     """Services."""
 
     service: List["ServiceResponse"] = betterproto.message_field(1)
@@ -112,7 +112,7 @@ class ListServiceResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ServiceResponse(betterproto.Message):
+class ServiceResponse(Message):
     """A service."""
 
     name: str = betterproto.string_field(1)
@@ -120,7 +120,7 @@ class ServiceResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class ErrorResponse(betterproto.Message):
+class ErrorResponse(Message):
     """Why there is no other answer."""
 
     error_code: int = betterproto.int32_field(1)
