@@ -178,7 +178,8 @@ def receipt(job_: Job) -> None:
     processes = "1 process" if receipt_.found == 1 else f"{receipt_.found} processes"
     line(f"  {processes} in {receipt_.took.total_seconds():.3f} s; {left}")
     for each in receipt_.processes:
-        how = "is still there" if each.signal is None else f"ended after {_signal(each.signal)}"
+        unsent = "ended by itself" if receipt_.empty else "is still there"
+        how = unsent if each.signal is None else f"ended after {_signal(each.signal)}"
         escaped = ", had left the session" if each.left_session else ""
         line(f"  {each.pid:>8}  {each.command:15}  {how}{escaped}")
     if receipt_.found > len(receipt_.processes):

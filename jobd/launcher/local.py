@@ -97,16 +97,29 @@ class LocalLauncher:
                 theirs.callback(os.close, stdin)
                 ours.callback(os.close, near)
                 os.set_blocking(near, False)
+            entrances = _entrances(program, theirs)
             with ThreadPoolExecutor(1) as thread:
-                popen = thread.submit(_restrained, program, spec, stdin, out_job, err_job).result()
-            _contain(popen, program)
+                popen = thread.submit(_restrained, program, spec, entrances, stdin, out_job, err_job).result()
+            _limit_all(popen, program)
             ours.pop_all()
         pipes = {Source.STDOUT: FdPipe(out), Source.STDERR: FdPipe(err)}
         return LocalProcess(self.containment, container, popen, pipes, near, relayed)
 
 
+def _entrances(program: dict[str, Any], until: ExitStack) -> list[int]:
+    """The files into which the job writes itself, open: whether one may is asked of whoever opens them."""
+    found = []
+    try:
+        for entrance in program["enter"]:
+            found.append(os.open(entrance, os.O_WRONLY | os.O_CLOEXEC))
+            until.callback(os.close, found[-1])
+    except OSError as exc:
+        raise LaunchError(Reason.CONTAINMENT_FAILED, f"the job's control group is gone: {exc.strerror}") from exc
+    return found
+
+
 def _restrained(
-    program: dict[str, Any], spec: JobSpec, stdin: int, out_job: int, err_job: int
+    program: dict[str, Any], spec: JobSpec, entrances: list[int], stdin: int, out_job: int, err_job: int
 ) -> subprocess.Popen[bytes]:
     """For a thread that ends after it: what is given up here is the thread's own, and its children's."""
     stage = "limits"
@@ -121,10 +134,12 @@ def _restrained(
             become.forgo_privileges(KERNEL)
     except OSError as exc:
         raise launch_error(exc.errno or 0, spec, stage) from exc
-    return _popen(program, spec, stdin, out_job, err_job)
+    return _popen(program, spec, entrances, stdin, out_job, err_job)
 
 
-def _popen(program: dict[str, Any], spec: JobSpec, stdin: int, out_job: int, err_job: int) -> subprocess.Popen[bytes]:
+def _popen(
+    program: dict[str, Any], spec: JobSpec, entrances: list[int], stdin: int, out_job: int, err_job: int
+) -> subprocess.Popen[bytes]:
     cwd = program["cwd"]
     whom = _whom(program, spec, *(fd for fd in (stdin, out_job, err_job) if fd >= 0))
     try:
@@ -137,8 +152,8 @@ def _popen(program: dict[str, Any], spec: JobSpec, stdin: int, out_job: int, err
             cwd=cwd,
             umask=program["umask"],
             start_new_session=True,
-            # Between fork and exec, and one system call: posix_spawn(3) has no way to do it, nor has Popen.
-            preexec_fn=partial(take_control, 0) if spec.terminal else None,
+            # Between fork and exec, and a system call each: posix_spawn(3) has no way to do it, nor has Popen.
+            preexec_fn=partial(_enter, entrances, bool(spec.terminal)) if entrances or spec.terminal else None,
             **whom,
         )
     except OSError as exc:
@@ -146,6 +161,13 @@ def _popen(program: dict[str, Any], spec: JobSpec, stdin: int, out_job: int, err
         raise launch_error(exc.errno or 0, spec, "cwd" if cwd_failed else "exec") from exc
     except (ValueError, subprocess.SubprocessError) as exc:
         raise LaunchError(Reason.LAUNCH_REFUSED, f"{spec.argv[0]!a} cannot be started: {exc}") from exc
+
+
+def _enter(entrances: list[int], terminal: bool) -> None:
+    for entrance in entrances:
+        os.write(entrance, b"0")
+    if terminal:
+        take_control(0)
 
 
 def _whom(program: dict[str, Any], spec: JobSpec, *streams: int) -> dict[str, Any]:
@@ -168,17 +190,15 @@ def _whom(program: dict[str, Any], spec: JobSpec, *streams: int) -> dict[str, An
     return whom
 
 
-def _contain(popen: subprocess.Popen[bytes], program: dict[str, Any]) -> None:
-    """After the fact, since there is no moment between fork and exec here: what the process has forked by then escapes.
-    The launcher, which is what jobs that matter run under, does it in time.
+def _limit_all(popen: subprocess.Popen[bytes], program: dict[str, Any]) -> None:
+    """After the fact, since limits are of a whole process, and this one has others: what it has forked by then is
+    without them. The launcher, which is what jobs that matter run under, does it in time.
 
     Raises:
         LaunchError: it cannot be done; the process has ended.
     """
     try:
         with contextlib.suppress(ProcessLookupError):
-            for entrance in program["enter"]:
-                Path(entrance).write_text(str(popen.pid))
             for number, value in program["limits"]:
                 _limit(popen.pid, number, value)
             if program["nice"]:

@@ -47,7 +47,9 @@ class ControlGroups:
         kinds = {each.version for each in self._all}
         self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"
         self.proof = "cgroup.events" if tree.version == 2 else "cgroup.procs"
-        self.weaknesses = _weaknesses(tree, self.limits)
+        # memory.oom.group is version 2's alone.
+        group_killing = any(each.version == 2 and "memory" in each.controllers for each in self._all)
+        self.weaknesses = _weaknesses(tree, self.limits, group_killing=group_killing)
 
     def give_to(self, uid: int, gid: int) -> Sequence[str]:
         """Let a user make groups in the directories for jobs. Processes are put there by whoever has the right to."""
@@ -296,10 +298,15 @@ def _is_of_use(hierarchy: Hierarchy, tree: Hierarchy) -> bool:
     return bool(hierarchy.controllers - ({"freezer", "cpuacct"} if tree.version == 2 else {"freezer"}))
 
 
-def _weaknesses(tree: Hierarchy, limits: frozenset[str]) -> tuple[str, ...]:
+def _weaknesses(tree: Hierarchy, limits: frozenset[str], *, group_killing: bool) -> tuple[str, ...]:
     found = []
     if tree.version == 1:
         found.append("emptiness is read from cgroup.procs, and killing takes several rounds")
+    if "memory" in limits and not group_killing:
+        found.append(
+            "the kernel ends one process of a job that uses too much memory, not the job: one that ends by SIGKILL "
+            "after that is called out of memory"
+        )
     missing = {"memory", "cpus", "cpu_weight", "processes"} - limits
     if missing:
         why = f" ({tree.problem})" if tree.problem else ""

@@ -99,7 +99,7 @@ class Stopped:
     """A process that was there when its job was to end.
 
     Attributes:
-        signal: the last one that it was sent before it was gone; 0 when it is still there.
+        signal: the last one that it was sent before it was gone; 0 when there was none, or it is still there.
     """
 
     member: Member

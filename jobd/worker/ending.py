@@ -98,7 +98,9 @@ class Ending:
         polite = self._until_kill.deadline > begun
         first = self._begun is None
         self._begun = self._begun or self._clock()
-        await self._note(process, self._polite if polite else signal.SIGKILL)
+        await self._note(
+            process, self._polite if polite else signal.SIGKILL, main_only=polite and self._mode is StopMode.MAIN
+        )
         await self._record(self._receipt(process, took=0, empty=False))
         self._begun = self._clock() if first else self._begun
         self._until_kill.deadline += trio.current_time() - begun  # the grace period begins with the first signal
@@ -148,10 +150,14 @@ class Ending:
         """Nobody is left. What a stop answers for is looked for more closely than what ended by itself."""
         return await process.is_empty() and (not self._wanted or not await process.members())
 
-    async def _note(self, process: Process, signum: int) -> bool:
-        """Keep who is there, and what they are sent; whether there is anybody."""
+    async def _note(self, process: Process, signum: int, *, main_only: bool = False) -> bool:
+        """Keep who is there, and what they are sent, or the main one alone is; whether there is anybody."""
         members = await process.members()
-        self._seen.update({member.pid: Stopped(member, signum) for member in members})
+        for member in members:
+            if main_only and member.pid != process.pid:
+                self._seen.setdefault(member.pid, Stopped(member))
+            else:
+                self._seen[member.pid] = Stopped(member, signum)
         return bool(members)
 
     async def receipt(self, process: Process) -> Receipt | None:

@@ -250,6 +250,10 @@ async def test_the_first_signal_can_be_another_and_for_the_main_process_alone(
         assert b"main heard" in text
         assert b"child heard" not in text
         assert processes_with(mark) == []
+        assert stopped.stop_receipt is not None
+        sent = {each.pid: each.signal for each in stopped.stop_receipt.processes}
+        assert sent.pop(job.pid) == signal.SIGHUP
+        assert signal.SIGHUP not in sent.values()
 
 
 async def test_many_starts_and_stops_leave_nothing(pki: TestPki, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -45,6 +46,17 @@ def test_dev_leaves_a_profile_with_which_jobcli_works(tmp_path: Path) -> None:
     with dev(tmp_path):
         done = jobcli(tmp_path, "run", "--", "echo", "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+
+
+def test_what_a_job_forks_at_once_is_in_its_control_group(tmp_path: Path) -> None:
+    """From its first instruction on: a limit that does not hold for all of a job is none."""
+    with dev(tmp_path):
+        (worker,) = jobcli(tmp_path, "workers", "--json").stdout.splitlines()
+        if json.loads(worker)["containment"] == "none":
+            pytest.skip("needs control groups (root, or delegation)")
+        for _ in range(5):
+            job_id = jobcli(tmp_path, "start", "--", "sh", "-c", "cat /proc/self/cgroup; :").stdout.strip()
+            assert f"/{job_id}\n" in jobcli(tmp_path, "stream", job_id).stdout
 
 
 def test_dev_has_a_reader_too(tmp_path: Path) -> None:

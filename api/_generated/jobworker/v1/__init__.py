@@ -248,7 +248,8 @@ class Limits(Message):
 
     memory_bytes: int = betterproto.int64_field(1)
     """
-    Memory of all its processes together, in bytes; beyond it the kernel kills them, and the job is OUT_OF_MEMORY.
+    Memory of all its processes together, in bytes; beyond it the kernel kills all of them, and the job is
+     OUT_OF_MEMORY; with control groups of version 1 it kills one, and the job is that if its main process was killed.
     """
 
     cpus: float = betterproto.double_field(2)
@@ -469,7 +470,8 @@ class StoppedProcess(Message):
 
     signal: Optional[int] = betterproto.int32_field(5, optional=True)
     """
-    The last signal that it was sent before it was gone: 15 or 9; unset when it is still there.
+    The last signal that it was sent before it was gone (what ended it, nobody knows but the kernel). Unset when it was
+     sent none, since a stop of the main process alone began with that one, or when it is still there.
     """
 
 
