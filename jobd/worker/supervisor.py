@@ -365,7 +365,7 @@ class Supervisor:
             nursery.cancel_scope.cancel()
         if self.survived:
             job = self.cell.job
-            raise StopFailedError(f"processes of job {job.id} did not exit after SIGKILL; see its stop receipt")
+            raise StopFailedError(f"processes of job {job.id} did not exit after SIGKILL; it ends when they do")
         return self.cell.job
 
     async def _cancel_when_given_up(self, scope: trio.CancelScope) -> None:

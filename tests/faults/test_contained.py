@@ -18,7 +18,7 @@ import trio
 from api.errors import InvalidArgumentError
 from api.messages import Job, JobState, Limits
 from tests.faults.soak import see_that_nothing_is_left
-from tests.faults.trees import KINDS, PROOFS, TREES, can_be, held_by, processes_of, running, start_tree
+from tests.faults.trees import KINDS, PROOFS, SECONDS, TREES, can_be, held_by, processes_of, running, start_tree
 from tests.support.jobs import new_mark, processes_with, until_called
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -56,7 +56,7 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
         await until_called(["sleep", "sleep"], lambda: processes_of(jobs["double fork"]))
 
         async def stop(name: str) -> None:
-            stopped[name] = await client.stop(jobs[name].id, grace=0.5)
+            stopped[name] = await client.stop(jobs[name].id, grace=GRACE.total_seconds())
             assert processes_of(jobs[name]) == []
 
         async with trio.open_nursery() as nursery:
@@ -82,6 +82,11 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
         deaf = stopped["ignores SIGTERM"].stop_receipt
         assert deaf is not None
         assert signal.SIGKILL in {p.signal for p in deaf.processes if p.pid == jobs["ignores SIGTERM"].pid}
+        assert GRACE <= deaf.took < timedelta(seconds=SECONDS)
+        deep = stopped["deep"].stop_receipt
+        assert deep is not None
+        parents = {p.pid: p.parent_pid for p in deep.processes}
+        assert set(parents.values()) - parents.keys() == {parents[jobs["deep"].pid]} == {jobd.launcher}
 
 
 @pytest.mark.parametrize("kind", ["auto", "cgroup-v1", "none"], indirect=True)
@@ -207,6 +212,7 @@ IMPOSSIBLE = [
 ]
 
 
+GRACE = timedelta(seconds=0.5)
 BEYOND_THE_MACHINE = Limits(
     memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + 1,
     cpus=(os.cpu_count() or 0) + 0.5,

@@ -164,6 +164,9 @@ async def test_a_process_that_no_kill_reaches_is_said_to_be_there(pki: TestPki, 
             (frozen / "freezer.state").write_text("THAWED")
             [ended] = await client.wait(job.id)
             assert (ended.state, ended.signal) == (JobState.STOPPED, signal.SIGKILL)
+            receipt = (await client.query(job.id)).stop_receipt
+            assert receipt is not None
+            assert [(each.pid, each.signal) for each in receipt.processes] == [(job.pid, signal.SIGKILL)]
     finally:
         (frozen / "freezer.state").write_text("THAWED")
         while (frozen / "cgroup.procs").read_text():

@@ -149,6 +149,7 @@ async def test_a_message_over_the_limit_ends_the_attachment(pki: TestPki, server
     ("fields", "field"),
     [
         ({"terminal": Terminal(0, 80)}, "spec.terminal.rows"),
+        ({"terminal": Terminal(24, 0)}, "spec.terminal.columns"),
         ({"terminal": Terminal(24, 70_000)}, "spec.terminal.columns"),
         ({"terminal": Terminal(24, 80, "x\n")}, "spec.terminal.term"),
         ({"terminal": Terminal(24, 80), "stdin": b"x"}, "spec.stdin_data"),
@@ -167,20 +168,23 @@ async def test_a_spec_that_makes_no_sense_is_refused_by_name(
 
 
 async def test_a_terminal_without_a_launcher(client: JobClient) -> None:
-    """The daemon of these tests has none: a job can have a terminal all the same."""
-    script = "stty -echo; tty; stty size; echo $TERM >&2; read x; echo $x; stty size; exec sleep 1000"
+    """The daemon of these tests has none: a job can have a terminal all the same, which is its user's alone."""
+    script = (
+        "stty -echo; tty; stat -c %a $(tty); stty size; echo $TERM >&2; read x; echo $x; stty size; exec sleep 1000"
+    )
     job = await client.start(["sh", "-c", script], terminal=Terminal(24, 80))
     with trio.fail_after(SECONDS):
         async with client.attach(job.id, size=(30, 100)) as attachment:
             seen = b""
-            for typed, lines in ((b"typed\n", 3), (b"\x03", 5)):
+            for typed, lines in ((b"typed\n", 4), (b"\x03", 6)):
                 while seen.count(b"\n") < lines:
                     seen += (await anext(attachment)).data
                 await attachment.send(typed)
             async for chunk in attachment:
                 seen += chunk.data
     assert seen.startswith(b"/dev/pts/")
-    assert seen.splitlines()[2:] == [b"xterm", b"typed", b"30 100"]
+    assert seen.splitlines()[1] == b"600"
+    assert seen.splitlines()[3:] == [b"xterm", b"typed", b"30 100"]
     assert attachment.verdict is not None
     assert (attachment.verdict.state, attachment.verdict.signal) == (JobState.KILLED, 2)
 

@@ -211,6 +211,9 @@ async def test_a_signal_is_one_of_linux(client: JobClient, signum: int) -> None:
     job = await client.start(["sleep", "1000"])
     async with refused(client, InvalidArgumentError, "INVALID_REQUEST", "signal"):
         await client.signal(job.id, signum)
+    if signum:  # 0 says nothing, and SIGTERM is what it is then
+        async with refused(client, InvalidArgumentError, "INVALID_REQUEST", "signal"):
+            await client.stop(job.id, signum=signum)
     assert (await client.query(job.id)).state == JobState.RUNNING
     await client.stop(job.id, grace=0)
 
