@@ -29,6 +29,10 @@ class ContainedProcess:
         self._used: Usage | None = None  # what it used in all, once it is empty
         container.began_with(pid)
 
+    @property
+    def main_pid(self) -> int:
+        return self.pid
+
     def _first_ended(self) -> None:
         """The process itself was reaped; others of the job may be left."""
         self._container.first_ended()

@@ -13,7 +13,7 @@ import trio
 
 from jobd.launcher.contained import ContainedProcess
 from jobd.launcher.pipe import FdPipe
-from jobd.launcher.procfs import signal_group
+from jobd.launcher.procfs import pid_of, signal_group
 from jobd.launcher.relay import Relay, writing_end
 from jobd.launcher.stdin import FdStdin
 from jobd.worker.containment import Containment
@@ -66,6 +66,10 @@ class LaunchedProcess(ContainedProcess):
         if self._status is not None:
             self._first_ended()
             self._ended.set()
+
+    @property
+    def main_pid(self) -> int:
+        return pid_of(self._pidfd) if self._pidfd >= 0 else self.pid
 
     def pipe(self, source: Source) -> Pipe:
         """Its pipe.

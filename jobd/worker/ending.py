@@ -153,8 +153,9 @@ class Ending:
     async def _note(self, process: Process, signum: int, *, main_only: bool = False) -> bool:
         """Keep who is there, and what they are sent, or the main one alone is; whether there is anybody."""
         members = await process.members()
+        main = process.main_pid if main_only else 0
         for member in members:
-            if main_only and member.pid != process.pid:
+            if main_only and member.pid != main:
                 self._seen.setdefault(member.pid, Stopped(member))
             else:
                 self._seen[member.pid] = Stopped(member, signum)

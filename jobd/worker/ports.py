@@ -95,6 +95,11 @@ class Process(Protocol):
     def pid(self) -> int: ...
 
     @property
+    def main_pid(self) -> int:
+        """The pid of the main process: where something made it a sandbox and waits for it outside, that one has
+        :attr:`pid`, and this is -1 when the main process has ended."""
+
+    @property
     def started_at(self) -> int | None:
         """Nanoseconds since the epoch, if whoever made it noted that."""
 

@@ -95,7 +95,10 @@ async def test_a_stop_gives_the_job_its_grace(
         assert receipt is not None
         assert receipt.empty
         assert {"sh", "bwrap"} <= {each.command for each in receipt.processes}
-        assert {each.signal for each in receipt.processes} <= {signal.SIGTERM, signal.SIGKILL}
+        sent = {(each.command, each.signal) for each in receipt.processes}
+        assert ("sh", signal.SIGTERM) in sent
+        assert (("bwrap", None) if main else ("bwrap", signal.SIGTERM)) in sent
+        assert {signum for _, signum in sent} <= {signal.SIGTERM, signal.SIGKILL, None}
         assert processes_with(f"JOBD_JOB_ID={job.id}") == []
 
 

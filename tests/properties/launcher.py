@@ -309,6 +309,10 @@ class LinkedProcess:
     proof = "script"
     stdin = None
 
+    @property
+    def main_pid(self) -> int:
+        return self.pid
+
     async def carry(self) -> None:
         """It has no terminal."""
 
