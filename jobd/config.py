@@ -21,6 +21,8 @@ from jobd.worker.policy import LimitPolicy
 from jobd.worker.run_as import RunAsPolicy
 
 ENV_PREFIX: Final = "JOBD_"
+Flags = Mapping[str, str | bool | None]
+"""What was given on the command line, by field name; None for what was not."""
 
 
 def _setting(help: str, metavar: str, default: Any = dataclasses.MISSING, minimum: float = 0) -> Any:
@@ -44,7 +46,8 @@ class Config:
     )
     crl_policy: str = _setting(
         "what holds where the lists say nothing, since one is missing, past its time or another CA's: hard-fail "
-        "(jobd does not start, new files are not taken, clients are not let in) or soft-fail (it goes on without)",
+        "(jobd does not start, new files are not taken, clients are not let in) or soft-fail (it goes on without); not "
+        "without --crl",
         "POLICY",
         "hard-fail",
     )
@@ -124,7 +127,9 @@ class Config:
     metrics_file: Path | None = _setting(
         "write the same into FILE, for node_exporter's textfile collector", "FILE", None
     )
-    metrics_interval: float = _setting("between two writings of that file", "SECONDS", 15.0, 1)
+    metrics_interval: float = _setting(
+        "between two writings of that file; not without --metrics-file", "SECONDS", 15.0, 1
+    )
     # Only in the file: [limits], [quota], [roles.ROLE] and [principals.NAME].
     limits: LimitPolicy = field(default_factory=LimitPolicy)
     run_as: RunAsPolicy = field(default_factory=RunAsPolicy)
@@ -137,6 +142,8 @@ CHOICES: Final = {
     "crl_policy": ("hard-fail", "soft-fail"),
     "containment": ("auto", "cgroup", "cgroup-v1", "cgroup-v2", "none"),
 }
+NEEDS: Final = {"crl_policy": "crl", "metrics_interval": "metrics_file"}
+"""Settings that say nothing without another: whoever says one believes that something is done which is not."""
 
 
 def key_of(name: str) -> str:
@@ -144,18 +151,22 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def load(flags: Mapping[str, str | bool | None], environment: Mapping[str, str], file: Path | None) -> Config:
+def load(flags: Flags, environment: Mapping[str, str], file: Path | None) -> Config:
     """Put the settings together.
 
     Args:
-        flags: what was given on the command line, by field name; None for what was not.
+        flags: of the command line.
         environment: variables with the prefix ``JOBD_`` are settings.
         file: a TOML file.
 
     Raises:
-        ConfigError: a setting is missing, unknown, or has a value that it cannot have; names it and its origin.
+        ConfigError: a setting is missing, unknown, has a value that it cannot have, or says nothing without another;
+            names it and its origin.
     """
     values = _together(flags, environment, file)
+    for name, other in NEEDS.items():
+        if name in values and other not in values:
+            raise ConfigError(f"{_origin(name, flags, environment, file)}: there is no --{key_of(other)}")
     missing = [n for n, f in FIELDS.items() if f.default is dataclasses.MISSING and n not in values]
     if missing:
         names = ", ".join(f"--{key_of(name)}" for name in missing)
@@ -164,14 +175,20 @@ def load(flags: Mapping[str, str | bool | None], environment: Mapping[str, str],
     return dataclasses.replace(config, run_as=dataclasses.replace(config.run_as, job_user=config.job_user))
 
 
-def _together(
-    flags: Mapping[str, str | bool | None], environment: Mapping[str, str], file: Path | None
-) -> dict[str, Any]:
+def _together(flags: Flags, environment: Mapping[str, str], file: Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     values.update(_from_file(file) if file else {})
     values.update(_from_environment(environment))
     values.update({n: _convert(n, v, f"--{key_of(n)}") for n, v in flags.items() if v is not None})
     return values
+
+
+def _origin(name: str, flags: Flags, environment: Mapping[str, str], file: Path | None) -> str:
+    """Who said it: what wins."""
+    variable = ENV_PREFIX + name.upper()
+    if flags.get(name) is not None:
+        return f"--{key_of(name)}"
+    return variable if environment.get(variable) else f"{key_of(name)} in {file}"
 
 
 def load_state(flag: str | None, environment: Mapping[str, str], file: Path | None) -> Path:

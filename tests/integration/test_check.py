@@ -173,14 +173,22 @@ def test_what_is_weak_is_told_with_the_reason(pki: TestPki, tmp_path: Path) -> N
     assert "users: [principals.alice]: there is no user 'nobody-of-that-name'" in text
 
 
-def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--slots", "0"), "--slots: '0' is not between 1 and"),
+        (("--cert=c", "--key=k", "--ca=a", "--state=s", "--crl-policy=hard-fail"), "--crl-policy: there is no --crl"),
+    ],
+    ids=["a value", "a contradiction"],
+)
+def test_settings_that_cannot_be_used_are_refused(tmp_path: Path, flags: tuple[str, ...], why: str) -> None:
     """As by jobd itself, and with its exit code."""
-    command = [sys.executable, "-m", "jobd", "check", "--slots", "0"]
+    command = [sys.executable, "-m", "jobd", "check", *flags]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS, check=False, env=clean_environment(tmp_path)
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("jobd check: --slots: '0' is not between 1 and")
+    assert done.stderr.startswith(f"jobd check: {why}")
 
 
 @needs_root

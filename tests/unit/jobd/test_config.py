@@ -25,6 +25,33 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path)
     assert config.state == Path("s")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "other", "fits"),
+    [
+        ("crl_policy", "hard-fail", "crl", "list.crl"),
+        ("crl_policy", "soft-fail", "crl", "list.crl"),
+        ("metrics_interval", "15", "metrics_file", "jobd.prom"),
+    ],
+)
+def test_what_says_nothing_without_another_is_refused(
+    tmp_path: Path, name: str, value: str, other: str, fits: str
+) -> None:
+    """Whoever said it, also when it is what holds by default: nobody is checked, and nothing written. A default is said
+    by nobody, and the other one may come from elsewhere."""
+    key, variable, missing = name.replace("_", "-"), f"JOBD_{name.upper()}", f"there is no --{other.replace('_', '-')}"
+    file = tmp_path / "jobd.toml"
+    file.write_text(f"{key} = {value if value.isdigit() else repr(value)}\n")
+    for flags, environment, said in (
+        ({name: value}, {variable: value}, f"^--{key}: {missing}$"),
+        ({}, {variable: value}, f"^{variable}: {missing}$"),
+        ({}, {}, f"^{key} in {file}: {missing}$"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load({**FILES, **flags}, environment, file)
+    assert getattr(load({**FILES, other: fits}, {}, file), other) == Path(fits)
+    load(FILES, {}, None)
+
+
 def test_what_is_missing_is_named() -> None:
     """All of it at once, as flags."""
     with pytest.raises(ConfigError, match="--cert, --key, --ca, --state"):
