@@ -63,7 +63,7 @@ def test_a_plain_set_up_is_good_and_nothing_is_changed(pki: TestPki, tmp_path: P
     said = check(pki, state)
     assert everything_in(tmp_path) == before
     assert {"certificates", "revocation", "address", "state", "records", "output", "disk"} < said.keys()
-    assert {"control groups", "isolation", "kernel", "descriptors"} < said.keys()
+    assert {"control groups", "isolation", "kernel", "clock", "descriptors"} < said.keys()
     assert said["records"] == [("good", f"{state / 'jobs.sqlite3'} is sound")]
     assert said["revocation"][0][0] == "weak"
     assert not [each for found in said.values() for each in found if each[0] == "wrong"]
