@@ -192,7 +192,10 @@ class Front:
             why = await self.placer.why(found.id)
             return Placed(replace(job, reason=Reason.NO_FREE_WORKER, message=why))
         if found.state.phase == Phase.ASSIGNED:
-            return Placed(replace(job, message=f"given to {found.state.worker}, which has not taken it yet"))
+            why = f"given to {found.state.worker}, which has not taken it yet"
+            if self._mirror.frozen:
+                why += "; nothing is taken while the pool is frozen"
+            return Placed(replace(job, message=why))
         if found.state.unreachable:
             why = f"its worker {found.state.worker} cannot be reached; whether the job runs is not known"
             job = replace(job, reason=Reason.UNREACHABLE, message=why)

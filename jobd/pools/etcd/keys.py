@@ -183,6 +183,12 @@ class Keys:
             raise PoolDataError(key, "no time is in the key")
         return int(parts[0])
 
+    def freeze_of(self, key: bytes) -> bytes:
+        """The key itself, if it is ``frozen``, and none that only begins so."""
+        if key != self.frozen:
+            raise PoolDataError(key, "it is no key of a pool")
+        return key
+
     def _parts(self, key: bytes) -> list[str]:
         if not key.startswith(self.everything) or not key.isascii():
             raise PoolDataError(key, "it is none of this pool")

@@ -144,6 +144,7 @@ class Mirror:
         self.assignments = Part(
             keys.assignments(), self._tell, lambda at: (keys.worker_of(at.key), keys.job_of(at.key))
         )
+        self.freezes = Part(keys.frozen, self._tell, lambda at: keys.freeze_of(at.key))
         self._parts: tuple[Part[Any], ...] = (
             self.members,
             self.sessions,
@@ -151,6 +152,7 @@ class Mirror:
             self.jobs,
             self.queue,
             self.assignments,
+            self.freezes,
         )
 
     async def run(self) -> None:
@@ -173,6 +175,11 @@ class Mirror:
     def connected(self) -> bool:
         """What is known is at most a moment old."""
         return all(part.watch is not None and part.watch.connected for part in self._parts)
+
+    @property
+    def frozen(self) -> bool:
+        """Nothing is placed or claimed."""
+        return self.at.frozen in self.freezes.keys
 
     @property
     def news(self) -> trio.Event:

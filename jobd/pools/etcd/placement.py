@@ -121,7 +121,7 @@ def why(wish: Wish, candidates: Sequence[Candidate], *, gone: int = 0, frozen: b
         gone: workers of the pool that have no session.
     """
     if frozen:
-        return "nothing is placed: etcd was restored, and not all workers have said what they have"
+        return "nothing is placed while the pool is frozen, until all workers have said what they have"
     away = f"; {_count(gone, 'worker')} cannot be reached" if gone else ""
     if not candidates:
         return f"no worker is there{away}"

@@ -84,8 +84,12 @@ class Placer:
     async def why(self, job_id: str) -> str:
         """Why a job waits, for people."""
         wish = await self._wish(job_id)
+        return "" if wish is None else self.why_with(wish)
+
+    def why_with(self, wish: Wish) -> str:
+        """Why a job waits that needs this of its worker; "it is about to be placed", as far as is known."""
         gone = len(self._mirror.members.keys) - len(self._mirror.sessions.keys)
-        return "" if wish is None else why(wish, self.candidates(), gone=max(gone, 0))
+        return why(wish, self.candidates(), gone=max(gone, 0), frozen=self._mirror.frozen)
 
     async def _wish(self, job_id: str) -> Wish | None:
         if job_id not in self._wishes:
@@ -109,7 +113,7 @@ class Placer:
             wish = await self._wish(job)
             if wish is not None:
                 waiting.append(Waiting(job, wish))
-        chosen = placements(waiting, self.candidates(), most=AT_ONCE)
+        chosen = placements(waiting, self.candidates(), frozen=mirror.frozen, most=AT_ONCE)
         held = []
 
         async def place(job: str, worker: str) -> None:

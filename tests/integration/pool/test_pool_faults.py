@@ -22,7 +22,7 @@ from jobd.pools.etcd.orders import hash_of, order_of
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import Session
 from jobd.pools.etcd.steps import Found, place, submit
-from jobd.pools.etcd.transaction import Put, Txn
+from jobd.pools.etcd.transaction import Delete, Put, Txn
 from jobd.worker.job import Job
 from jobd.worker.lifecycle import State
 from tests.support.etcd import Cluster, cluster, that_may_be_killed
@@ -190,6 +190,22 @@ async def test_a_job_for_which_there_is_no_slot_after_all_is_given_back(pool: Po
         assert (await client.query(second.id)).state == JobState.PENDING
         await client.stop(first.id, grace=0)
         assert [each.exit_code for each in await client.wait(second.id)] == [0]
+
+
+async def test_a_pool_that_is_frozen_says_so_and_goes_on_at_once_when_it_is_thawed(pool: Pool) -> None:
+    """An operator's key is followed: a job that waits says that it is why, and runs as soon as the key is gone."""
+    await pool.start("m1")
+    keys = Keys(pool.prefix)
+    async with pool.client() as client, open_client(pool.etcd.etcd) as etcd:
+        await etcd.txn(Txn((), (Put(keys.frozen, b"{}"),)))
+        job = await client.start(["true"])
+        while "frozen" not in (await client.query(job.id)).message:
+            pass  # the key is about to be heard of
+        await trio.sleep(1)
+        assert (await client.query(job.id)).state == JobState.PENDING
+        await etcd.txn(Txn((), (Delete(keys.frozen),)))
+        with trio.fail_after(patient(10)):  # what is not news is looked at once a minute
+            assert [each.exit_code for each in await client.wait(job.id)] == [0]
 
 
 async def test_a_job_that_is_stopped_before_it_was_taken_has_no_output(pool: Pool) -> None:

@@ -50,7 +50,7 @@ class Broker:
     def hear(self) -> None:
         """All that there is in etcd now."""
         mirror = self.mirror
-        for part in (mirror.members, mirror.sessions, mirror.drains, mirror.jobs, mirror.queue, mirror.assignments):
+        for part in mirror._parts:
             part.whole.set()
             for key, at in self.etcd.kvs.items():
                 if key.startswith(part.prefix):

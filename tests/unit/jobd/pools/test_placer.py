@@ -8,12 +8,14 @@ import pytest
 import trio
 from structlog.typing import EventDict
 
+from jobd.pools.etcd import membership
+from jobd.pools.etcd.answers import Deleted
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode, encode
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.placer import GRACE, Placer
 from jobd.pools.etcd.records import Order
-from jobd.pools.etcd.transaction import Put, Txn
+from jobd.pools.etcd.transaction import Outcome, Put, Txn
 from jobd.pools.etcd.watch import Listed
 from jobd.worker.facts import spec_facts
 from jobd.worker.job import JobSpec
@@ -26,7 +28,7 @@ WHOLE = encode(Order(spec=spec_facts(JobSpec(("true",))), principal="ann", creat
 
 async def heard(mirror: Mirror, etcd: MemoryEtcd) -> None:
     """All of etcd is heard of."""
-    for part in (mirror.members, mirror.sessions, mirror.drains, mirror.jobs, mirror.queue, mirror.assignments):
+    for part in mirror._parts:
         page = await etcd.page(part.prefix)
         part._list(Listed(page.found, page.revision, first=True, last=True))
     mirror._tell()
@@ -95,6 +97,49 @@ async def test_a_job_that_comes_during_a_look_is_not_overlooked(pool: Pool, auto
             while not await pool.has(pool.keys.assigned("w1", OTHER)):
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_pool_that_is_frozen_says_so_and_places_at_once_when_it_is_thawed(
+    pool: Pool, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step is sent for what cannot be placed; that the key is gone is news."""
+    await pool.enter()
+    await pool.submit()
+    await put(pool, (pool.keys.spec(JOB), WHOLE))
+    await pool.take(membership.freeze(pool.keys))
+    mirror, placer = broker(pool)
+    sent, txn = [], pool.etcd.txn
+
+    async def counted(each: Txn) -> Outcome:
+        sent.append(each)
+        return await txn(each)
+
+    monkeypatch.setattr(pool.etcd, "txn", counted)
+    await heard(mirror, pool.etcd)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(placer.run)
+        await trio.sleep(300)
+        assert "frozen" in await placer.why(JOB)
+        assert not sent
+        await txn(membership.thaw(pool.keys))
+        mirror.freezes._change(Deleted(pool.keys.frozen, pool.etcd.revision))
+        mirror._tell()
+        await trio.sleep(1)
+        assert await pool.has(pool.keys.assigned("w1", JOB))
+        nursery.cancel_scope.cancel()
+    assert not mirror.frozen
+
+
+async def test_what_only_begins_like_the_key_of_a_freeze_is_none(
+    pool: Pool, log_guard: list[EventDict], errors_expected: list[EventDict]
+) -> None:
+    """It is named, and left alone."""
+    await put(pool, (pool.keys.frozen + b"x", b"{}"))
+    mirror, _ = broker(pool)
+    await heard(mirror, pool.etcd)
+    assert not mirror.frozen
+    [said] = [each for each in log_guard if each["log_level"] == "error"]
+    assert "/p/frozenx" in said["error"]
 
 
 @pytest.mark.parametrize("claimed", [True, False])
