@@ -138,6 +138,27 @@ def test_a_server_does_not_load_the_client() -> None:
     assert not {"jobd.metrics", "prometheus_client"} & set(loaded.stdout.split()), "only where metrics are wanted"
 
 
+def test_a_server_without_a_pool_loads_nothing_of_it() -> None:
+    """Not after it has begun, either: with all that it serves."""
+    code = """
+import sys, jobd.server, jobd.daemon, jobd.parts, trio
+from pathlib import Path
+from jobd.config import Config
+
+async def main():
+    config = Config(cert=Path("c"), key=Path("k"), ca=Path("ca"), state=Path("s"))
+    async with jobd.parts.service_of(config, None, None, [], None) as service:
+        assert service.handlers
+
+trio.run(main)
+print(*sys.modules)
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    rooms = ("jobd.pooled", "jobd.pools.etcd", "jobd.pools.remote", "jobd.service.pool")
+    assert not [each for each in loaded.stdout.split() if each.startswith(rooms)]
+    assert "jobd.service.job_worker" in loaded.stdout.split()
+
+
 def test_jobcli_loads_what_a_client_needs() -> None:
     """A cold command is little else than its modules: nothing that reads certificates, serves, or keeps."""
     code = "import sys, jobcli.cli; print(*sys.modules)"

@@ -25,6 +25,7 @@ from jobd.pools.etcd.ends import Ending
 from jobd.pools.etcd.errors import EtcdError
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.orders import end_facts, hash_of, job_from, order_of
+from jobd.pools.etcd.placement import SOON, Wish
 from jobd.pools.etcd.placer import Placer
 from jobd.pools.etcd.pool_errors import PoolDataError, PoolNameError
 from jobd.pools.etcd.private import Seal
@@ -123,7 +124,8 @@ class Front:
             self._mirror.tally.refused(job.id)
             return await self._again(became, spec, request_id)
         self.placer.soon()
-        return replace(job, reason=Reason.NO_FREE_WORKER, message="it is about to be placed")
+        why = self.placer.why_with(Wish.of(order)) if self._mirror.is_whole else SOON
+        return replace(job, reason=Reason.NO_FREE_WORKER, message=why)
 
     async def _see_that_there_is_room(self, caller: Caller, request_id: str) -> None:
         wrong: WorkerError | None = beyond_quota(caller, self._mirror.tally.of(caller.name), self._policy)

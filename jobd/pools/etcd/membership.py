@@ -73,8 +73,9 @@ def enter(
     known = decode(Member, was.key, was.value) if was else None
     if known and known.uid != member.uid:
         raise WorkerNameError(
-            f"another machine of the pool has the name {worker!a}; give this one another name, or, if that one is gone "
-            "for good, forget it first"
+            f"another machine of the pool has the name {worker!a}; give this one another name, or, if that one never "
+            f"comes back and its jobs were forgotten, free its name: etcdctl del {keys.member(worker).decode()} "
+            "(docs/pool.md, Taking a machine away)"
         )
     if up is not None:
         present = decode(Session, up.key, up.value)
@@ -96,17 +97,6 @@ def enter(
 def change_session(up: KeyValue, session: Session) -> Txn:
     """Say something else of oneself, in the same session (its epoch stays)."""
     return Txn((created(up),), (Put(up.key, encode(session), up.lease),))
-
-
-def leave(up: KeyValue) -> Txn:
-    """End one's own session."""
-    return Txn((created(up),), (Delete(up.key),))
-
-
-def forget_worker(keys: Keys, member: KeyValue) -> Txn:
-    """A machine is gone for good: its name is free. Its jobs are forgotten one by one, before."""
-    worker = keys.worker_of(member.key)
-    return Txn((unchanged(member), absent(keys.session(worker))), (Delete(member.key), Delete(keys.drain(worker))))
 
 
 # ---- an operator

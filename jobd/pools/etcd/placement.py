@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from jobd.broker.placement import Load, choose
 from jobd.pools.etcd.records import Order, Session
 from jobd.worker.facts import spec_of
+
+SOON: Final = "it is about to be placed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def why(wish: Wish, candidates: Sequence[Candidate], *, gone: int = 0, frozen: b
         return ", ".join(parts) + away
     slots = sum(each.session.slots for each in ready)
     if any(each.taken < each.session.slots for each in ready):
-        return "it is about to be placed"
+        return SOON
     return f"{_all(slots, 'slot')} of {_count(len(ready), 'worker')}{such} {_is(slots)} taken{away}"
 
 

@@ -32,8 +32,6 @@ KEEPALIVE: Final = 4.0
 """Seconds between signs of life."""
 AGAIN: Final = 0.5
 """Seconds until the next one, when one failed."""
-RESIGN_TIMEOUT: Final = 2.0
-"""Seconds that are spent on ending the lease; it ends by itself when they do not suffice."""
 
 Register = Callable[[Store, int], Awaitable[int]]
 """Puts what lives with a lease, and gives its epoch. Fails as the store does, and is then called again, with the same
@@ -85,7 +83,6 @@ class LeaseSession:
         self._ttl = ttl
         self._keepalive = keepalive
         self._held: Held | None = None  # written by the thread, each time as a whole
-        self._resigned = False
         self._told = ""
         self._owner = trio.lowlevel.current_trio_token()
         self._changed = trio.Event()
@@ -115,11 +112,6 @@ class LeaseSession:
             await self._changed.wait()
         await trio.lowlevel.checkpoint()
 
-    async def resign(self) -> None:
-        """End the session now, and for good: others need not wait for its end. At most a few seconds."""
-        self._resigned = True
-        await self.stop()
-
     async def stop(self) -> None:
         """End the thread; the lease then ends by itself."""
         await self._started.wait()
@@ -140,14 +132,8 @@ class LeaseSession:
         self._owner.run_sync_soon(self._started.set)
         try:
             async with open_client(self._etcd) as client:
-                try:
-                    with self._scope:
-                        await self._go_on(client)
-                finally:
-                    held = self._held
-                    if self._resigned and held:
-                        self._publish(None)
-                        await _revoke(client, held.lease)
+                with self._scope:
+                    await self._go_on(client)
         finally:
             self._owner.run_sync_soon(self._over.set)
 
@@ -218,22 +204,13 @@ class LeaseSession:
         self._owner.run_sync_soon(self._wake)
 
 
-async def _revoke(client: Client, lease: int) -> None:
-    with trio.move_on_after(RESIGN_TIMEOUT, shield=True):
-        try:
-            await client.lease_revoke(lease)
-        except EtcdError as exc:
-            log.warning("etcd lease not revoked; it ends by itself", reason=str(exc))
-
-
 @asynccontextmanager
 async def open_session(
     etcd: Etcd, register: Register, *, ttl: int = TTL, keepalive: float = KEEPALIVE
 ) -> AsyncIterator[LeaseSession]:
     """Hold a session for the length of the block, whatever becomes of etcd meanwhile.
 
-    After the block the lease ends by itself, unless it was resigned: a server that is about to be started again keeps
-    its place.
+    After the block the lease ends by itself: a server that is about to be started again keeps its place.
 
     Args:
         register: run in the session's thread. What else than an EtcdError it raises ends the block with it.

@@ -90,15 +90,6 @@ async def test_the_key_outlives_the_block(etcd: Cluster, client: Client, prefix:
     assert await client.get(prefix)
 
 
-async def test_one_that_resigns_is_gone_at_once(etcd: Cluster, client: Client, prefix: bytes) -> None:
-    """Others need not wait."""
-    async with open_session(etcd.etcd, registration(prefix, b""), ttl=LONG) as session:
-        await held(session)
-        await session.resign()
-        assert session.epoch is None
-        assert await client.get(prefix) is None
-
-
 async def test_a_block_that_is_cancelled_before_it_began_ends(etcd: Cluster, prefix: bytes) -> None:
     """Its thread is waited for, and ends."""
     with trio.CancelScope() as scope:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from jobd.broker.admission import ANYTHING, Policy
-from jobd.pools.etcd import ends
+from jobd.pools.etcd import ends, membership
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.ends import Ending
 from jobd.pools.etcd.errors import StoreUnavailableError
@@ -155,3 +155,22 @@ async def test_a_principal_has_so_many_jobs_in_the_pool(broker: Broker) -> None:
     await stop(broker.pool)
     broker.hear()
     await start("ann", "third")
+
+
+async def test_a_start_says_why_its_job_waits(broker: Broker) -> None:
+    """As whoever asks later is told: not that it is about to be placed, when nobody can take it."""
+
+    async def told(**labels: str) -> str:
+        job = await broker.front.start(JobSpec(("x",), worker_labels=labels), by="ann", roles=(), request_id="")
+        broker.hear()
+        assert (await broker.front.find(job.id)).job.message == job.message
+        return job.message
+
+    assert await told() == "no worker is there"
+    await broker.pool.enter()
+    broker.hear()
+    assert await told() == "it is about to be placed"
+    assert await told(gpu="h100") == "no worker has the label gpu=h100"
+    await broker.pool.take(membership.freeze(broker.pool.keys))
+    broker.hear()
+    assert "frozen" in await told()

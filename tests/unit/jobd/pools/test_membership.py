@@ -10,7 +10,7 @@ from jobd.pools.etcd import membership
 from jobd.pools.etcd.codec import decode
 from jobd.pools.etcd.pool_errors import PoolSchemaError, WorkerNameError
 from jobd.pools.etcd.records import Member, Session
-from jobd.pools.etcd.transaction import Put, Txn
+from jobd.pools.etcd.transaction import Delete, Put, Txn
 from tests.support.pool_steps import LEASE, Pool
 
 MEMBER = Member(uid="uid-w1", address="h:1")
@@ -63,8 +63,8 @@ async def test_a_new_server_of_the_same_machine_has_a_new_epoch(pool: Pool) -> N
     await pool.enter(instance="i2", lease=8)
     second = await pool.at(pool.keys.session("w1"))
     assert second.created > first.created
-    assert not (await pool.take(membership.leave(first))).held
-    assert (await pool.take(membership.leave(second))).held
+    assert not (await pool.take(membership.change_session(first, SESSION))).held
+    assert (await pool.take(membership.change_session(second, SESSION))).held
 
 
 async def test_to_enter_twice_is_to_enter_once(pool: Pool) -> None:
@@ -118,11 +118,13 @@ async def test_a_drain_is_of_a_worker_that_there_is(pool: Pool) -> None:
     assert not await pool.has(pool.keys.drain("w1"))
 
 
-async def test_a_name_is_free_when_its_machine_is_forgotten(pool: Pool) -> None:
-    """Which it can be only when it is gone."""
+async def test_a_name_is_free_when_its_member_is_deleted(pool: Pool) -> None:
+    """With the key that the refusal names: an operator has seen to it that the machine never comes back."""
     await pool.enter()
-    forget = membership.forget_worker(pool.keys, await pool.at(pool.keys.member("w1")))
-    assert not (await pool.take(forget)).held
     pool.etcd.expire(LEASE)
-    assert (await pool.take(forget)).held
-    assert membership.enter(pool.keys, "w1", replace(MEMBER, uid="new"), SESSION, 0, was=None, up=None)
+    was, new = await pool.at(pool.keys.member("w1")), replace(MEMBER, uid="new")
+    with pytest.raises(WorkerNameError, match=r"etcdctl del /p/m/w1 ") as refused:
+        membership.enter(pool.keys, "w1", new, SESSION, 0, was=was, up=None)
+    key = str(refused.value).split("etcdctl del ")[1].split()[0]
+    await pool.take(Txn((), (Delete(key.encode()),)))
+    assert (await pool.take(membership.enter(pool.keys, "w1", new, SESSION, 0, was=None, up=None))).held
