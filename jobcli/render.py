@@ -142,6 +142,7 @@ def _usage(job_: Job) -> dict[str, Any] | None:
         "read_bytes": usage.read_bytes,
         "written_bytes": usage.written_bytes,
         "processes": usage.processes,
+        "processes_peak": usage.processes_peak,
         "wall_seconds": usage.wall_time.total_seconds() if usage.wall_time is not None else None,
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -71,6 +71,7 @@ def usage(groups: Mapping[str, tuple[int, Path]]) -> Usage:
         read=read,
         written=written,
         processes=_number(groups, "pids", "pids.current", "pids.current"),
+        processes_peak=_number(groups, "pids", "pids.peak", "pids.peak"),
         out_of_memory=_out_of_memory(groups),
     )
 

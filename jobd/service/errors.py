@@ -11,6 +11,7 @@ from api.errors import (
     AlreadyExistsError,
     DataLossError,
     FailedPreconditionError,
+    FieldViolation,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
@@ -63,6 +64,21 @@ _UNTOLD: Final[dict[type[e.WorkerError], str]] = {e.StoreError: "the server cann
 """Errors whose text is about the inside of the server: the peer is told this instead."""
 
 
+_FIELDS: Final[dict[type[e.WorkerError], str]] = {
+    e.JobEndedError: "start.job_id",
+    e.NotAttachableError: "start.job_id",
+    e.AlreadyAttachedError: "start.job_id",
+    e.StdinClosedError: "data",
+    e.StdinIsTerminalError: "close_stdin",
+}
+"""The field of an Attach's request that asks for what cannot be. (Other calls have one field that it can be.)"""
+
+
+def _field(exc: e.WorkerError, message: str) -> tuple[FieldViolation, ...]:
+    field = _FIELDS.get(type(exc))
+    return (FieldViolation(field, message),) if field else ()
+
+
 async def translate_errors(call: ServerCall, proceed: Handler) -> None:
     """Middleware: end the call with the status for what the handler raised."""
     try:
@@ -77,5 +93,5 @@ def rpc_error(exc: e.WorkerError) -> RpcError:
     message = _UNTOLD.get(type(exc), str(exc) if kind is not InternalError else "the server failed")
     if message != str(exc):
         log.error("a call failed", error=str(exc))
-    violations = exc.violations if isinstance(exc, e.InvalidSpecError) else ()
+    violations = exc.violations if isinstance(exc, e.InvalidSpecError) else _field(exc, message)
     return kind(message, reason=reason, violations=violations)

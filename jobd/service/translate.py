@@ -276,6 +276,7 @@ def _usage_message(usage: Usage, job: Job) -> m.Usage:
         read_bytes=usage.read,
         written_bytes=usage.written,
         processes=usage.processes,
+        processes_peak=usage.processes_peak,
         wall_time=None if ran is None else timedelta(microseconds=ran),
     )
 

@@ -82,7 +82,8 @@ class Usage:
         cpu: nanoseconds of processor time.
         memory_peak: bytes, at the most.
         read, written: bytes from and to block devices.
-        processes: now.
+        processes: processes and threads, now.
+        processes_peak: at the most.
         out_of_memory: processes that the kernel killed because the job's memory limit was reached.
     """
 
@@ -91,6 +92,7 @@ class Usage:
     read: int | None = None
     written: int | None = None
     processes: int | None = None
+    processes_peak: int | None = None
     out_of_memory: int = 0
 
 

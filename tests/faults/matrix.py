@@ -20,14 +20,31 @@ from typing import Final
 import trio
 
 from api.client import JobClient
+from api.errors import FailedPreconditionError
 from api.messages import Job, JobState, Limits
-from tests.faults.trees import KINDS, PROOFS, TREES, can_be, processes_of, start_tree
+from tests.faults.trees import (
+    BOMB,
+    KINDS,
+    PROOFS,
+    PYTHON,
+    TREES,
+    can_be,
+    can_freeze,
+    held_by,
+    ice,
+    left_of,
+    processes_of,
+    start_script,
+)
 from tests.support.daemon import JobdProgram, jobd_program
-from tests.support.jobs import new_mark, processes_with
+from tests.support.jobs import new_mark
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
+FORK_BOMB: Final = "fork bomb"
+FROZEN: Final = "frozen"
+SCRIPTS: Final = {**TREES, FORK_BOMB: f"{PYTHON} '{BOMB}'"}
 GRACE: Final = 0.3
 TIMEOUT: Final = max(1.0, patient(0.4))
 """Seconds; a tree is to be as it is meant to be before they are over."""
@@ -50,8 +67,10 @@ class Bench:
     async def end(self, tree: str, how: str, mark: str) -> Job:
         """Start a tree and have it ended; gives the job that the answer was about."""
         kind, _, killed = how.partition(", ")
-        limits = Limits(timeout=timedelta(seconds=TIMEOUT)) if kind == "timeout" else None
-        job = await start_tree(self.client, tree, self.room, limits, mark)
+        limits = Limits(timeout=timedelta(seconds=TIMEOUT) if kind == "timeout" else timedelta(0))
+        if tree == FORK_BOMB:
+            limits.processes, limits.nice = 50, 19
+        job = await start_script(self.client, SCRIPTS[tree], self.room, limits, mark)
         async with trio.open_nursery() as nursery:
             if killed:
                 if kind == "timeout":
@@ -63,12 +82,40 @@ class Bench:
                 await self.client.wait(job.id)
         return await self.client.query(job.id)
 
+    async def end_frozen(self, how: str, mark: str) -> Job:
+        """As :meth:`end`, with a process that no kill reaches, and only a while after it has been said to be there."""
+        kind, _, killed = how.partition(", ")
+        limits = Limits(timeout=timedelta(seconds=TIMEOUT) if kind == "timeout" else timedelta(0))
+        async with ice() as frozen:
+            job = await start_script(self.client, "echo ready; exec sleep 1000", self.room, limits, mark)
+            await frozen.freeze(job.pid)
+            async with trio.open_nursery() as nursery:
+                if killed:
+                    nursery.start_soon(self.kill_soon)
+                if kind == "stop":
+                    await self._fail_to_stop(job)
+            while not (there := await self.client.query(job.id)).stopping:
+                await trio.sleep(0.05)
+            if there.state != JobState.RUNNING or left_of(mark) != {job.pid}:
+                raise AssertionError(f"it is {there.state} while its process is there")
+            frozen.thaw()
+        await self.client.wait(job.id)
+        return await self.client.query(job.id)
+
+    async def _fail_to_stop(self, job: Job) -> None:
+        try:
+            await self.client.stop(job.id, grace=GRACE)
+        except FailedPreconditionError as exc:
+            if exc.reason == "STOP_FAILED":
+                return
+        raise AssertionError("a stop has not failed whose process is there")
+
 
 def problem(job: Job, kind: str, how: str, mark: str) -> str:
     """What is not as it should be; "" if all is."""
     wanted = JobState.STOPPED if how.startswith("stop") else JobState.TIMED_OUT
     receipt = job.stop_receipt
-    if left := {*processes_with(mark), *processes_of(job)}:
+    if left := {*left_of(mark), *processes_of(job)}:
         return f"processes are left: {sorted(left)}"
     if job.state != wanted:
         return f"it is {job.state}: {job.message}"
@@ -86,11 +133,19 @@ async def run_kind(pki: TestPki, directory: Path, kind: str, rng: random.Random)
     with jobd_program(pki, directory / "state", *flags) as jobd:
         async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(60)) as client:
             bench = Bench(jobd, client, directory, rng)
-            for tree in TREES:
+            _, limits = await held_by(client)
+            for tree in (*SCRIPTS, FROZEN):
+                if tree == FORK_BOMB and "processes" not in limits:
+                    print(f"matrix: {kind:10} {tree:24} left out: nobody limits its processes here", flush=True)
+                    continue
+                if tree == FROZEN and not can_freeze():
+                    print(f"matrix: {kind:10} {tree:24} left out: needs root and the freezer of version 1", flush=True)
+                    continue
                 for how in ENDS:
                     mark, begun = new_mark(), time.monotonic()
                     with trio.fail_after(patient(120)):
-                        found = problem(await bench.end(tree, how, mark), kind, how, mark)
+                        end = bench.end_frozen(how, mark) if tree == FROZEN else bench.end(tree, how, mark)
+                        found = problem(await end, kind, how, mark)
                     wrong += bool(found)
                     said = f"NOT TRUE: {found}" if found else f"nobody is left ({time.monotonic() - begun:.1f} s)"
                     print(f"matrix: {kind:10} {tree:24} {how:24} {said}", flush=True)

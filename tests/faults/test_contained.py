@@ -6,6 +6,7 @@ each of them alone, in each kind and for each end, is the session ``matrix``.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -18,19 +19,22 @@ import trio
 from api.errors import InvalidArgumentError
 from api.messages import Job, JobState, Limits
 from tests.faults.soak import see_that_nothing_is_left
-from tests.faults.trees import KINDS, PROOFS, SECONDS, TREES, can_be, held_by, processes_of, running, start_tree
+from tests.faults.trees import (
+    BOMB,
+    KINDS,
+    PROOFS,
+    SECONDS,
+    TREES,
+    can_be,
+    held_by,
+    left_of,
+    processes_of,
+    running,
+    start_tree,
+)
 from tests.support.jobs import new_mark, processes_with, until_called
 from tests.support.patience import patient
 from tests.support.pki import TestPki
-
-BOMB = """
-import os, time
-while True:
-    try:
-        os.fork()
-    except OSError:
-        time.sleep(0.01)
-"""
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ async def test_a_stop_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str, kil
                 nursery.start_soon(stop, name)
             if killed:
                 await trio.to_thread.run_sync(jobd.kill_server)
-        assert processes_with(mark) == []
+        assert left_of(mark) == set()
         assert {job.state for job in stopped.values()} == {JobState.STOPPED}
         for name, job in stopped.items():
             receipt = job.stop_receipt
@@ -98,7 +102,7 @@ async def test_a_timeout_leaves_nobody(pki: TestPki, tmp_path: Path, kind: str) 
         jobs = [await start_tree(client, name, tmp_path, limits, mark=mark) for name in TREES]
         await trio.to_thread.run_sync(jobd.kill_server)
         ended = await client.wait(*[job.id for job in jobs])
-        assert processes_with(mark) == []
+        assert left_of(mark) == set()
         assert [pid for job in jobs for pid in processes_of(job)] == []
     assert {(job.state, job.reason) for job in ended} == {(JobState.TIMED_OUT, "TIMED_OUT")}
     assert all(f"the {seconds:g} s that it may" in job.message for job in ended)
@@ -166,6 +170,20 @@ async def test_a_limit_that_cannot_be_held_is_refused_by_name(pki: TestPki, tmp_
             await client.start(["true"], limits=Limits(memory_bytes=10**8, cpus=0.5, open_files=10))
         assert {each.field for each in caught.value.violations} == {"spec.limits.memory_bytes", "spec.limits.cpus"}
         assert [job async for job in client.list()] == []
+
+
+@pytest.mark.parametrize("kind", ["auto", "none"])
+async def test_what_holds_the_jobs_and_what_is_weaker_is_said(pki: TestPki, tmp_path: Path, kind: str) -> None:
+    """At the start, and to whoever asks for the workers; in the same words."""
+    async with running(pki, tmp_path, kind) as (jobd, client):
+        [worker] = (await client.workers()).workers
+    lines = [json.loads(line) for line in jobd.log.read_text().splitlines()]
+    [held] = [line for line in lines if line["event"] == "jobs are held together"]
+    [isolated] = [line for line in lines if line["event"] == "jobs can be isolated"]
+    assert held["by"] == worker.containment
+    assert (held["by"] == "none") is (kind == "none" or not can_be("cgroup"))
+    assert [*held["weaknesses"], *isolated["weaknesses"]] == worker.weaknesses
+    assert held["weaknesses"] or held["by"] != "none"
 
 
 async def test_the_operator_s_limits_hold(pki: TestPki, tmp_path: Path) -> None:

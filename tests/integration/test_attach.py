@@ -171,6 +171,7 @@ async def test_a_second_one_is_refused_unless_it_takes_over(client: JobClient, c
             async with other.attach(job.id):
                 pass
         assert refused.value.reason == "ALREADY_ATTACHED"
+        assert [each.field for each in refused.value.violations] == ["start.job_id"]
         async with other.attach(job.id, take_over=True) as second:
             with pytest.raises(AbortedError, match="both has taken") as ended:
                 await anext(first)

@@ -49,6 +49,7 @@ async def test_there_has_to_be_something_to_attach_to(client: JobClient) -> None
             async with client.attach(job.id):
                 pass
         assert refused.value.reason == reason
+        assert [each.field for each in refused.value.violations] == ["start.job_id"]
     await client.stop(without.id, grace=0)
 
 

@@ -193,6 +193,8 @@ def test_the_limit_of_processes_holds(containment: Containment) -> None:
         assert 1 <= len(container.members()) <= 5
         container.kill()
     until(container.is_empty)
+    peak = container.usage().processes_peak
+    assert peak is None or peak >= 5  # before Linux 6.1 nobody counts it
     container.remove()
 
 
