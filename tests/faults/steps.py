@@ -128,6 +128,7 @@ EXEMPT: Final[dict[str, str]] = {
             "Launcher.containment",
             "Launcher.means",
             "Process.is_empty",
+            "Process.main_pid",
             "Process.members",
             "Process.pid",
             "Process.pipe",

@@ -143,7 +143,7 @@ async def test_signals_reach_group_and_main(pki: TestPki) -> None:
         job = await client.start(["sh", "-c", "trap 'exit 3' USR1; echo; while :; do sleep 0.05; done"])
         await until_said(client, job, 1)
         stopped = await client.stop(job.id, signum=signal.SIGUSR1, main_only=True)
-        assert (stopped.exit_code, stopped.signal) == (3, None)
+        assert (stopped.exit_code, stopped.signal) == (3, None), stopped.stop_receipt
 
 
 async def test_a_killed_server_is_followed_by_another(pki: TestPki) -> None:

@@ -103,7 +103,7 @@ const scenarios = {
 
   // PINGs as often as the library sends them, beside a stream on which nothing is said.
   async keepalive() {
-    const client = connect({ ping: 100, patience: 2000 });
+    const client = connect({ ping: 100, patience: 60000 });
     const id = await start(client, ["sh", "-c", "sleep 2; echo late"]);
     return collect(client.stream({ job_id: id }));
   },
@@ -119,6 +119,7 @@ const scenarios = {
   },
 };
 
+process.exitCode = 3; // until it is known what is found: Node.js ends when nothing can happen any more
 scenarios[scenario]().then((found) => {
   process.stdout.write(JSON.stringify(found) + "\n", () => process.exit(0));
 });
