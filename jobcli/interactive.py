@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -127,7 +128,7 @@ class _Session:
         self._fed.set()
 
     async def _watch_signals(self, detaching: Iterable[signal.Signals], *, task_status: trio.TaskStatus[None]) -> None:
-        watched = {*detaching, *((signal.SIGWINCH, signal.SIGCONT) if self._mode else ())}
+        watched = {*detaching, *((signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT) if self._mode else ())}
         with trio.open_signal_receiver(*watched) as signals:
             task_status.started()
             if self._mode:
@@ -135,6 +136,9 @@ class _Session:
             async for signum in signals:
                 if signum == signal.SIGWINCH:
                     await self._resize()
+                elif signum == signal.SIGTSTP and self._mode:  # somebody else's: ours would be a byte for the job
+                    self._mode.leave()
+                    os.kill(os.getpid(), signal.SIGSTOP)
                 elif signum == signal.SIGCONT and self._mode:
                     self._mode.enter()
                     await self._resize()

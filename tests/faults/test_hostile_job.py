@@ -17,7 +17,8 @@ import trio
 from api.client import JobClient
 from api.errors import RpcError
 from api.messages import Job, JobState, Limits, OutputSource
-from tests.faults.trees import BOMB, can_freeze, held_by, ice, left_of, processes_of, running, start_tree, state_of
+from tests.faults.trees import BOMB, can_freeze, held_by, ice, left_of, processes_of, running, start_tree
+from tests.support.daemon import state_of
 from tests.support.disk import needs_root, small_disk
 from tests.support.jobs import new_mark, processes_with
 from tests.support.patience import patient

@@ -16,7 +16,7 @@ from api.client import JobClient
 from api.messages import Job, Limits
 from jobd.limits.detect import Choice, detect
 from jobd.limits.processes import look
-from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.daemon import JobdProgram, jobd_program, state_of
 from tests.support.jobs import processes_called, processes_with
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -151,11 +151,6 @@ async def ice() -> AsyncIterator[Ice]:
 def can_freeze() -> bool:
     """Processes can be put into state D here."""
     return os.geteuid() == 0 and os.access(FREEZER, os.W_OK)
-
-
-def state_of(pid: int) -> str:
-    """As ps shows it."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def processes_of(job: Job) -> list[int]:

@@ -101,7 +101,7 @@ def end_by_force(process: subprocess.Popen[str], state: Path) -> None:
     launcher = holder_of(state)
     process.kill()
     os.kill(launcher, signal.SIGSTOP)  # it would start another server
-    while Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX":
+    while state_of(launcher) not in "TZX":
         time.sleep(0.001)
     for pid in [*children_of(launcher), launcher]:
         os.kill(pid, signal.SIGKILL)
@@ -137,9 +137,18 @@ def children_of(pid: int) -> list[int]:
 def is_alive(pid: int) -> bool:
     """The process has not ended. (One that has, has let go of its files, whether or not it was reaped.)"""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return state_of(pid) not in "ZX"
     except OSError:
         return False
+
+
+def state_of(pid: int) -> str:
+    """The state of a process, as ps shows it.
+
+    Raises:
+        OSError: there is none.
+    """
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def descriptors_of(pid: int) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 import termios
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from typing import Final
 import pexpect
 import pytest
 
-from tests.support.daemon import JobdProgram, jobd_program, until_dead
+from tests.support.daemon import JobdProgram, jobd_program, state_of, until_dead
 from tests.support.jobcli_program import environment, jobcli
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -36,10 +37,10 @@ def jobd(pki: TestPki, tmp_path: Path) -> Iterator[JobdProgram]:
 class Terminal:
     """A terminal with jobcli in it."""
 
-    def __init__(self, jobd: JobdProgram, pki: TestPki, *arguments: str) -> None:
-        command = ["-m", "jobcli", *arguments]
+    def __init__(self, jobd: JobdProgram, pki: TestPki, *arguments: str, rows: int = 24, columns: int = 80) -> None:
+        command, size = ["-m", "jobcli", *arguments], (rows, columns)
         self.child = pexpect.spawn(
-            sys.executable, command, env=environment(jobd, pki), dimensions=(24, 80), timeout=SECONDS, echo=True
+            sys.executable, command, env=environment(jobd, pki), dimensions=size, timeout=SECONDS, echo=True
         )
         self.before = termios.tcgetattr(self.child.child_fd)
 
@@ -71,9 +72,17 @@ class Terminal:
         return not self.modes[3] & termios.ICANON  # type: ignore[operator] # the local modes are a number
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @contextmanager
-def terminal(jobd: JobdProgram, pki: TestPki, *arguments: str) -> Iterator[Terminal]:
-    made = Terminal(jobd, pki, *arguments)
+def terminal(jobd: JobdProgram, pki: TestPki, *arguments: str, rows: int = 24, columns: int = 80) -> Iterator[Terminal]:
+    made = Terminal(jobd, pki, *arguments, rows=rows, columns=columns)
     try:
         yield made
     finally:
@@ -96,8 +105,20 @@ def test_a_session(jobd: JobdProgram, pki: TestPki) -> None:
         screen.sees("begun")
         screen.type("\x03")
         screen.sees(PROMPT)
+        screen.child.kill(signal.SIGTSTP)  # of somebody else: what is typed is the job's
+        until(lambda: state_of(screen.child.pid) == "T")
+        assert screen.modes == screen.before
+        screen.child.kill(signal.SIGCONT)
+        until(lambda: screen.is_raw)
         screen.type("exit 7\r")
         assert screen.ends() == 7
+
+
+def test_a_terminal_that_does_not_say_its_size(jobd: JobdProgram, pki: TestPki) -> None:
+    """A serial line's is of 0 rows and 0 columns: the job's is of 24 and 80."""
+    with terminal(jobd, pki, "run", "-t", "--", "stty", "size", rows=0, columns=0) as screen:
+        screen.sees("24 80")
+        assert screen.ends() == 0
 
 
 def test_detached_and_attached_again(jobd: JobdProgram, pki: TestPki) -> None:
