@@ -1,10 +1,10 @@
 """``python -m tests.benchmarks [--quick] [--rounds N] [--only PART]``: each number with a reference of the same run.
 
 ``goals``: what we want to reach, against ssh, grpc.aio, purerpc and blocking loops. ``memory``: what is held, against
-what we allow ourselves. ``growth``: with running jobs and followers. ``comparison``: jobd next to a
-small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and durable records cost. ``etcd``:
-transactions with it, next to grpc.aio. ``pool``: three machines, next to one alone. Exit code 1 when any run was not
-correct.
+what we allow ourselves. ``growth``: with running jobs and followers. ``beside``: next to hostile jobs. ``comparison``:
+jobd next to a small runner on grpc.aio. ``durability``: what a kill, many jobs, many records and durable records cost.
+``etcd``: transactions with it, next to grpc.aio. ``pool``: three machines, next to one alone. Exit code 1 when any run
+was not correct.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tests.benchmarks import comparison, durability, etcd, goals, growth, memory, pool
+from tests.benchmarks import beside, comparison, durability, etcd, goals, growth, memory, pool
 from tests.benchmarks.measurements import IncorrectRunError
 
 PARTS: Final = {
     "goals": goals.run,
     "memory": memory.run,
     "growth": growth.run,
+    "beside": beside.run,
     "comparison": comparison.run,
     "durability": durability.run,
     "etcd": etcd.run,
