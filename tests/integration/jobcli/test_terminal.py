@@ -5,6 +5,8 @@ pexpect is the person: it makes a terminal, runs jobcli in it, types, and reads 
 
 from __future__ import annotations
 
+import json
+import shlex
 import signal
 import sys
 import termios
@@ -188,6 +190,21 @@ def test_a_signal_restores_the_terminal(jobd: JobdProgram, pki: TestPki, signum:
         assert job.startswith(screen.sees_id())
         assert screen.ends() == 128 + signum
     assert jobcli(jobd, pki, "stop", job).returncode == 0
+
+
+def test_nobody_who_reads_what_it_says_restores_the_terminal(jobd: JobdProgram, pki: TestPki) -> None:
+    """Stdout is a pipe whose reader has gone: the terminal on stdin is as it was, and the job goes on."""
+    script = "while sleep 0.05; do echo said; done"
+    command = shlex.join([sys.executable, "-m", "jobcli", "run", "-t", "--", "sh", "-c", script])
+    child = pexpect.spawn("sh", ["-c", f"{command} | head -n 1"], env=environment(jobd, pki), timeout=SECONDS)
+    before = termios.tcgetattr(child.child_fd)
+    child.expect_exact("said")
+    child.expect(pexpect.EOF)
+    assert termios.tcgetattr(child.child_fd) == before
+    child.close()
+    [job] = map(json.loads, jobcli(jobd, pki, "list", "--json").stdout.splitlines())
+    assert job["state"] == "running"
+    assert jobcli(jobd, pki, "stop", job["id"]).returncode == 0
 
 
 def test_a_lost_server_restores_the_terminal(pki: TestPki, tmp_path: Path) -> None:
