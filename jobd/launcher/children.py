@@ -54,7 +54,7 @@ class Child:
         report: becomes readable when there is something for :meth:`hear`.
         stdin: what it is: "none", "data", "pipe", "closed" (a pipe that was) or "terminal".
         near: the writing end of the pipe, or the near side of the terminal; -1 when there is none.
-        main: with a sandbox, a pidfd of the job's process inside, once it is there.
+        main, main_pid: with a sandbox, a pidfd of the job's process inside, and its pid out here, once it is there.
     """
 
     pid: int
@@ -65,6 +65,7 @@ class Child:
     near: int = -1
     sandboxed: bool = False
     main: int = -1
+    main_pid: int = -1
 
     def hear(self) -> Failure | None:
         """What comes over ``report``: that it has executed, or why not, or None as long as neither is known.
@@ -72,7 +73,10 @@ class Child:
         said = sandboxed.receive(self.report) if self.sandboxed else (os.read(self.report, 64), 0)
         if said[0] == become.INSIDE:
             try:
-                self.main = os.pidfd_open(said[1])  # it waits for our answer: the pid is its own
+                self.main, self.main_pid = (
+                    os.pidfd_open(said[1]),
+                    said[1],
+                )  # it waits for our answer: the pid is its own
             except OSError as exc:
                 return Failure("fork", exc.errno or 0)  # it ends when it hears that nobody answers
             sandboxed.go_on(self.report)

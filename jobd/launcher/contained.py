@@ -21,17 +21,14 @@ class ContainedProcess:
     """
 
     pid: int
+    main_pid: int
 
     def __init__(self, containment: Containment, container: Container, pid: int) -> None:
         self._containment = containment
         self._container = container
-        self.pid = pid
+        self.pid = self.main_pid = pid
         self._used: Usage | None = None  # what it used in all, once it is empty
         container.began_with(pid)
-
-    @property
-    def main_pid(self) -> int:
-        return self.pid
 
     def _first_ended(self) -> None:
         """The process itself was reaped; others of the job may be left."""

@@ -35,8 +35,9 @@ class _Job:
     status: int | None = None
 
     def facts(self, op: str) -> protocol.Message:
-        pid, status, stdin = self.child.pid, self.status, self.child.stdin
-        return {"op": op, "id": self.id, "pid": pid, "started_at": self.started_at, "status": status, "stdin": stdin}
+        child = self.child
+        facts = {"pid": child.pid, "main": child.main_pid if child.main >= 0 else child.pid, "stdin": child.stdin}
+        return {"op": op, "id": self.id, "started_at": self.started_at, "status": self.status, **facts}
 
 
 class Jobs:

@@ -13,7 +13,7 @@ import trio
 
 from jobd.launcher.contained import ContainedProcess
 from jobd.launcher.pipe import FdPipe
-from jobd.launcher.procfs import pid_of, signal_group
+from jobd.launcher.procfs import signal_group
 from jobd.launcher.relay import Relay, writing_end
 from jobd.launcher.stdin import FdStdin
 from jobd.worker.containment import Containment
@@ -45,6 +45,7 @@ class LaunchedProcess(ContainedProcess):
         self._link = link
         self._id: str = facts["id"]
         super().__init__(link.containment, link.containment.find(self._id, facts["pid"]), facts["pid"])
+        self.main_pid = facts.get("main", self.pid)  # an older launcher does not say
         self.started_at: int | None = facts["started_at"]
         self._status: int | None = facts["status"]
         # With no descriptor left for this process, the kernel cuts off those that come with a message.
@@ -66,10 +67,6 @@ class LaunchedProcess(ContainedProcess):
         if self._status is not None:
             self._first_ended()
             self._ended.set()
-
-    @property
-    def main_pid(self) -> int:
-        return pid_of(self._pidfd) if self._pidfd >= 0 else self.pid
 
     def pipe(self, source: Source) -> Pipe:
         """Its pipe.

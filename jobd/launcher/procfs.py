@@ -34,13 +34,6 @@ def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
         os.killpg(pgid, signum)
 
 
-def pid_of(pidfd: int) -> int:
-    """Of whom it is, as it is called here (pidfd_open(2), proc_pid_fdinfo(5)); -1 when that one has been reaped."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:  # noqa: PTH123 # as below
-        found = [int(line.partition(":")[2]) for line in file if line.startswith("Pid:")]
-    return found[0] if found else -1
-
-
 def is_led(pgid: int) -> bool:
     """The process whose number it has is alive, and a member of it."""
     return _is_live_member(str(pgid), pgid)

@@ -19,8 +19,8 @@ and environment) travels as a memfd.
     launcher → server
         hello      version, launcher, kept: [names], end, given; descriptors: those kept. end: you are there to end the
                    jobs. given: the socket to listen on is the front's, whatever its address
-        job        id, pid, started_at, status or null, stdin; descriptors: stdout, stderr, a pidfd if it runs, and what
-                   its stdin is written with, if there is such a thing
+        job        id, pid, main, started_at, status or null, stdin; descriptors: stdout, stderr, a pidfd if it runs,
+                   and what its stdin is written with, if there is such a thing. main: the pid of the job's process
         launched   as job
         failed     id, stage, errno, said  nothing runs. said: by what was to make a sandbox
         exited     id, status            the wait status (waitpid(2))

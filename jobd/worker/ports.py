@@ -96,8 +96,8 @@ class Process(Protocol):
 
     @property
     def main_pid(self) -> int:
-        """The pid of the main process: where something made it a sandbox and waits for it outside, that one has
-        :attr:`pid`, and this is -1 when the main process has ended."""
+        """The pid of the main process. It is another one than :attr:`pid` where that process has made a sandbox for it,
+        and waits outside for its end."""
 
     @property
     def started_at(self) -> int | None:
