@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from typing import Final
 import trio
 from trio.lowlevel import RunVar
 
-from jobd.worker.containment import MARK_LIMIT, MARK_VARIABLE, Member, mark_of
+from jobd.limits.environ import Environments
+from jobd.worker.containment import MARK_LIMIT, Member, mark_of
 
 _DEAD: Final = frozenset({"Z", "X"})
 
@@ -77,8 +78,10 @@ class Snapshot:
             self._by_family[stat.session].add(pid)
             self._by_family[stat.group].add(pid)
             self._by_parent[stat.parent].append(pid)
-            for mark in _marks_of(pid):
+            if (mark := _limit_of(pid)) is not None:
                 self._by_mark[mark].add(pid)
+        for pid, name in _environments.marks([(stat.pid, stat.started) for stat in self.by_pid.values()]):
+            self._by_mark[name].add(pid)
 
     def marked(self, job_id: str) -> set[int]:
         """Those that have a job's mark in their limits or in their environment, wherever they went and whoever their
@@ -123,6 +126,9 @@ def send_directly(targets: Sequence[tuple[int, int]], signum: int) -> None:
                     signal.pidfd_send_signal(pidfd, signum)
             finally:
                 os.close(pidfd)
+
+
+_environments: Final = Environments()
 
 
 class _Looks:
@@ -177,23 +183,16 @@ def _alive(entry: str) -> ProcessStat | None:
     return stat if stat is not None and stat.alive else None
 
 
-def _marks_of(pid: int) -> Iterator[int | bytes]:
-    """Whose it is, as its limits and its environment say."""
+def _limit_of(pid: int) -> int | None:
+    """The mark that it has in its limits."""
     try:
         limit = resource.prlimit(pid, MARK_LIMIT)[1]
     except PermissionError:  # somebody else's, or with more rights than we have
         words = _content(f"/proc/{pid}/limits").partition(b"\nMax file locks")[2].split(None, 2)
         limit = int(words[1]) if len(words) > 2 and words[1].isdigit() else resource.RLIM_INFINITY
     except OSError:
-        return
-    if limit != resource.RLIM_INFINITY:
-        yield limit
-    for variable in _content(f"/proc/{pid}/environ").split(b"\0"):
-        if variable.startswith(_VARIABLE):
-            yield variable[len(_VARIABLE) :]
-
-
-_VARIABLE: Final = f"{MARK_VARIABLE}=".encode()
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _content(path: str) -> bytes:

@@ -234,7 +234,7 @@ def job_message(job: Job) -> m.Job:
         output_bytes=job.output_bytes,
         dropped_bytes=job.dropped_bytes,
         usage=_usage_message(job.usage, job) if job.usage else None,
-        stop_receipt=_receipt_message(job.receipt) if job.receipt and job.state.terminal else None,
+        stop_receipt=_receipt_message(job.receipt) if job.receipt else None,
         wait_status=job.wait_status,
         traceparent=job.spec.traceparent,
         attempt=job.attempt,

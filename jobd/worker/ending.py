@@ -14,10 +14,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import structlog
 import trio
 
 from jobd.worker.containment import MAX_RECEIPT, Member, Receipt, Stopped
 from jobd.worker.ports import Process
+
+log = structlog.get_logger(__name__)
 
 POLL_FIRST: Final = 0.001
 POLL_LONGEST: Final = 0.05
@@ -121,6 +124,8 @@ class Ending:
         while True:
             looked_at = trio.current_time()
             if await self._note(process, signal.SIGKILL) and looked_at >= self._give_up_at:
+                if not self.given_up.is_set():
+                    log.error("processes of a job are still there after SIGKILL", pid=process.pid)
                 self.survived = True
                 self.given_up.set()
             await process.kill()
@@ -131,19 +136,18 @@ class Ending:
             pause = min(pause * 2, POLL_LONGEST)
 
     async def clear(self, process: Process, grace: float) -> None:
-        """The main process has ended: see that nobody else is left, or end them; until then, or given up."""
+        """The main process has ended: see that nobody else is left, or end them; until nobody is, however long."""
         pause, looked_at = POLL_FIRST, trio.current_time()
         if not await self._is_over(process):
             self.want(grace)
             if self.given_up.is_set():  # what held the main process has let go; the others get their time too
                 self._give_up_at, self.given_up = trio.current_time() + self._patience, trio.Event()
-            while not self.given_up.is_set():
-                await trio.sleep(max(pause, trio.current_time() - looked_at))
+            while True:
+                longest = LATER if self.given_up.is_set() else pause
+                await trio.sleep(max(longest, trio.current_time() - looked_at))
                 pause, looked_at = min(pause * 2, POLL_LONGEST), trio.current_time()
                 if await self._is_over(process):
                     break
-            else:
-                return
         self.survived = False
 
     async def _is_over(self, process: Process) -> bool:

@@ -232,8 +232,6 @@ class Supervisor:
                 await self._ending.clear(process, self._timings.grace)
                 if process.stdin and process.stdin.terminal:
                     await self._drain(readers)  # what is in the terminal yet: it ends now, if nobody escaped with it
-                if self.survived:
-                    log.error("processes of a job are still there after SIGKILL", job=self.cell.job.id, pid=process.pid)
                 for reader in readers:
                     await reader.halt()
                 for reader in readers:
@@ -286,16 +284,16 @@ class Supervisor:
             event = STOPS.get(reason, Event.ENDED_ON_REQUEST)
         elif job.spec.limits.stop_at_output and self.output.over_limit.is_set():  # it ended before it was told to
             event, reason = Event.WROTE_TOO_MUCH, Reason.OUTPUT_LIMIT
-        elif by_signal == signal.SIGKILL and usage.out_of_memory:
-            event, reason = Event.USED_TOO_MUCH, Reason.OUT_OF_MEMORY
         elif by_signal in sent:
             event, reason, stopped_by = Event.ENDED_ON_REQUEST, Reason.STOPPED_BY_REQUEST, sent[by_signal]
+        elif by_signal == signal.SIGKILL and usage.out_of_memory:
+            event, reason = Event.USED_TOO_MUCH, Reason.OUT_OF_MEMORY
         elif by_signal is not None:
             event, reason = Event.SIGNALLED, Reason.SIGNALLED
         else:
             event = Event.EXITED_NONZERO if os.WEXITSTATUS(status) else Event.EXITED_ZERO
             reason = Reason.EXITED
-        message = how_it_ended(status, reason, stopped_by, job.spec.limits, self.output.end)
+        message = how_it_ended(status, reason, stopped_by, job.spec.limits, self.output.end, usage.memory_peak)
         if usage.out_of_memory and reason is not Reason.OUT_OF_MEMORY:
             message = f"{message}; the kernel ended {usage.out_of_memory} of its processes for using too much memory"
         if self._incomplete:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Final
 
 from jobd.worker.containment import Limits
 from jobd.worker.job import Reason
 
+NEARLY: Final = 0.5
+"""Of its limit, what a job has used at the least that the kernel ended for that: it may be asked for much at once."""
 
-def how_it_ended(status: int, reason: Reason, stopped_by: str, limits: Limits, recorded: int) -> str:
-    """How a process ended, in words."""
+
+def how_it_ended(status: int, reason: Reason, stopped_by: str, limits: Limits, recorded: int, peak: int | None) -> str:
+    """How a process ended, in words.
+
+    Args:
+        recorded: bytes of its output.
+        peak: bytes of memory that the job has used at the most, if that was counted.
+    """
     if os.WIFSIGNALED(status):
         how = f"ended by {_signal_name(os.WTERMSIG(status))}"
     else:
@@ -23,6 +32,8 @@ def how_it_ended(status: int, reason: Reason, stopped_by: str, limits: Limits, r
         case Reason.TIMED_OUT:
             return f"{how}; it had run for the {limits.timeout:g} s that it may"
         case Reason.OUT_OF_MEMORY:
+            if not limits.memory or (peak is not None and peak < limits.memory * NEARLY):
+                return f"{how}; the memory ran out of which its processes have a share: the machine's, or jobd's"
             return f"{how}; its processes had used the {limits.memory} bytes of memory that they may"
         case Reason.OUTPUT_LIMIT:
             return f"{how}; it had written more output than the {recorded} bytes that it may"

@@ -28,6 +28,7 @@ from tests.faults.trees import (
     PROOFS,
     PYTHON,
     TREES,
+    WITH_A_CHILD,
     can_be,
     can_freeze,
     held_by,
@@ -43,7 +44,7 @@ from tests.support.pki import TestPki
 
 ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
 FORK_BOMB: Final = "fork bomb"
-FROZEN: Final = "frozen"
+FROZEN: Final = ("frozen", "frozen child")
 SCRIPTS: Final = {**TREES, FORK_BOMB: f"{PYTHON} '{BOMB}'"}
 GRACE: Final = 0.3
 TIMEOUT: Final = max(1.0, patient(0.4))
@@ -82,13 +83,15 @@ class Bench:
                 await self.client.wait(job.id)
         return await self.client.query(job.id)
 
-    async def end_frozen(self, how: str, mark: str) -> Job:
+    async def end_frozen(self, tree: str, how: str, mark: str) -> Job:
         """As :meth:`end`, with a process that no kill reaches, and only a while after it has been said to be there."""
         kind, _, killed = how.partition(", ")
         limits = Limits(timeout=timedelta(seconds=TIMEOUT) if kind == "timeout" else timedelta(0))
         async with ice() as frozen:
-            job = await start_script(self.client, "echo ready; exec sleep 1000", self.room, limits, mark)
-            await frozen.freeze(job.pid)
+            job = await start_script(self.client, WITH_A_CHILD, self.room, limits, mark)
+            [child] = set(processes_of(job)) - {job.pid}
+            stuck = child if "child" in tree else job.pid
+            await frozen.freeze(stuck)
             async with trio.open_nursery() as nursery:
                 if killed:
                     nursery.start_soon(self.kill_soon)
@@ -96,7 +99,11 @@ class Bench:
                     await self._fail_to_stop(job)
             while not (there := await self.client.query(job.id)).stopping:
                 await trio.sleep(0.05)
-            if there.state != JobState.RUNNING or left_of(mark) != {job.pid}:
+            while left_of(mark) != {stuck}:
+                await trio.sleep(0.05)
+            await trio.sleep(2)  # nothing is to be said to have ended meanwhile
+            there = await self.client.query(job.id)
+            if there.state != JobState.RUNNING:
                 raise AssertionError(f"it is {there.state} while its process is there")
             frozen.thaw()
         await self.client.wait(job.id)
@@ -134,17 +141,17 @@ async def run_kind(pki: TestPki, directory: Path, kind: str, rng: random.Random)
         async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(60)) as client:
             bench = Bench(jobd, client, directory, rng)
             _, limits = await held_by(client)
-            for tree in (*SCRIPTS, FROZEN):
+            for tree in (*SCRIPTS, *FROZEN):
                 if tree == FORK_BOMB and "processes" not in limits:
                     print(f"matrix: {kind:10} {tree:24} left out: nobody limits its processes here", flush=True)
                     continue
-                if tree == FROZEN and not can_freeze():
+                if tree in FROZEN and not can_freeze():
                     print(f"matrix: {kind:10} {tree:24} left out: needs root and the freezer of version 1", flush=True)
                     continue
                 for how in ENDS:
                     mark, begun = new_mark(), time.monotonic()
                     with trio.fail_after(patient(120)):
-                        end = bench.end_frozen(how, mark) if tree == FROZEN else bench.end(tree, how, mark)
+                        end = bench.end_frozen(tree, how, mark) if tree in FROZEN else bench.end(tree, how, mark)
                         found = problem(await end, kind, how, mark)
                     wrong += bool(found)
                     said = f"NOT TRUE: {found}" if found else f"nobody is left ({time.monotonic() - begun:.1f} s)"

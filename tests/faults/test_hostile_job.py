@@ -17,7 +17,18 @@ import trio
 from api.client import JobClient
 from api.errors import RpcError
 from api.messages import Job, JobState, Limits, OutputSource
-from tests.faults.trees import BOMB, can_freeze, held_by, ice, left_of, processes_of, running, start_tree
+from tests.faults.trees import (
+    BOMB,
+    WITH_A_CHILD,
+    can_freeze,
+    held_by,
+    ice,
+    left_of,
+    processes_of,
+    running,
+    start_script,
+    start_tree,
+)
 from tests.support.daemon import state_of
 from tests.support.disk import needs_root, small_disk
 from tests.support.jobs import new_mark, processes_with
@@ -138,22 +149,32 @@ async def test_a_process_in_uninterruptible_sleep_that_a_kill_reaches(pki: TestP
 
 @pytest.mark.root
 @pytest.mark.skipif(not can_freeze(), reason="needs root and the freezer of cgroup v1")
-async def test_a_process_that_no_kill_reaches_is_said_to_be_there(pki: TestPki, tmp_path: Path) -> None:
-    """State D for real. The stop fails and says so, and the job has not ended; when the process goes, the job ends as
-    stopped. (In each kind of containment, and for each end, in the session ``matrix``.)"""
+@pytest.mark.parametrize("which", ["the main process", "a child"])
+async def test_a_process_that_no_kill_reaches_is_said_to_be_there(pki: TestPki, tmp_path: Path, which: str) -> None:
+    """State D for real. Each stop fails and says so, and the job has not ended, though its main process may have. When
+    the process goes, the job ends as stopped. (In all kinds of containment, for all ends: the session ``matrix``.)"""
     async with running(pki, tmp_path, "cgroup-v2") as (_, client), ice() as frozen:
-        job = await client.start(["sleep", "1000"])
-        await frozen.freeze(job.pid)
-        with pytest.raises(RpcError, match="did not exit after SIGKILL"):
-            await client.stop(job.id, grace=0)
+        job = await start_script(client, WITH_A_CHILD, tmp_path)
+        [child] = set(processes_of(job)) - {job.pid}
+        stuck = job.pid if which == "the main process" else child
+        await frozen.freeze(stuck)
+        for _ in range(2):
+            with pytest.raises(RpcError, match="did not exit after SIGKILL"):
+                await client.stop(job.id, grace=0)
         there = await client.query(job.id)
         assert (there.state, there.stopping) == (JobState.RUNNING, True)
+        assert there.stop_receipt is not None
+        assert (stuck, False) in {(each.pid, there.stop_receipt.empty) for each in there.stop_receipt.processes}
         frozen.thaw()
         [ended] = await client.wait(job.id)
         assert (ended.state, ended.signal) == (JobState.STOPPED, signal.SIGKILL)
         receipt = (await client.query(job.id)).stop_receipt
         assert receipt is not None
-        assert [(each.pid, each.signal) for each in receipt.processes] == [(job.pid, signal.SIGKILL)]
+        assert receipt.empty
+        assert {(each.pid, each.signal) for each in receipt.processes} == {
+            (job.pid, signal.SIGKILL),
+            (child, signal.SIGKILL),
+        }
 
 
 @pytest.mark.root

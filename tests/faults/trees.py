@@ -42,6 +42,7 @@ while True:
         time.sleep(0.01)
 """
 """Python that forks as fast as it can. Only for where :attr:`Limits.processes` is held."""
+WITH_A_CHILD: Final = "sleep 1000 & echo ready; exec sleep 1000"
 TREES: Final = {
     "ignores SIGTERM": "trap '' TERM; echo ready; while :; do sleep 0.1; done",
     "double fork": "setsid sh -c 'setsid sleep 1000 & exit'; echo ready; exec sleep 1000",

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 import trio.testing
+from structlog.typing import EventDict
 
 from jobd.worker.containment import Member, Receipt
 from jobd.worker.ending import LATER, Ending
@@ -21,6 +22,7 @@ class Stubborn:
     """
 
     proof = "/proc"
+    pid = main_pid = 1
 
     def __init__(self, look: float = 0) -> None:
         self.kills = 0
@@ -62,7 +64,9 @@ async def ending(process: Stubborn) -> AsyncIterator[Ending]:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_was_given_up_is_killed_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_was_given_up_is_killed_again(
+    autojump_clock: trio.testing.MockClock, errors_expected: list[EventDict]
+) -> None:
     """Nobody waits for it any more, but when what held it lets go, it ends."""
     process = Stubborn()
     async with ending(process) as end:
@@ -87,11 +91,13 @@ async def test_only_what_is_seen_is_given_up(autojump_clock: trio.testing.MockCl
         assert receipt.found == 1
 
 
-async def test_what_a_slow_look_sees_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_a_slow_look_sees_is_given_up(
+    autojump_clock: trio.testing.MockClock, errors_expected: list[EventDict]
+) -> None:
     """Though every look takes longer than the patience."""
     process = Stubborn(look=30)
     async with ending(process) as end:
-        await end.clear(process, 0)
+        await end.given_up.wait()
         assert end.survived
         receipt = await end.receipt(process)
         assert receipt is not None
@@ -99,7 +105,7 @@ async def test_what_a_slow_look_sees_is_given_up(autojump_clock: trio.testing.Mo
 
 
 async def test_when_the_main_process_was_let_go_the_others_get_their_time(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, errors_expected: list[EventDict]
 ) -> None:
     """They die a moment after it: the job does not end as one of whom somebody is left."""
     process = Stubborn()
@@ -116,12 +122,27 @@ async def test_when_the_main_process_was_let_go_the_others_get_their_time(
         assert not end.survived
 
 
-async def test_who_does_not_go_with_the_main_process_is_given_up_again(autojump_clock: trio.testing.MockClock) -> None:
-    """After as long as before."""
+async def test_who_does_not_go_with_the_main_process_is_given_up_again(
+    autojump_clock: trio.testing.MockClock, errors_expected: list[EventDict]
+) -> None:
+    """After as long as before; and the job has not ended before they have, however long that takes."""
     process = Stubborn()
-    async with ending(process) as end:
+    async with ending(process) as end, trio.open_nursery() as nursery:
         await end.given_up.wait()
         begun = trio.current_time()
-        await end.clear(process, 0)
+        cleared = trio.Event()
+
+        async def clear() -> None:
+            await end.clear(process, 0)
+            cleared.set()
+
+        nursery.start_soon(clear)
+        await trio.sleep(1)
+        await end.given_up.wait()
         assert 10 <= trio.current_time() - begun < 10 + 2 * LATER
         assert end.survived
+        await trio.sleep(10_000)
+        assert not cleared.is_set()
+        process.there = False
+        await cleared.wait()
+        assert not end.survived
