@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from tests.faults.trees import (
     start_script,
     start_tree,
 )
-from tests.support.daemon import state_of
+from tests.support.daemon import ROOT, state_of
 from tests.support.disk import needs_root, small_disk
 from tests.support.jobs import new_mark, processes_with
 from tests.support.patience import patient
@@ -175,6 +176,31 @@ async def test_a_process_that_no_kill_reaches_is_said_to_be_there(pki: TestPki, 
             (job.pid, signal.SIGKILL),
             (child, signal.SIGKILL),
         }
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="needs root and /dev/fuse: a file system of a job's own"
+)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_process_that_does_not_let_itself_be_read_keeps_no_stop_waiting(
+    pki: TestPki, tmp_path: Path, kind: str
+) -> None:
+    """Whoever reads its environment waits for ever (tests/faults/unreadable.py). Another job is stopped, another one's
+    time is over, and it is stopped itself."""
+    async with running(pki, tmp_path, kind, "--drain", "0.2") as (_, client):
+        (tmp_path / "mounted").mkdir()
+        command = ["unshare", "--mount", sys.executable, "-m", "tests.faults.unreadable", str(tmp_path / "mounted")]
+        job = await client.start(command, cwd=str(ROOT))
+        async with client.stream(job.id) as output:
+            assert (await anext(output)).data == b"ready\n"
+        timed = await client.start(["sleep", "1000"], limits=Limits(timeout=timedelta(seconds=0.1)))
+        for each in (await client.start(["sleep", "1000"]), job):
+            stopped = await client.stop(each.id, grace=0)
+            assert stopped.stop_receipt is not None
+            assert stopped.stop_receipt.empty
+        [timed] = await client.wait(timed.id)
+        assert timed.state == JobState.TIMED_OUT
 
 
 @pytest.mark.root
