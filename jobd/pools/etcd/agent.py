@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -33,6 +33,7 @@ from jobd.pools.etcd.pool_errors import PoolDataError
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import Claim, Order
 from jobd.pools.etcd.rejoin import Todo, todo
+from jobd.pools.etcd.restored import Restored
 from jobd.pools.etcd.steps import Found, Intent, Verdict
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.worker.errors import InvalidSpecError, StoreError, WorkerError
@@ -47,6 +48,16 @@ LOOK_AGAIN: Final = 5.0
 """Seconds after which a job is looked at anew that the pool does not know, or has forgotten."""
 SOON: Final = 0.5
 """Seconds after which what only others can change is looked at anew: a pool that is frozen, a session."""
+
+
+class Look(NamedTuple):
+    """What there is of a job, here and in etcd, and what is to be done."""
+
+    mine: Job | None
+    found: Found | None
+    claim: KeyValue | None
+    intent: Intent
+    todo: Todo
 
 
 class Agent:
@@ -80,7 +91,8 @@ class Agent:
         self._epoch = epoch
         self._policy = policy
         self._workers = list(workers)
-        self._doors = Doors(client, mirror.at, name)
+        self._doors = Doors(client, mirror.at, name, self._own_jobs)
+        self._restored = Restored(mirror, self._own, self._put_back)
         self._seen: set[str] = set()
         self._cells: dict[str, JobCell] = {}
 
@@ -98,6 +110,8 @@ class Agent:
                 news = self._mirror.news
                 for each in list(self._mirror.assignments.below(mine)):
                     self._begin(nursery, at.job_of(each.key))
+                for job_id in await self._restored.see_to():
+                    self._begin(nursery, job_id)
                 await news.wait()
 
     def _begin(self, nursery: trio.Nursery, job_id: str) -> None:
@@ -138,18 +152,10 @@ class Agent:
 
     async def _step(self, job_id: str) -> bool:
         """Look, and do; False when nothing is left to do."""
-        at = self._mirror.at
-        mine = await self._own(job_id)
-        state = await self._client.get(at.state(job_id))
-        found = Found.of(at, state) if state else None
-        known = intent_of(mine)
-        attempt, intent_id = known or (found.state.attempt if found else 0, "")
-        claim_at = await self._client.get(at.claim(job_id, attempt))
-        claim = decode(Claim, claim_at.key, claim_at.value) if claim_at else None
-        intent = Intent(intent_id, self._name, self._uid)
-        what = todo(found, claim, intent, local(mine), attempt)
-        log.debug("a job of the pool is looked at", job=job_id, todo=what.name)
-        match what:
+        at, look = self._mirror.at, await self._look(job_id)
+        found, claim_at, intent, mine = look.found, look.claim, look.intent, look.mine
+        log.debug("a job of the pool is looked at", job=job_id, todo=look.todo.name)
+        match look.todo:
             case Todo.CLAIM:
                 assert found is not None
                 return await self._claim(found, mine)
@@ -184,6 +190,18 @@ class Agent:
             case Todo.NOTHING:
                 return False
 
+    async def _look(self, job_id: str) -> Look:
+        at = self._mirror.at
+        mine = await self._own(job_id)
+        state = await self._client.get(at.state(job_id))
+        found = Found.of(at, state) if state else None
+        known = intent_of(mine)
+        attempt, intent_id = known or (found.state.attempt if found else 0, "")
+        claim_at = await self._client.get(at.claim(job_id, attempt))
+        claim = decode(Claim, claim_at.key, claim_at.value) if claim_at else None
+        intent = Intent(intent_id, self._name, self._uid)
+        return Look(mine, found, claim_at, intent, todo(found, claim, intent, local(mine), attempt))
+
     async def _own(self, job_id: str) -> Job | None:
         """What this machine knows of a job. One that has ended may have left the store before etcd could hear of it."""
         entry = self._broker.registry.known(job_id)
@@ -211,7 +229,8 @@ class Agent:
             order = await self._order(found.id)
             if order is None:
                 return False
-            if not self._has_room():  # two brokers have given the last slot away
+            if not self._has_room():  # two brokers have given the last slot away, or our own jobs have it
+                await self._doors.full()
                 await self._client.txn(ends.give_back(at, found))
                 return True
             try:
@@ -239,6 +258,13 @@ class Agent:
     def _has_room(self) -> bool:
         taken = sum(not entry.cell.job.state.terminal for entry in self._broker.registry.live)
         return taken < sum(worker.slots for worker in self._workers)
+
+    def _own_jobs(self) -> int:
+        """Jobs that live here and are not assigned to us: brokers do not know that they take up slots. One that is
+        assigned again, as after a restore, counts twice until it is next looked."""
+        at, assigned = self._mirror.at, self._mirror.assignments.keys
+        jobs = (entry.cell.job for entry in self._broker.registry.live)
+        return sum(not job.state.terminal and at.assigned(self._name, job.id) not in assigned for job in jobs)
 
     async def _order(self, job_id: str) -> Order | None:
         at = self._mirror.at.spec(job_id)
@@ -344,12 +370,19 @@ class Agent:
         self._cells.pop(job_id, None)
         return True
 
+    async def _put_back(self, job_id: str) -> bool:
+        look = await self._look(job_id)
+        return look.todo is Todo.REASSERT and await self._reassert(look.found, look.intent, look.mine)
+
     async def _reassert(self, found: Found | None, intent: Intent, mine: Job | None) -> bool:
         at = self._mirror.at
         frozen, up = await self._client.get(at.frozen), await self._client.get(at.session(self._name))
         if frozen is not None and up is not None and found is not None:
-            await self._client.txn(ends.reassert(at, found, frozen, up, intent))
+            if (await self._client.txn(ends.reassert(at, found, frozen, up, intent))).held:
+                log.warning("a claim that etcd had forgotten is put back", job=found.id)
             return True
+        if found is not None and self._assigned(found.id) is not None:
+            return await self._claim(found, mine)
         if mine is not None and mine.state.terminal:
             return False
         log.warning("a job runs whose claim the pool does not know; it goes on", job=found.id if found else "")

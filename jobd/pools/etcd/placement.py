@@ -23,7 +23,7 @@ class Candidate:
     """A worker that has a session.
 
     Attributes:
-        taken: jobs that are assigned to it, or that it has.
+        taken: jobs that are assigned to it, or that it has, its own among them.
     """
 
     name: str

@@ -75,10 +75,14 @@ class Placer:
         """The workers that are there, and what they have."""
         at = self._mirror.at
         drained = {at.worker_of(key) for key in self._mirror.drains.keys}
-        taken = Counter(at.worker_of(key) for key in self._mirror.assignments.keys)
-        return [
-            Candidate(worker, decode(Session, up.key, up.value), taken[worker], worker in drained)
+        taken = Counter(map(_of_worker, self._mirror.assignments.keys))
+        there = [
+            (worker, decode(Session, up.key, up.value))
             for worker, up in sorted(self._mirror.sessions_by_worker().items())
+        ]
+        return [
+            Candidate(worker, session, taken[at.assignments(worker)] + session.own, worker in drained)
+            for worker, session in there
         ]
 
     async def why(self, job_id: str) -> str:
@@ -106,6 +110,9 @@ class Placer:
     async def _place(self) -> bool:
         """Place what can be placed; whether something was."""
         mirror = self._mirror
+        if not mirror.queue.keys:  # as most of the time: with many machines a look at all of them takes long
+            self._wishes = {}
+            return False
         queue = {mirror.at.job_of(each.key): each for each in sorted(mirror.queue.keys.values(), key=steps.place_of)}
         self._wishes = {job: wish for job, wish in self._wishes.items() if job in queue}
         waiting = []
@@ -154,8 +161,9 @@ class Placer:
 
     def _left(self) -> list[Found]:
         """The jobs of workers that have no session, but for those that are said to be unreachable already."""
-        at, there, jobs = self._mirror.at, self._mirror.sessions_by_worker(), self._mirror.jobs.keys
-        alone = [key for key in self._mirror.assignments.keys if at.worker_of(key) not in there]
+        at, jobs = self._mirror.at, self._mirror.jobs.keys
+        there = {at.assignments(worker) for worker in self._mirror.sessions_by_worker()}
+        alone = [key for key in self._mirror.assignments.keys if _of_worker(key) not in there]
         states = [(at.worker_of(key), jobs.get(at.state(at.job_of(key)))) for key in alone]
         left = [(worker, Found.of(at, state)) for worker, state in states if state]
         return [found for worker, found in left if found.state.worker == worker and _is_left(found)]
@@ -167,6 +175,11 @@ class Placer:
             await step(*arguments)
         except (EtcdError, PoolDataError) as exc:
             log.info("a step of the pool was not done", error=str(exc))
+
+
+def _of_worker(assigned: bytes) -> bytes:
+    """What all assignments of its worker begin with. (Of many thousands no more than this is looked at each time.)"""
+    return assigned[: assigned.rindex(b"/") + 1]
 
 
 def _is_left(found: Found) -> bool:

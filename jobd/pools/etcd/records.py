@@ -54,6 +54,7 @@ class Session(Record):
         uid: as in :class:`Member`.
         instance: made up by the server that wrote it: by it, it knows its own session again.
         slots: how many jobs it has at a time.
+        own: how many it has that the pool has not assigned to it: from before it was in the pool, or before a restore.
         containment: what holds its jobs' processes together, for people.
         limits: the names of the limits that it can hold.
         isolation: the names of what jobs can be isolated with.
@@ -74,6 +75,7 @@ class Session(Record):
     isolation: tuple[str, ...] = words(64, 64)
     seals: tuple[str, ...] = words(16, 64)
     accepting: bool = flag(default=True)
+    own: int = number()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

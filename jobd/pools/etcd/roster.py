@@ -49,7 +49,7 @@ class Roster:
             name,
             known.address,
             known.version,
-            taken,
+            taken + session.own,
             there=True,
             drained=drained,
             slots=session.slots,

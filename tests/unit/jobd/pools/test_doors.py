@@ -12,7 +12,7 @@ import trio.testing
 
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode, encode
-from jobd.pools.etcd.doors import CLOSED, LONGEST, Doors
+from jobd.pools.etcd.doors import CLOSED, COUNTED, LONGEST, Doors
 from jobd.pools.etcd.errors import StoreUnavailableError
 from jobd.pools.etcd.records import Session
 from jobd.pools.etcd.transaction import KeyValue, Outcome, Put, Txn
@@ -199,3 +199,35 @@ async def test_what_etcd_takes_late_is_taken_back(
     await weak.take(Txn((), (Put(up.key, encode(late), up.lease),)))
     await trio.sleep(LONGEST + 1)
     assert await accepting(weak)
+
+
+async def test_its_own_jobs_are_said_seldom(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+    """Once when there was no slot for a job, or a while after they began or ended; again in a session that is made
+    anew. That the doors are closed stays said meanwhile."""
+    pool, own = Pool(), 2
+    await pool.enter()
+    doors = Doors(cast(Client, pool.etcd), pool.keys, "w1", lambda: own)
+    nursery.start_soon(doors.run)
+
+    async def said() -> int:
+        up = await pool.at(pool.keys.session("w1"))
+        return decode(Session, up.key, up.value).own
+
+    begun = pool.etcd.revision
+    for _ in range(100):
+        await doors.full()
+        assert await said() == 2
+    await trio.sleep(3 * LONGEST)
+    assert pool.etcd.revision == begun + 1
+    await doors.close()
+    own = 1
+    await doors.full()
+    assert await said() == 1
+    assert not await accepting(pool)
+    own = 0
+    await trio.sleep(COUNTED + 0.1)
+    assert await said() == 0
+    await pool.enter(instance="i2")
+    own = 3
+    await doors.full()
+    assert await said() == 3

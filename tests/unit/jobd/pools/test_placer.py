@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,7 +15,8 @@ from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode, encode
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.placer import GRACE, Placer
-from jobd.pools.etcd.records import Order
+from jobd.pools.etcd.records import Order, Session
+from jobd.pools.etcd.roster import Roster
 from jobd.pools.etcd.transaction import Outcome, Put, Txn
 from jobd.pools.etcd.watch import Listed
 from jobd.worker.facts import spec_facts
@@ -71,6 +73,24 @@ async def test_what_is_damaged_holds_up_nobody(
     assert await pool.has(keys.assigned("w1", OTHER))
     assert not await pool.has(keys.assigned("w1", JOB))
     assert len([each for each in log_guard if each["log_level"] == "error"]) == 6
+
+
+async def test_jobs_that_the_pool_does_not_know_take_up_slots(pool: Pool) -> None:
+    """As their worker says; nothing is placed where there is room only without them, nor given back all the time."""
+    await pool.enter()
+    await pool.submit()
+    await put(pool, (pool.keys.spec(JOB), WHOLE))
+    up = await pool.at(pool.keys.session("w1"))
+    session = decode(Session, up.key, up.value)
+    mirror, placer = broker(pool)
+    await pool.take(membership.change_session(up, replace(session, own=session.slots)))
+    await heard(mirror, pool.etcd)
+    assert [worker.taken for worker in Roster(cast(Client, pool.etcd), mirror).members()] == [session.slots]
+    assert "taken" in await placer.why(JOB)
+    assert not await placer._place()
+    await pool.take(membership.change_session(up, replace(session, own=session.slots - 1)))
+    await heard(mirror, pool.etcd)
+    assert await placer._place()
 
 
 async def test_a_job_that_comes_during_a_look_is_not_overlooked(pool: Pool, autojump_clock: object) -> None:
