@@ -244,7 +244,13 @@ def run_locks_are_up_to_date(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job on real input: a daemon, clients, several jobs, one stopped, one refused to a reader."""
+    """The main job on real input: a daemon, clients, several jobs, one stopped, one refused to a reader.
+
+    Argument "pool": a pool of five machines, on three members of etcd; a leader stops, a machine dies."""
+    if session.posargs[:1] == ["pool"]:
+        install(session, "test")
+        session.run("python", "-m", "tests.demo_pool", *session.posargs[1:])
+        return
     install(session)
     session.run("python", "tests/demo.py", *session.posargs)
 

@@ -7,7 +7,7 @@ import time
 import trio
 
 from jobd.pools.etcd.client import Client
-from jobd.pools.etcd.session import Held, LeaseSession, boottime, open_session, registration
+from jobd.pools.etcd.session import LeaseSession, boottime, open_session, registration
 from tests.integration.etcd.test_store import put
 from tests.support.etcd import Cluster
 from tests.support.patience import patient
@@ -30,6 +30,7 @@ async def test_the_epoch_is_the_revision_that_made_the_key(etcd: Cluster, client
         assert (found.created, found.value) == (epoch, b"here")
         assert session._held
         assert found.lease == session._held.lease
+        assert boottime() < session._held.until <= boottime() + LONG
 
 
 async def test_a_blocked_event_loop_does_not_lose_it(etcd: Cluster, prefix: bytes) -> None:
@@ -59,16 +60,6 @@ async def test_one_that_etcd_has_ended_begins_anew(etcd: Cluster, client: Client
         found = await client.get(prefix)
         assert found
         assert found.created == again
-
-
-async def test_it_ends_here_by_our_own_clock(etcd: Cluster, prefix: bytes) -> None:
-    """Nobody needs to tell: a time that has passed is enough, also when the loop has not come to it yet."""
-    async with open_session(etcd.etcd, registration(prefix, b""), ttl=LONG) as session:
-        epoch = await held(session)
-        assert session._held
-        assert boottime() < session._held.until <= boottime() + LONG
-        session._held = Held(session._held.lease, epoch, boottime())
-        assert session.epoch is None
 
 
 async def test_a_former_one_is_replaced(etcd: Cluster, client: Client, prefix: bytes) -> None:

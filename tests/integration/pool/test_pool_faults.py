@@ -16,18 +16,17 @@ from api.client import JobClient
 from api.errors import UnavailableError
 from api.messages import JobState
 from jobd.pools.etcd.client import open_client
-from jobd.pools.etcd.codec import decode, encode
+from jobd.pools.etcd.codec import decode
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.orders import hash_of, order_of
 from jobd.pools.etcd.private import Seal
-from jobd.pools.etcd.records import JobState as JobRecord
-from jobd.pools.etcd.records import Phase, Queued, Session
+from jobd.pools.etcd.records import Session
 from jobd.pools.etcd.steps import Found, place, submit
 from jobd.pools.etcd.transaction import Delete, Put, Txn
 from jobd.worker.job import Job
 from jobd.worker.lifecycle import State
 from tests.support.etcd import Cluster, cluster, that_may_be_killed
-from tests.support.jobs import processes_with, shell
+from tests.support.jobs import shell
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.pool import Pool, open_pool
@@ -193,29 +192,6 @@ async def test_a_job_for_which_there_is_no_slot_after_all_is_given_back(pool: Po
         assert [each.exit_code for each in await client.wait(second.id)] == [0]
 
 
-async def test_jobs_that_the_pool_does_not_know_take_up_slots(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their worker says how many it has, so that no job goes to and fro between it and the queue; and when they end."""
-    monkeypatch.setattr("jobd.pools.etcd.doors.COUNTED", 0.05)
-    await pool.start("m1", slots=1)
-    await pool.start("b1", worker=False)
-    keys = Keys(pool.prefix)
-    async with pool.client() as client, open_client(pool.etcd.etcd) as etcd:
-        unknown = await client.start(["sleep", "1000"])
-        while (await client.query(unknown.id)).state != JobState.RUNNING:
-            pass
-        gone = [keys.state(unknown.id), keys.assigned("m1", unknown.id), keys.claim(unknown.id)]
-        await etcd.txn(Txn((), tuple(Delete(key) for key in gone)))  # as a restore of an older copy does
-        job = await client.start(["true"])
-        session = keys.session("m1")
-        while (up := await etcd.get(session)) is None or decode(Session, session, up.value).own != 1:
-            pass
-        [pid] = processes_with(unknown.id)
-        os.kill(pid, signal.SIGKILL)
-        assert [each.exit_code for each in await client.wait(job.id)] == [0]
-        while (up := await etcd.get(session)) is None or decode(Session, session, up.value).own:
-            pass
-
-
 async def test_a_pool_that_is_frozen_says_so_and_goes_on_at_once_when_it_is_thawed(pool: Pool) -> None:
     """An operator's key is followed: a job that waits says that it is why, and runs as soon as the key is gone."""
     await pool.start("m1")
@@ -230,40 +206,6 @@ async def test_a_pool_that_is_frozen_says_so_and_goes_on_at_once_when_it_is_thaw
         await etcd.txn(Txn((), (Delete(keys.frozen),)))
         with trio.fail_after(patient(10)):  # what is not news is looked at once a minute
             assert [each.exit_code for each in await client.wait(job.id)] == [0]
-
-
-async def test_claims_that_a_restore_took_away_are_put_back_before_anything_is_placed(
-    pool: Pool, tmp_path: Path
-) -> None:
-    """Of a job that runs, and of one that has ended: neither runs a second time, on whichever machine."""
-    await pool.start("m1")
-    keys, marks = Keys(pool.prefix), tmp_path / "marks"
-    async with pool.client("m1") as client, open_client(pool.etcd.etcd) as etcd:
-        runs = await client.start(["sh", "-c", f"echo $JOBD_JOB_ID >> {marks}; echo ready; exec sleep 1000"])
-        async with client.stream(runs.id) as output:
-            assert (await anext(output)).data == b"ready\n"
-        ended = await client.start(["sh", "-c", f"echo $JOBD_JOB_ID >> {marks}; exit 3"])
-        await client.wait(ended.id)
-        await etcd.txn(as_before_they_were_taken(keys, runs.id, ended.id))
-        await pool.start("m2")
-        assert [each.exit_code for each in await client.wait(ended.id)] == [3]
-        while await etcd.get(keys.claim(runs.id)) is None:
-            pass
-        assert not (await etcd.page(keys.queue)).found
-        await etcd.txn(Txn((), (Delete(keys.frozen),)))
-        assert [each.exit_code for each in await client.wait((await client.start(["true"])).id)] == [0]
-        assert (await client.query(runs.id)).state == JobState.RUNNING
-        await client.stop(runs.id, grace=0)
-        assert sorted(marks.read_text().split()) == sorted([runs.id, ended.id])
-
-
-def as_before_they_were_taken(keys: Keys, *jobs: str) -> Txn:
-    """What a restore to the moment after they came does; the pool is frozen."""
-    steps: list[Put | Delete] = [Put(keys.frozen, b"{}")]
-    for job in jobs:
-        steps += [Put(keys.state(job), encode(JobRecord(phase=Phase.PENDING, by="alice")))]
-        steps += [Put(keys.queued(job), encode(Queued())), Delete(keys.claim(job)), Delete(keys.assigned("m1", job))]
-    return Txn((), tuple(steps))
 
 
 async def test_a_job_that_is_stopped_before_it_was_taken_has_no_output(pool: Pool) -> None:

@@ -13,15 +13,16 @@ from structlog.typing import EventDict
 
 from jobd.broker.admission import ANYTHING
 from jobd.broker.broker import Broker
-from jobd.pools.etcd import steps
+from jobd.pools.etcd import membership, steps
 from jobd.pools.etcd.agent import Agent
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode, encode
 from jobd.pools.etcd.errors import StoreUnavailableError
+from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.private import Seal
-from jobd.pools.etcd.records import Order, Session
-from jobd.pools.etcd.transaction import Put, Txn
+from jobd.pools.etcd.records import JobState, Order, Phase, Queued, Session
+from jobd.pools.etcd.transaction import Delete, Put, Txn
 from jobd.pools.etcd.watch import Listed
 from jobd.worker.errors import StoreError
 from jobd.worker.facts import spec_facts
@@ -165,3 +166,87 @@ async def test_a_machine_that_cannot_record_a_job_gives_it_back(make: Make, monk
             assert not decode(Session, up.key, up.value).accepting
         assert found.state.worker == ""
         assert not broker.registry.live
+
+
+async def runs(broker: Broker, job: str) -> None:
+    while not any(each.cell.job.id == job and each.cell.job.pid for each in broker.registry.live):
+        await trio.sleep(0.005)
+
+
+async def own_jobs(pool: Pool, count: int) -> None:
+    """It has come to that w1 says that it has so many."""
+    while decode(Session, b"", (await pool.at(pool.keys.session("w1"))).value).own != count:
+        await trio.sleep(0.005)
+
+
+async def test_jobs_that_the_pool_does_not_know_take_up_slots(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job for which they leave no room is given back when it is said how many they are; and when they end, that is
+    said too."""
+    monkeypatch.setattr("jobd.pools.etcd.doors.COUNTED", 0.01)
+    pool = Pool()
+    await pool.enter()
+    async with make(slots=1) as broker, agent_of(pool, broker):
+        unknown = await broker.start(SLEEPS, by="ann")
+        await own_jobs(pool, 1)
+        await assign(pool, JOB, spec_facts(SLEEPS))
+        await phase_of(pool, JOB, "pending")
+        await broker.stop(unknown.id, Stop(by="ann"))
+        await own_jobs(pool, 0)
+        await pool.place()
+        await phase_of(pool, JOB, "claimed")
+        await own_jobs(pool, 0)
+
+
+async def test_a_job_is_given_back_when_it_is_said_why_there_is_no_room(make: Make) -> None:
+    """And not before, or a broker would give it to us again at once."""
+    pool = Pool()
+    await pool.enter()
+    async with make(slots=1) as broker:
+        await broker.start(SLEEPS, by="ann")
+        await assign(pool, JOB, spec_facts(SLEEPS))
+        given = (await pool.found()).at.modified
+        async with agent_of(pool, broker):
+            back = await phase_of(pool, JOB, "pending")
+            up = await pool.at(pool.keys.session("w1"))
+            assert given < up.modified < back.at.modified
+            assert decode(Session, up.key, up.value).own == 1
+
+
+async def test_claims_that_a_restore_took_away_are_put_back(make: Make) -> None:
+    """While the pool is frozen: of a job that runs, and of one that has ended, of which nothing reminds us."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, spec_facts(SLEEPS))
+    await assign(pool, OTHER, spec_facts(JobSpec(("true",))))
+    async with make() as broker, agent_of(pool, broker):
+        await phase_of(pool, OTHER, "ended")
+        await runs(broker, JOB)
+        await pool.etcd.txn(as_before_they_were_taken(pool.keys, JOB, OTHER))
+        await phase_of(pool, OTHER, "ended")
+        await phase_of(pool, JOB, "claimed")
+        assert not (await pool.etcd.page(pool.keys.queue)).found
+        await pool.take(membership.thaw(pool.keys))
+        await broker.stop(JOB, Stop(by="ann"))
+        assert (await phase_of(pool, JOB, "ended")).state.job["state"] == "stopped"
+
+
+def as_before_they_were_taken(keys: Keys, *jobs: str, frozen: bool = True) -> Txn:
+    """What a restore of a day before does to them, and an operator."""
+    steps: list[Put | Delete] = [Put(keys.frozen, b"{}")] if frozen else []
+    for job in jobs:
+        steps.append(Put(keys.state(job), encode(JobState(phase=Phase.PENDING, by="ann"))))
+        steps.append(Put(keys.queued(job), encode(Queued())))
+        steps += [Delete(keys.claim(job)), Delete(keys.assigned("w1", job))]
+    return Txn((), tuple(steps))
+
+
+async def test_what_ran_is_not_run_again_where_it_is_given_to_the_same_machine(make: Make) -> None:
+    """After a restore without a freeze: it claims what it has, and tells how it ended."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, spec_facts(JobSpec(("true",))))
+    async with make() as broker, agent_of(pool, broker):
+        first = (await phase_of(pool, JOB, "ended")).state.job
+        await pool.etcd.txn(as_before_they_were_taken(pool.keys, JOB, frozen=False))
+        await pool.place()
+        assert (await phase_of(pool, JOB, "ended")).state.job == first

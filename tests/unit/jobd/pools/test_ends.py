@@ -120,3 +120,21 @@ async def test_a_claim_that_etcd_has_forgotten_is_put_back_while_the_pool_is_fro
     assert (await pool.found()).state.worker == "w1"
     assert pool.intent().mine(await claim_of(pool))
     assert not await pool.has(pool.keys.assigned("w2", JOB))
+
+
+async def test_a_report_from_before_a_restore_is_none_of_a_job_that_nobody_has(pool: Pool) -> None:
+    """Revisions come a second time: that the job is as it was read proves nothing, that its claim is there does."""
+    await pool.enter("w1")
+    await pool.enter("w2", lease=8)
+    await pool.submit()
+    backup = pool.etcd.kvs, pool.etcd.revision
+    await pool.place()
+    await pool.claim()
+    read = await pool.found()
+    report = ends.report(pool.keys, read, await claim_of(pool), ending())
+    pool.etcd.kvs, pool.etcd.revision = backup
+    await pool.take(membership.drain(pool.keys, await pool.at(pool.keys.member("w1")), "ann", 1))
+    await pool.place("w2")
+    assert (await pool.found()).at.modified == read.at.modified
+    assert not (await pool.take(report)).held
+    assert (await pool.found()).state.phase == Phase.ASSIGNED
