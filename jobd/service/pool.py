@@ -304,6 +304,14 @@ def _here_when_handed_on(here: Handler, handler: Handler) -> Handler:
     return handle
 
 
+def _silent(member: Member) -> str:
+    """What people see of a machine that is there, by its session, and that this broker cannot ask."""
+    return (
+        f"it does not answer this broker at {member.address}, its --advertise; its jobs go on, and can be neither "
+        "stopped nor streamed from here; the broker's log says why"
+    )
+
+
 def _worker_message(member: Member, told: m.Worker | None) -> m.Worker:
     standing = m.WorkerStanding.DRAINING if member.drained else m.WorkerStanding.UNSPECIFIED
     return m.Worker(
@@ -312,7 +320,7 @@ def _worker_message(member: Member, told: m.Worker | None) -> m.Worker:
         member.containment,
         told.jobs[: t.MAX_JOBS_OF_WORKER] if told else [],
         told.running if told else member.taken,
-        told.weaknesses if told else [],
+        told.weaknesses if told else [_silent(member)] if member.there else [],
         list(member.limits),
         list(member.isolation),
         member.address,

@@ -814,7 +814,9 @@ class Worker(Message):
     """How many jobs it has now."""
 
     weaknesses: List[str] = betterproto.string_field(6)
-    """What containment and isolation cannot do that the best ones can."""
+    """
+    What containment and isolation cannot do that the best ones can; or, in a pool, that it does not answer the broker.
+    """
 
     limits: List[str] = betterproto.string_field(7)
     """The limits that can be held: names of fields of Limits."""

@@ -17,12 +17,12 @@ from jobd.pools.etcd import membership, steps
 from jobd.pools.etcd.agent import Agent
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode, encode
-from jobd.pools.etcd.errors import StoreUnavailableError
+from jobd.pools.etcd.errors import StoreFullError, StoreUnavailableError
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.records import JobState, Order, Phase, Queued, Session
-from jobd.pools.etcd.transaction import Delete, Put, Txn
+from jobd.pools.etcd.transaction import Delete, Outcome, Put, Txn
 from jobd.pools.etcd.watch import Listed
 from jobd.worker.errors import StoreError
 from jobd.worker.facts import spec_facts
@@ -145,6 +145,27 @@ async def test_an_end_that_etcd_has_not_heard_of_outlives_the_job_s_own_record(
             patched.setattr(pool.etcd, "get", away)
             await broker.stop(JOB, Stop(by="ann"))
             await broker.delete(JOB)
+        assert (await phase_of(pool, JOB, "ended")).state.job["state"] == "stopped"
+
+
+async def test_an_end_waits_until_etcd_has_room(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its quota is used up: the job goes on, and its end is told when somebody has made room."""
+    pool = Pool()
+    await pool.enter()
+    await assign(pool, JOB, spec_facts(SLEEPS))
+
+    async def full(txn: Txn) -> Outcome:
+        refused.set()
+        raise StoreFullError("the quota is used up")
+
+    refused = trio.Event()
+    async with make() as broker, agent_of(pool, broker):
+        await runs(broker, JOB)
+        with monkeypatch.context() as patched:
+            patched.setattr(pool.etcd, "txn", full)
+            await broker.stop(JOB, Stop(by="ann"))
+            await refused.wait()
+            assert (await pool.found()).state.phase == "claimed"
         assert (await phase_of(pool, JOB, "ended")).state.job["state"] == "stopped"
 
 

@@ -8,17 +8,18 @@ from typing import cast
 import pytest
 import trio
 import trio.testing
+from structlog.typing import EventDict
 
 from jobd.broker.admission import ANYTHING, Policy
 from jobd.pools.etcd import ends, membership
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.ends import Ending
-from jobd.pools.etcd.errors import StoreUnavailableError
+from jobd.pools.etcd.errors import StoreFullError, StoreUnavailableError
 from jobd.pools.etcd.front import Front
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.orders import end_facts
 from jobd.pools.etcd.private import Seal
-from jobd.pools.etcd.transaction import KeyValue
+from jobd.pools.etcd.transaction import KeyValue, Outcome, Txn
 from jobd.quota import Quota, QuotaPolicy
 from jobd.worker.errors import PoolUnavailableError, TooManyJobsError
 from jobd.worker.job import Job, JobSpec
@@ -28,9 +29,15 @@ from tests.support.pool_steps import JOB, Pool
 
 
 class Etcd(MemoryEtcd):
-    """One that can be away."""
+    """One that can be away, or full."""
 
     away = False
+    full = False
+
+    async def txn(self, txn: Txn) -> Outcome:
+        if self.full:  # etcd does not look at what a transaction would do
+            raise StoreFullError("the quota of the etcd at m1 is used up")
+        return await super().txn(txn)
 
     async def get(self, key: bytes) -> KeyValue | None:
         if self.away:
@@ -174,3 +181,21 @@ async def test_a_start_says_why_its_job_waits(broker: Broker) -> None:
     await broker.pool.take(membership.freeze(broker.pool.keys))
     broker.hear()
     assert "frozen" in await told()
+
+
+async def test_an_etcd_that_is_full_takes_no_new_jobs_and_tells_of_those_that_it_has(
+    broker: Broker, log_guard: list[EventDict]
+) -> None:
+    """Whoever starts one is told to try again, or elsewhere; why is in the log, for whoever can make room."""
+    job = await broker.front.start(JobSpec(("x",)), by="ann", roles=(), request_id="r")
+    broker.etcd.full = True
+    with pytest.raises(PoolUnavailableError):
+        await broker.front.start(JobSpec(("x",)), by="ann", roles=(), request_id="s")
+    assert [each["error"] for each in log_guard if each["event"] == "etcd cannot be written"] == [
+        "the quota of the etcd at m1 is used up"
+    ]
+    broker.hear()
+    assert (await broker.front.find(job.id)).job.state is State.PENDING
+    assert broker.mirror.tally.of("ann") == 1
+    broker.etcd.full = False
+    assert (await broker.front.start(JobSpec(("x",)), by="ann", roles=(), request_id="s")).id != job.id

@@ -8,6 +8,7 @@ from typing import cast
 import betterproto
 import pytest
 import trio
+from structlog.typing import EventDict
 
 from api import messages as m
 from api import methods
@@ -15,7 +16,8 @@ from api.errors import AbortedError, UnavailableError
 from api.protobuf import new
 from api.rpc.server import Handler, ServerCall, router, stack
 from jobd.broker.broker import Broker
-from jobd.broker.pooled import Machines, Placed, Pool
+from jobd.broker.pooled import Machines, Member, Placed, Pool
+from jobd.pools.remote.links import Machine, unreachable
 from jobd.service import translate as t
 from jobd.service.errors import translate_errors
 from jobd.service.job_worker import JobWorkerService
@@ -98,3 +100,31 @@ async def test_a_stream_of_a_run_that_nobody_had_is_its_verdict(attempt: int | N
             answer = await answers.receive()
     assert answer is not None
     assert answer.verdict.state == m.JobState.STOPPED
+
+
+async def test_a_machine_that_nobody_reaches_at_its_address_is_shown(log_guard: list[EventDict]) -> None:
+    """With the address that it gave; one that answers, or that is gone, has nothing of that."""
+    names = ("w2", "w3", "w4")
+    members = [Member(name, f"{name}.example.org:1", "1", 0, there=name != "w4", drained=False) for name in names]
+
+    class Roster:
+        pending = 0
+
+        def members(self) -> list[Member]:
+            return members
+
+    async def ask(call: ServerCall, name: str, address: str, request: betterproto.Message) -> betterproto.Message:
+        if name == "w3":
+            raise unreachable(Machine(name, address))
+        return m.ListWorkersResponse([m.Worker(name, weaknesses=["what its kernel lacks"])])
+
+    elsewhere = Elsewhere(None, None, ask)  # type: ignore[arg-type] # nothing else is asked
+    local = JobWorkerService(cast(Broker, None), 15)
+    service = PoolService("w1", local, cast(Pool, None), cast(Machines, Roster()), elsewhere)
+    with trio.fail_after(patient(10)):
+        async with rig(stack([translate_errors], router(service.handlers()))) as made:
+            answer = await made.channel.unary(methods.LIST_WORKERS, m.ListWorkersRequest())
+    assert [len(worker.weaknesses) for worker in answer.workers] == [1, 1, 0]
+    assert answer.workers[0].weaknesses == ["what its kernel lacks"]
+    assert "does not answer this broker at w3.example.org:1, its --advertise" in answer.workers[1].weaknesses[0]
+    assert [each["worker"] for each in log_guard if each["event"] == "a worker did not say what it has"] == ["w3"]
