@@ -21,7 +21,9 @@ from tests.support.documents import DOCUMENTS, generator, options_of, parsers, s
 
 PROGRAMS = ("jobd", "jobcli", "jobpki")
 ENDS = frozenset({"|", "||", "&", "&&", ";"})
-FOREIGN = frozenset({"--no-deps", "--die-with-parent", "--quick", "--client-cert-auth", "--trusted-ca-file"})
+FOREIGN = frozenset({"--no-deps", "--die-with-parent", "--quick"}) | frozenset(
+    {"--client-cert-auth", "--trusted-ca-file", "--bump-revision", "--mark-compacted"}
+)
 """Options of other programs that documents name by themselves: pip, bwrap, the benchmarks, etcd."""
 GIVEN_LATER = re.compile(r"the following arguments are required|one of the arguments .* is required")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
