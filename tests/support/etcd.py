@@ -74,6 +74,15 @@ def version_of(binary: str) -> str:
     return told.split("etcd Version: ")[1].split()[0]
 
 
+RELEASES: Final = ("3.5", "3.4")
+"""What tests of etcd's own ways are run on: one that is supported, and the last that Debian 12 has."""
+
+
+def binary_of(release: str) -> str | None:
+    """An etcd of this release, if there is one."""
+    return next((found for found in binaries().values() if version_of(found).startswith(f"{release}.")), None)
+
+
 def that_may_be_killed() -> dict[str, str]:
     """Those of :func:`binaries` that have afterwards what they had before."""
     return {name: binary for name, binary in binaries().items() if version_of(binary) not in LOSES}

@@ -1,4 +1,4 @@
-"""One etcd of each kind that there is, for all tests of a process; each test has keys of its own."""
+"""One etcd of each release, for all tests of a process; each test has keys of its own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from jobd.pools.etcd.client import Client, open_client
-from tests.support.etcd import Cluster, binaries, cluster
+from tests.support.etcd import RELEASES, Cluster, binary_of, cluster
 
 
-@pytest.fixture(scope="session", params=list(binaries()) or ["none"])
-def etcd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture(scope="session", params=RELEASES)
+def binary(request: pytest.FixtureRequest) -> str:
+    found = binary_of(request.param)
+    if found is None:
+        pytest.skip(f"no etcd {request.param} is installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def etcd(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """An etcd of one member, which no test ends."""
-    if request.param not in binaries():
-        pytest.skip("no etcd is installed")
-    with cluster(tmp_path_factory.mktemp("etcd"), binary=binaries()[request.param]) as started:
+    with cluster(tmp_path_factory.mktemp("etcd"), binary=binary) as started:
         yield started
 
 

@@ -21,16 +21,8 @@ from jobd.pools.etcd.session import open_session, registration
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.pools.etcd.watch import WATCH, Changed, Listed, Watch
 from tests.integration.etcd.test_store import MIB, put
-from tests.support.etcd import Cluster, Member, binaries, cluster, wait_until_it_answers
+from tests.support.etcd import Cluster, Member, cluster, wait_until_it_answers
 from tests.support.patience import patient
-
-
-@pytest.fixture(scope="module")
-def binary() -> str:
-    found = binaries()
-    if not found:
-        pytest.skip("no etcd is installed")
-    return next(iter(found.values()))
 
 
 @pytest.fixture(scope="module")
