@@ -72,8 +72,9 @@ async def test_a_server_that_is_killed_loses_nothing(pool: Pool, programs: Progr
 async def test_the_jobs_of_a_machine_that_dies(
     pool: Pool, programs: Programs, orphans: list[str], tmp_path: Path
 ) -> None:
-    """Those that it had are unreachable, and run nowhere else; one that it had not taken does. What it had is lost when
-    it says so itself, or when an operator does; it stays so."""
+    """Those that it had are unreachable, and run nowhere else; one that it had not taken does. If it was only away, but
+    for longer than its session, they are what they really are. Else what it had is lost when it says so itself, or when
+    an operator does; it stays so."""
     await pool.start("m1", worker=False)
     w1 = await trio.to_thread.run_sync(lambda: programs.start("w1"))
     marks = tmp_path / "marks"
@@ -84,12 +85,24 @@ async def test_the_jobs_of_a_machine_that_dies(
             orphans.append(job.id)
             async with client.stream(job.id) as output:
                 assert (await anext(output)).data == b"ready\n"
-        os.kill(await trio.to_thread.run_sync(w1.server_pid), signal.SIGSTOP)
+        ends = await client.start(gated(tmp_path / "gate", code=5))
+        while (await client.query(ends.id)).state != JobState.RUNNING:
+            await trio.sleep(0.05)
+        server = await trio.to_thread.run_sync(w1.server_pid)
+        os.kill(server, signal.SIGSTOP)
+        for job in (*had, ends):
+            await until_unreachable(client, job.id)
+        (tmp_path / "gate").touch()
+        os.kill(server, signal.SIGCONT)
+        assert [each.exit_code for each in await client.wait(ends.id)] == [5]
+        for job in had:
+            while (await client.query(job.id)).state != JobState.RUNNING:
+                await trio.sleep(0.05)
+        os.kill(server, signal.SIGSTOP)
         not_taken = await client.start(["sh", "-c", f"echo $JOBD_JOB_ID >> {marks}"])
         await trio.to_thread.run_sync(programs.crash, "w1")
         for job in had:
-            while (await client.query(job.id)).reason != "UNREACHABLE":
-                await trio.sleep(0.05)
+            await until_unreachable(client, job.id)
         await pool.start("m2")
         [ended] = await client.wait(not_taken.id)
         assert (ended.exit_code, ended.worker) == (0, "m2")
@@ -100,6 +113,11 @@ async def test_the_jobs_of_a_machine_that_dies(
         assert lost.state == JobState.LOST
         assert (await client.query(had[0].id)).reason == "FORGOTTEN"
         assert sorted(marks.read_text().split()) == sorted(job.id for job in (*had, not_taken))
+
+
+async def until_unreachable(client: JobClient, job: str) -> None:
+    while (await client.query(job)).reason != "UNREACHABLE":
+        await trio.sleep(0.05)
 
 
 async def test_while_etcd_is_away(own_etcd: Cluster, pki: TestPki, tmp_path: Path) -> None:
