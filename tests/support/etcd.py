@@ -26,6 +26,8 @@ from jobd.pools.etcd.answers import LOSES
 from jobd.pools.etcd.client import open_client
 from jobd.pools.etcd.endpoints import Endpoint, Etcd, Limits
 from jobd.pools.etcd.errors import StoreUnavailableError
+from jobd.pools.etcd.session import LeaseSession, Register
+from jobd.pools.etcd.transaction import Delete, Get, Put, Store, Txn, absent, created
 from pki.authority import Authority
 from tests.support.patience import patient
 
@@ -186,6 +188,32 @@ class Cluster:
     def prefix(self) -> bytes:
         """One that nobody has had."""
         return b"test/%d/" % next(self._prefixes)
+
+
+def registration(key: bytes, value: bytes) -> Register:
+    """Puts a key that is this machine's alone; one that a former session left there is replaced.
+
+    The epoch is the revision that made it.
+    """
+
+    async def register(store: Store, lease: int) -> int:
+        while True:
+            outcome = await store.txn(Txn((absent(key),), (Put(key, value, lease),), (Get(key),)))
+            if outcome.held:
+                return outcome.revision
+            (there,) = outcome.found
+            if there and there.lease == lease:
+                return there.created  # it was we, and the answer was lost
+            if there:
+                await store.txn(Txn((created(there),), (Delete(key),)))
+
+    return register
+
+
+async def wait_lost(session: LeaseSession, epoch: int) -> None:
+    """Wait until the session with this epoch is over; another one then begins by itself."""
+    while session.epoch == epoch:
+        await session._changed.wait()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from jobd.pools.etcd.ends import Ending
 from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.records import Member, Order, Session
 from jobd.pools.etcd.steps import Found, Intent, Verdict
-from jobd.pools.etcd.transaction import KeyValue, Outcome, Txn
+from jobd.pools.etcd.transaction import Delete, KeyValue, Outcome, Put, Txn, absent
 from jobd.worker.facts import spec_facts
 from jobd.worker.job import JobSpec
 from tests.support.memory_etcd import MemoryEtcd
@@ -91,6 +91,16 @@ class Pool:
         await self.submit()
         await self.place()
         assert await self.claim() is Verdict.DONE
+
+
+def freeze(keys: Keys) -> Txn:
+    """Nothing is placed or claimed: etcd was restored, and claims may be missing."""
+    return Txn((absent(keys.frozen),), (Put(keys.frozen, b"{}"),))
+
+
+def thaw(keys: Keys) -> Txn:
+    """All machines have said what they have."""
+    return Txn((), (Delete(keys.frozen),))
 
 
 def ending(state: str = "succeeded", *, lost: bool = False, retries: int = 0) -> Ending:

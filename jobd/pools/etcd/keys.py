@@ -25,7 +25,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from jobd.pools.etcd.pool_errors import PoolDataError, PoolNameError
 
@@ -124,10 +124,6 @@ class Keys:
         return self._key("drain", "")
 
     @property
-    def specs(self) -> bytes:
-        return self._key("spec", "")
-
-    @property
     def states(self) -> bytes:
         return self._key("j", "")
 
@@ -142,10 +138,6 @@ class Keys:
     def assignments(self, worker: str = "") -> bytes:
         """Those of one worker, or of all."""
         return self._key("a", _worker(worker), "") if worker else self._key("a", "")
-
-    def claims(self, job: str) -> bytes:
-        """Those of its reruns; the first is :meth:`claim`."""
-        return self._key("c", _job(job), "")
 
     # ---- back
 
@@ -168,13 +160,6 @@ class Keys:
         if place >= len(parts) or not _JOB.fullmatch(parts[place]) or (kind != "c" and len(parts) != place + 1):
             raise PoolDataError(key, "no job's id is in the key")
         return parts[place]
-
-    def request_of(self, key: bytes) -> tuple[str, str]:
-        """Principal and request_id of a ``req/`` key."""
-        kind, *parts = self._parts(key)
-        if kind != "req" or len(parts) != 2:
-            raise PoolDataError(key, "no request is in the key")
-        return unquote(parts[0], errors="surrogatepass"), unquote(parts[1], errors="surrogatepass")
 
     def ended_at(self, key: bytes) -> int:
         """The time of an ``e/`` key."""

@@ -41,16 +41,6 @@ def _foreign(keys: Keys) -> PoolSchemaError:
     return PoolSchemaError(f"etcd has something under /{keys.prefix}/ that is no pool of jobd; give another prefix")
 
 
-def freeze(keys: Keys) -> Txn:
-    """Nothing is placed or claimed: etcd was restored, and claims may be missing."""
-    return Txn((absent(keys.frozen),), (Put(keys.frozen, b"{}"),))
-
-
-def thaw(keys: Keys) -> Txn:
-    """All machines have said what they have."""
-    return Txn((), (Delete(keys.frozen),))
-
-
 # ---- a worker
 
 

@@ -24,7 +24,7 @@ from api.retry import Retry
 from jobd.pools.etcd.client import Client, open_client
 from jobd.pools.etcd.endpoints import Etcd
 from jobd.pools.etcd.errors import EtcdError, LeaseGoneError
-from jobd.pools.etcd.transaction import Delete, Get, Put, Store, Txn, absent, created
+from jobd.pools.etcd.transaction import Store
 
 TTL: Final = 15
 """Seconds that others wait for a sign of life. A restarted etcd gives each lease all of them again."""
@@ -43,26 +43,6 @@ log = structlog.get_logger(__name__)
 def boottime() -> float:
     """Seconds on a clock that nobody sets, and that goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def registration(key: bytes, value: bytes) -> Register:
-    """Puts a key that is this machine's alone; one that a former session left there is replaced.
-
-    The epoch is the revision that made it.
-    """
-
-    async def register(store: Store, lease: int) -> int:
-        while True:
-            outcome = await store.txn(Txn((absent(key),), (Put(key, value, lease),), (Get(key),)))
-            if outcome.held:
-                return outcome.revision
-            (there,) = outcome.found
-            if there and there.lease == lease:
-                return there.created  # it was we, and the answer was lost
-            if there:
-                await store.txn(Txn((created(there),), (Delete(key),)))
-
-    return register
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +85,6 @@ class LeaseSession:
             await self._changed.wait()
         await trio.lowlevel.checkpoint()
         return epoch
-
-    async def wait_lost(self, epoch: int) -> None:
-        """Wait until the session with this epoch is over; another one then begins by itself."""
-        while self.epoch == epoch:
-            await self._changed.wait()
-        await trio.lowlevel.checkpoint()
 
     async def stop(self) -> None:
         """End the thread; the lease then ends by itself."""

@@ -17,11 +17,11 @@ from jobd.pools.etcd import requests
 from jobd.pools.etcd.client import Client, end_of, open_client
 from jobd.pools.etcd.endpoints import Etcd, Limits
 from jobd.pools.etcd.errors import StoreFullError, StoreUnavailableError
-from jobd.pools.etcd.session import open_session, registration
+from jobd.pools.etcd.session import open_session
 from jobd.pools.etcd.transaction import KeyValue
 from jobd.pools.etcd.watch import WATCH, Changed, Listed, Watch
 from tests.integration.etcd.test_store import MIB, put
-from tests.support.etcd import Cluster, Member, cluster, wait_until_it_answers
+from tests.support.etcd import Cluster, Member, cluster, registration, wait_lost, wait_until_it_answers
 from tests.support.patience import patient
 
 
@@ -133,7 +133,7 @@ async def test_a_session_that_etcd_leaves_without_an_answer_ends_here(one: Clust
             epoch = await session.wait_held()
             member.stop()
             try:
-                await session.wait_lost(epoch)
+                await wait_lost(session, epoch)
             finally:
                 member.go_on()
             assert await session.wait_held() > epoch

@@ -7,9 +7,9 @@ import time
 import trio
 
 from jobd.pools.etcd.client import Client
-from jobd.pools.etcd.session import LeaseSession, boottime, open_session, registration
+from jobd.pools.etcd.session import LeaseSession, boottime, open_session
 from tests.integration.etcd.test_store import put
-from tests.support.etcd import Cluster
+from tests.support.etcd import Cluster, registration, wait_lost
 from tests.support.patience import patient
 
 LONG = 60
@@ -54,7 +54,7 @@ async def test_one_that_etcd_has_ended_begins_anew(etcd: Cluster, client: Client
         assert session._held
         await client.lease_revoke(session._held.lease)
         with trio.fail_after(patient(30)):
-            await session.wait_lost(epoch)
+            await wait_lost(session, epoch)
         again = await held(session)
         assert again > epoch
         found = await client.get(prefix)

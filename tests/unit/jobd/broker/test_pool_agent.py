@@ -13,7 +13,7 @@ from structlog.typing import EventDict
 
 from jobd.broker.admission import ANYTHING
 from jobd.broker.broker import Broker
-from jobd.pools.etcd import membership, steps
+from jobd.pools.etcd import steps
 from jobd.pools.etcd.agent import Agent
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.codec import decode, encode
@@ -30,7 +30,7 @@ from jobd.worker.job import Job, JobSpec
 from jobd.worker.supervisor import Stop
 from tests.support.broker import Make
 from tests.support.patience import patient
-from tests.support.pool_steps import JOB, Pool
+from tests.support.pool_steps import JOB, Pool, thaw
 
 OTHER = f"{JOB[:-1]}2"
 SLEEPS = JobSpec(("sleep", "1000"))
@@ -246,7 +246,7 @@ async def test_claims_that_a_restore_took_away_are_put_back(make: Make) -> None:
         await phase_of(pool, OTHER, "ended")
         await phase_of(pool, JOB, "claimed")
         assert not (await pool.etcd.page(pool.keys.queue)).found
-        await pool.take(membership.thaw(pool.keys))
+        await pool.take(thaw(pool.keys))
         await broker.stop(JOB, Stop(by="ann"))
         assert (await phase_of(pool, JOB, "ended")).state.job["state"] == "stopped"
 

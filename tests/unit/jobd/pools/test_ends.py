@@ -8,7 +8,7 @@ from jobd.pools.etcd import ends, membership, steps
 from jobd.pools.etcd.records import Phase
 from jobd.pools.etcd.steps import Verdict
 from jobd.pools.etcd.transaction import KeyValue
-from tests.support.pool_steps import JOB, LEASE, Pool, ending
+from tests.support.pool_steps import JOB, LEASE, Pool, ending, freeze, thaw
 
 
 async def claim_of(pool: Pool) -> KeyValue:
@@ -108,13 +108,13 @@ async def test_a_claim_that_etcd_has_forgotten_is_put_back_while_the_pool_is_fro
     await pool.enter("w2", lease=8)
     await pool.submit()
     await pool.place("w2")
-    await pool.take(membership.freeze(pool.keys))
+    await pool.take(freeze(pool.keys))
     frozen, session = await pool.at(pool.keys.frozen), await pool.at(pool.keys.session("w1"))
     found = await pool.found()
     txn = ends.reassert(pool.keys, found, frozen, session, pool.intent())
-    await pool.take(membership.thaw(pool.keys))
+    await pool.take(thaw(pool.keys))
     assert not (await pool.take(txn)).held
-    await pool.take(membership.freeze(pool.keys))
+    await pool.take(freeze(pool.keys))
     txn = ends.reassert(pool.keys, found, await pool.at(pool.keys.frozen), session, pool.intent())
     assert (await pool.take(txn)).held
     assert (await pool.found()).state.worker == "w1"

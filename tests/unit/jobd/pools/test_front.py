@@ -11,7 +11,7 @@ import trio.testing
 from structlog.typing import EventDict
 
 from jobd.broker.admission import ANYTHING, Policy
-from jobd.pools.etcd import ends, membership
+from jobd.pools.etcd import ends
 from jobd.pools.etcd.client import Client
 from jobd.pools.etcd.ends import Ending
 from jobd.pools.etcd.errors import StoreFullError, StoreUnavailableError
@@ -25,7 +25,7 @@ from jobd.worker.errors import PoolUnavailableError, TooManyJobsError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from tests.support.memory_etcd import MemoryEtcd
-from tests.support.pool_steps import JOB, Pool
+from tests.support.pool_steps import JOB, Pool, freeze
 
 
 class Etcd(MemoryEtcd):
@@ -178,7 +178,7 @@ async def test_a_start_says_why_its_job_waits(broker: Broker) -> None:
     broker.hear()
     assert await told() == "it is about to be placed"
     assert await told(gpu="h100") == "no worker has the label gpu=h100"
-    await broker.pool.take(membership.freeze(broker.pool.keys))
+    await broker.pool.take(freeze(broker.pool.keys))
     broker.hear()
     assert "frozen" in await told()
 

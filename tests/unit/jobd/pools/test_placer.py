@@ -22,7 +22,7 @@ from jobd.pools.etcd.watch import Listed
 from jobd.worker.facts import spec_facts
 from jobd.worker.job import JobSpec
 from tests.support.memory_etcd import MemoryEtcd
-from tests.support.pool_steps import JOB, LEASE, Pool
+from tests.support.pool_steps import JOB, LEASE, Pool, freeze, thaw
 
 OTHER = f"{JOB[:-1]}2"
 WHOLE = encode(Order(spec=spec_facts(JobSpec(("true",))), principal="ann", created_at=5))
@@ -126,7 +126,7 @@ async def test_a_pool_that_is_frozen_says_so_and_places_at_once_when_it_is_thawe
     await pool.enter()
     await pool.submit()
     await put(pool, (pool.keys.spec(JOB), WHOLE))
-    await pool.take(membership.freeze(pool.keys))
+    await pool.take(freeze(pool.keys))
     mirror, placer = broker(pool)
     sent, txn = [], pool.etcd.txn
 
@@ -141,7 +141,7 @@ async def test_a_pool_that_is_frozen_says_so_and_places_at_once_when_it_is_thawe
         await trio.sleep(300)
         assert "frozen" in await placer.why(JOB)
         assert not sent
-        await txn(membership.thaw(pool.keys))
+        await txn(thaw(pool.keys))
         mirror.freezes._change(Deleted(pool.keys.frozen, pool.etcd.revision))
         mirror._tell()
         await trio.sleep(1)

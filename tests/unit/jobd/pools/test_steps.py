@@ -9,7 +9,7 @@ from jobd.pools.etcd import ends, membership, steps
 from jobd.pools.etcd.records import Phase
 from jobd.pools.etcd.steps import Submitted, Verdict
 from tests.support.memory_etcd import Fate
-from tests.support.pool_steps import JOB, LEASE, Pool, ending
+from tests.support.pool_steps import JOB, LEASE, Pool, ending, freeze
 
 OTHER = JOB[:-1] + "2"
 
@@ -97,7 +97,7 @@ async def test_nothing_is_placed_or_claimed_when_it_should_not_be(pool: Pool, tr
             case "drain":
                 await pool.take(membership.drain(pool.keys, await pool.at(pool.keys.member("w1")), "ann", 1))
             case "freeze":
-                await pool.take(membership.freeze(pool.keys))
+                await pool.take(freeze(pool.keys))
             case "stop":
                 await pool.take(ends.stop(pool.keys, await pool.found(), ending("stopped")))
 
