@@ -28,7 +28,7 @@ import trio
 
 from api.errors import ConfigError, JobdError
 from api.version import VERSION
-from jobd import logs, trial
+from jobd import logs
 from jobd.config import FIELDS, Config, key_of, load
 from jobd.daemon import Daemon, run
 from jobd.launcher.control import ServedElsewhereError
@@ -96,6 +96,8 @@ def _settings(argv: Sequence[str] | None) -> Config:
 def try_out(argv: Sequence[str]) -> None:
     """For a launcher that is to leave a server for one of this code: exit as that would, when settings, or what they
     name, cannot be used. Nothing is started."""
+    from jobd import trial  # no server needs it, nor what it takes
+
     logs.configure("error")
     try:
         trial.try_out(_settings(argv))

@@ -136,6 +136,7 @@ def test_a_server_does_not_load_the_client() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert not {"api.client", "api.rpc.channel", "jobd.launcher.launcher"} & set(loaded.stdout.split())
     assert not {"jobd.metrics", "prometheus_client"} & set(loaded.stdout.split()), "only where metrics are wanted"
+    assert not {"jobd.audit", "jobd.trial"} & set(loaded.stdout.split()), "only with an audit log, and for an upgrade"
 
 
 def test_a_server_without_a_pool_loads_nothing_of_it() -> None:
