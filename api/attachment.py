@@ -32,6 +32,7 @@ from api.messages import (
 )
 from api.output import OutputStream, Servers
 from api.rpc.channel import Answers, Conversation
+from api.rpc.codec import encode_request
 
 PIECE: Final = 256 * 1024
 MAX_UNACCEPTED: Final = 1024 * 1024
@@ -111,9 +112,15 @@ class Attachment(OutputStream):
             await self._changed.wait()
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Set the size of the job's terminal."""
+        """Set the size of the job's terminal.
+
+        Raises:
+            InvalidArgumentError: no terminal can be so large; nothing was sent.
+        """
+        request = AttachRequest(resize=WindowSize(rows, columns))
+        encode_request(request)  # what cannot be sent is not told to the next server either
         self._size = rows, columns
-        await self._tell(AttachRequest(resize=WindowSize(rows, columns)))
+        await self._tell(request)
 
     @property
     def unaccepted(self) -> int:

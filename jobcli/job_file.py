@@ -20,11 +20,21 @@ from typing import Any, Final
 from api.errors import ConfigError
 from api.toml import read_toml
 from jobcli import secret
-from jobcli.commands._command import IO_CLASSES, ISOLATION, isolation_of, mask, size
+from jobcli.commands._command import IO_CLASSES, ISOLATION, LONGEST, isolation_of, mask, size
 
-LIMITS: Final = ("timeout", "memory", "cpus", "cpu-weight", "processes", "output", "open-files", "core", "nice")
-MOST: Final = 2**63
-"""Beyond what the protocol carries."""
+_BYTES, _COUNT = 2**63 - 1, 2**31 - 1
+LIMITS: Final = {
+    "timeout": LONGEST,
+    "memory": _BYTES,
+    "cpus": _COUNT,
+    "cpu-weight": _COUNT,
+    "processes": _COUNT,
+    "output": _BYTES,
+    "open-files": _BYTES,
+    "core": _BYTES,
+    "nice": _COUNT,
+}
+"""Each with the most that the protocol carries, or that makes sense."""
 FRACTIONS: Final = ("timeout", "cpus")
 FLAGS: Final = ("stop-at-output",)
 TEXTS: Final = ("name", "cwd", "user", "group")
@@ -139,6 +149,6 @@ def _number(path: Path, name: str, key: str, value: Any) -> float:
         raise ConfigError(f"{path}: [{name}] has a {key} that is not a number: {value!a}")
     if value == 0:
         raise ConfigError(f"{path}: [{name}] has a {key} of 0, which is no limit; without it the server's holds")
-    if not 0 < value < MOST:
+    if not 0 < value <= LIMITS[key]:
         raise ConfigError(f"{path}: [{name}] has a {key} that cannot be: {value!a}")
     return value if key in FRACTIONS else int(value)

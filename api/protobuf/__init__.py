@@ -6,12 +6,13 @@ field that is added to the contract needs nothing here. The encoding is https://
 property tests hold both directions against betterproto and google.protobuf.
 
 Where betterproto departs from the guide, the guide wins: a message that is cut is refused, a field that comes with
-another wire type than it has counts as unknown, and durations below zero are written as what they are. Fields that are
+another wire type than it has counts as unknown, durations below zero are written as what they are, and a number that
+its field does not hold is refused and not cut. Fields that are
 unknown are skipped and not kept: nobody here passes a message on.
 """
 
 from api.protobuf.decode import MalformedMessageError, decode, read_varint
-from api.protobuf.encode import encode, varint
+from api.protobuf.encode import UnfitValueError, encode, varint
 from api.protobuf.make import new
 
-__all__ = ["MalformedMessageError", "decode", "encode", "new", "read_varint", "varint"]
+__all__ = ["MalformedMessageError", "UnfitValueError", "decode", "encode", "new", "read_varint", "varint"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import betterproto
 
-from api.protobuf.types import EPOCH, FIXED, LENGTH, MASK, VARINTS, metadata_of, wire_type
+from api.protobuf.types import EPOCH, FIXED, LENGTH, MASK, RANGES, VARINTS, metadata_of, wire_type
 
 Put = Callable[[list[bytes], Any], None]
 """Appends a field with this value, if it is one that is written."""
@@ -18,8 +18,28 @@ _SMALL: Final = tuple(bytes((value,)) for value in range(128))
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
+class UnfitValueError(ValueError):
+    """A number is beyond what its field holds; betterproto would send the lower bits of it.
+
+    Attributes:
+        field: the field's name, with those of the messages around it before it (``spec.limits.processes``).
+    """
+
+    def __init__(self, value: int, lowest: int, highest: int) -> None:
+        super().__init__(f"is {value}, and not between {lowest} and {highest}")
+        self.field = ""
+
+    def within(self, field: str) -> None:
+        """It was met in this field."""
+        self.field = f"{field}.{self.field}" if self.field else field
+
+
 def encode(message: betterproto.Message) -> bytes:
-    """``bytes(message)``."""
+    """``bytes(message)``.
+
+    Raises:
+        UnfitValueError: a number is beyond what its field holds.
+    """
     return b"".join(_parts(message))
 
 
@@ -31,7 +51,11 @@ def _parts(message: betterproto.Message) -> list[bytes]:
         value = values[name]
         if value is None or value is betterproto.PLACEHOLDER or (group and current[group] != name):
             continue
-        put(out, value)
+        try:
+            put(out, value)
+        except UnfitValueError as exc:
+            exc.within(name)
+            raise
     return out
 
 
@@ -51,7 +75,7 @@ def _writer(cls: type[betterproto.Message], name: str, meta: betterproto.FieldMe
         return partial(_put_map, _tag(number, LENGTH), key, value)
     if metadata_of(cls).default_gen[name] is list:
         if kind in betterproto.PACKED_TYPES:
-            return partial(_put_packed, _tag(number, LENGTH), _converter(kind))
+            return partial(_put_packed, _tag(number, LENGTH), _converter(kind), RANGES.get(kind))
         return partial(_put_each, _single(number, kind, always=True))
     # A field with presence is written whenever it is set; others only when they differ from their zero.
     return _single(number, kind, always=bool(meta.optional or meta.group))
@@ -61,7 +85,17 @@ def _single(number: int, kind: str, *, always: bool = False) -> Put:
     """The function that writes one value of a field."""
     convert = _converter(kind)
     tag = _tag(number, wire_type(kind))
-    if kind in VARINTS or kind in FIXED:
+    if kind in VARINTS:
+        lowest, highest = RANGES[kind]
+
+        def put_varint(out: list[bytes], value: Any) -> None:
+            if value or always:
+                if not lowest <= value <= highest:
+                    raise UnfitValueError(value, lowest, highest)
+                out.append(tag + convert(value))
+
+        return put_varint
+    if kind in FIXED:
 
         def put_number(out: list[bytes], value: Any) -> None:
             if value or always:
@@ -84,8 +118,15 @@ def _put_each(put: Put, out: list[bytes], values: list[Any]) -> None:
         put(out, value)
 
 
-def _put_packed(tag: bytes, convert: Callable[[Any], bytes], out: list[bytes], values: list[Any]) -> None:
+def _put_packed(
+    tag: bytes, convert: Callable[[Any], bytes], range_: tuple[int, int] | None, out: list[bytes], values: list[Any]
+) -> None:
     if values:
+        if range_:
+            lowest, highest = range_
+            for value in values:
+                if not lowest <= value <= highest:
+                    raise UnfitValueError(value, lowest, highest)
         data = b"".join(map(convert, values))
         out += (tag, varint(len(data)), data)
 

@@ -9,13 +9,19 @@ from typing import Any, Final
 import betterproto
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-VARINTS: Final = frozenset({"enum", "bool", "int32", "int64", "uint32", "uint64", "sint32", "sint64"})
 FIXED: Final = {
     name: struct.Struct(form)
     for name, form in {
         "float": "<f", "fixed32": "<I", "sfixed32": "<i", "double": "<d", "fixed64": "<Q", "sfixed64": "<q"
     }.items()
 }  # fmt: skip
+_SIGNED_32, _SIGNED_64 = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
+RANGES: Final = {
+    "bool": (0, 1), "enum": _SIGNED_32, "int32": _SIGNED_32, "int64": _SIGNED_64, "uint32": (0, (1 << 32) - 1),
+    "uint64": (0, (1 << 64) - 1), "sint32": _SIGNED_32, "sint64": _SIGNED_64,
+}  # fmt: skip
+"""The least and the greatest value of each type."""
+VARINTS: Final = frozenset(RANGES)
 MASK: Final = (1 << 64) - 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from api.background import background_nursery
 from api.errors import DeadlineExceededError, InternalError, UnavailableError
 from api.methods import Method, Request, Response
 from api.rpc.call_stream import CallStream
-from api.rpc.codec import Buffer, Parts, decode, encode, whole
+from api.rpc.codec import Buffer, Parts, decode, encode_request, whole
 from api.rpc.connect import alert_of, connect, handshake_error
 from api.rpc.headers import Headers, request_headers
 from api.rpc.session import CONNECTION_ERRORS, Session
@@ -114,7 +114,8 @@ class Channel:
         Raises:
             RpcError: the call ended with a status other than OK, or the connection was lost (UnavailableError).
         """
-        return decode(method.response, await self._exchange(method.service, method.name, encode(request), timeout))
+        asked = encode_request(request)
+        return decode(method.response, await self._exchange(method.service, method.name, asked, timeout))
 
     @asynccontextmanager
     async def call(
@@ -130,11 +131,11 @@ class Channel:
         try:
             if timeout is None:
                 # No cancel scope: a stream is entered in one scope of its user's and left in another.
-                await stream.send_message(encode(request), end_stream=True)
+                await stream.send_message(encode_request(request), end_stream=True)
                 yield Answers(stream, method.response)
                 return
             with trio.move_on_after(timeout) as scope:
-                await stream.send_message(encode(request), end_stream=True)
+                await stream.send_message(encode_request(request), end_stream=True)
                 yield Answers(stream, method.response)
             if scope.cancelled_caught:
                 raise DeadlineExceededError(f"{method.path} gave no answer within {timeout:g} s")
@@ -227,7 +228,7 @@ class Conversation(Answers[Response], Generic[Request, Response]):
         Raises:
             RpcError: the call has ended, or the connection was lost.
         """
-        await self._stream.send_message(encode(request))
+        await self._stream.send_message(encode_request(request))
 
     def end(self) -> None:
         """Send no more; the server may go on. Never waits."""

@@ -13,7 +13,14 @@ from typing import Final, TypeVar
 import betterproto
 
 from api import protobuf
-from api.errors import InternalError, ResourceExhaustedError, RpcError, UnimplementedError
+from api.errors import (
+    FieldViolation,
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    RpcError,
+    UnimplementedError,
+)
 
 M = TypeVar("M", bound=betterproto.Message)
 
@@ -38,6 +45,20 @@ PREFIX: Final = struct.Struct(">?I")
 def encode(message: betterproto.Message | bytes) -> bytes:
     """The wire form of a message. Bytes are taken to be that already."""
     return message if isinstance(message, bytes) else protobuf.encode(message)
+
+
+def encode_request(message: betterproto.Message) -> bytes:
+    """The wire form of a request.
+
+    Raises:
+        InvalidArgumentError: a number is beyond what its field holds. As a server says it of one that came.
+    """
+    try:
+        return protobuf.encode(message)
+    except protobuf.UnfitValueError as exc:
+        raise InvalidArgumentError(
+            f"{exc.field} {exc}", reason="INVALID_REQUEST", violations=(FieldViolation(exc.field, str(exc)),)
+        ) from exc
 
 
 def decode(cls: type[M], data: Buffer) -> M:

@@ -18,6 +18,8 @@ Subparsers = Any  # argparse has no public name for what add_subparsers() gives
 Run = Callable[[argparse.Namespace, JobClient], Awaitable[int]]
 
 IO_CLASSES: Final = {"idle": IoClass(IoClass.IDLE), "best-effort": IoClass(IoClass.BEST_EFFORT)}
+LONGEST: Final = 366 * 86400
+"""Seconds that can be asked for anywhere: a year."""
 NO_IO_CLASS: Final = IoClass(IoClass.UNSPECIFIED)
 ISOLATION: Final = {
     "private-tmp": "a /tmp of its own, in memory",
@@ -199,7 +201,7 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 366 * 86400:
+    if not 0 <= value <= LONGEST:
         raise argparse.ArgumentTypeError(f"{text!a} is not a number of seconds between 0 and a year")
     return value
 

@@ -181,6 +181,9 @@ async def test_a_terminal_without_a_launcher(client: JobClient) -> None:
                 while seen.count(b"\n") < lines:
                     seen += (await anext(attachment)).data
                 await attachment.send(typed)
+            with pytest.raises(InvalidArgumentError) as refused:
+                await attachment.resize(2**32 + 24, 80)
+            assert [violation.field for violation in refused.value.violations] == ["resize.rows"]
             async for chunk in attachment:
                 seen += chunk.data
     assert seen.startswith(b"/dev/pts/")

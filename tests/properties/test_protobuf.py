@@ -9,8 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.messages import Job, JobSpec, ListRequest, Output, StreamRequest, StreamResponse
-from api.protobuf import MalformedMessageError, decode, encode, new
+from api.messages import (
+    Job,
+    JobSpec,
+    Limits,
+    ListRequest,
+    Output,
+    StartRequest,
+    StopRequest,
+    StreamRequest,
+    StreamResponse,
+)
+from api.protobuf import MalformedMessageError, UnfitValueError, decode, encode, new
 from tests.support.messages import CLASSES, any_message
 
 prop = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -121,3 +131,22 @@ def test_a_new_message_is_like_any_other() -> None:
     assert bytes(spec) == bytes(JobSpec(argv=["a"], name="b", env={"C": "d"})) == encode(spec)
     chosen = new(StreamResponse, output=Output(b"x"))
     assert betterproto.which_one_of(chosen, "event")[0] == "output"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        *((StopRequest(signal=number), "signal") for number in (2**31, 2**32 + 9, -(2**31) - 1)),
+        *((StreamRequest(offset=number), "offset") for number in (2**63, 2**64 + 5000, -(2**63) - 1)),
+        *((StartRequest(JobSpec(umask=number)), "spec.umask") for number in (2**32, -1)),
+        (StartRequest(JobSpec(limits=Limits(processes=2**32 + 5))), "spec.limits.processes"),
+        (StartRequest(JobSpec(limits=Limits(stop_at_output=2))), "spec.limits.stop_at_output"),  # type: ignore[arg-type] # the wrong
+        (StopRequest(mode=2**32 + 1), "mode"),  # type: ignore[arg-type] # the wrong
+        (ListRequest(states=[1, 2**32 + 1]), "states"),  # type: ignore[list-item] # the wrong
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused_by_name(message: betterproto.Message, field: str) -> None:
+    """Of each type of the contract, by its field in the outermost message; betterproto sends the lower bits of it."""
+    with pytest.raises(UnfitValueError, match="and not between") as refused:
+        encode(message)
+    assert refused.value.field == field

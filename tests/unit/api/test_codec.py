@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.errors import InternalError, ResourceExhaustedError, UnimplementedError
-from api.messages import QueryRequest
-from api.rpc.codec import LARGE, PREFIX, MessageReader, Parts, decode, encode, whole
+from api.errors import InternalError, InvalidArgumentError, ResourceExhaustedError, UnimplementedError
+from api.messages import JobSpec, Limits, QueryRequest, StartRequest
+from api.rpc.codec import LARGE, PREFIX, MessageReader, Parts, decode, encode, encode_request, whole
 
 
 def framed(message: bytes) -> bytes:
@@ -98,3 +98,13 @@ def test_bytes_that_are_no_message_are_an_internal_error() -> None:
 def test_a_message_survives_the_wire() -> None:
     """Encode and decode are inverse."""
     assert decode(QueryRequest, encode(QueryRequest(job_id="x"))) == QueryRequest(job_id="x")
+
+
+def test_a_request_that_cannot_be_sent_is_refused_as_a_server_would() -> None:
+    """By the name of the field."""
+    with pytest.raises(InvalidArgumentError) as refused:
+        encode_request(StartRequest(JobSpec(["true"], limits=Limits(memory_bytes=2**64 + 5000))))
+    [violation] = refused.value.violations
+    assert violation.field == "spec.limits.memory_bytes"
+    assert violation.description.startswith("is 18446744073709556616, and not between -9223372036854775808 and ")
+    assert refused.value.message == f"{violation.field} {violation.description}"
