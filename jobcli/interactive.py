@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,8 +19,10 @@ from jobcli import exit_codes, render, tty
 from jobcli.detach import DetachKeys
 from jobcli.stdin import Input, open_input
 
-HANGUP: Final = (signal.SIGHUP, signal.SIGQUIT)
-"""Signals that detach, whatever else is done with others."""
+HANGUP: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals that detach, whatever else is done with others: they would end us, and leave the terminal raw."""
+OF_TERMINAL: Final = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+"""Those that say something of a terminal, or of us at it."""
 TYPED_AHEAD: Final = 1000
 """Reads from a terminal that are kept while the server cannot be reached; beyond them, what is typed waits."""
 LAST_WORDS: Final = 1.0
@@ -58,12 +60,15 @@ async def interact(
     if keys is not None:
         rows, columns = tty.size()
         where["size"] = (rows, columns - 1 or 2) if redraw else (rows, columns)
+    watched = {*detaching, *(OF_TERMINAL if keys is not None else ())}
     async with client.attach(job_id, **where) as attachment:
         with ExitStack() as stack:
+            # Around raw mode: what nobody has taken from it is raised again where it is closed, and may end us.
+            signals = stack.enter_context(trio.open_signal_receiver(*watched))
             input_ = stack.enter_context(open_input())
             mode = stack.enter_context(tty.raw_mode()) if keys is not None else None
             session = _Session(attachment, mode)
-            return await session.run(input_, DetachKeys(keys or b""), detaching)
+            return await session.run(input_, DetachKeys(keys or b""), signals)
 
 
 class _Session:
@@ -76,11 +81,11 @@ class _Session:
         self._fed = trio.Event()
         self._detached: Detached | None = None
 
-    async def run(self, input_: Input, keys: DetachKeys, detaching: Iterable[signal.Signals]) -> Verdict | Detached:
+    async def run(self, input_: Input, keys: DetachKeys, signals: AsyncIterator[int]) -> Verdict | Detached:
         fed, typed = trio.open_memory_channel[bytes](TYPED_AHEAD if self._mode else 0)
         with self._scope:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._watch_signals, detaching)
+                nursery.start_soon(self._obey, signals)
                 nursery.start_soon(self._read, input_, keys, fed)
                 nursery.start_soon(self._feed, typed)
                 try:
@@ -127,23 +132,20 @@ class _Session:
             pass  # the job reads no more, or has ended: what it writes yet is written
         self._fed.set()
 
-    async def _watch_signals(self, detaching: Iterable[signal.Signals], *, task_status: trio.TaskStatus[None]) -> None:
-        watched = {*detaching, *((signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT) if self._mode else ())}
-        with trio.open_signal_receiver(*watched) as signals:
-            task_status.started()
-            if self._mode:
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        if self._mode:
+            await self._resize()
+        async for signum in signals:
+            if signum == signal.SIGWINCH:
                 await self._resize()
-            async for signum in signals:
-                if signum == signal.SIGWINCH:
-                    await self._resize()
-                elif signum == signal.SIGTSTP and self._mode:  # somebody else's: ours would be a byte for the job
-                    self._mode.leave()
-                    os.kill(os.getpid(), signal.SIGSTOP)
-                elif signum == signal.SIGCONT and self._mode:
-                    self._mode.enter()
-                    await self._resize()
-                else:
-                    self._detach(exit_codes.SIGNAL_BASE + signum)
+            elif signum == signal.SIGTSTP and self._mode:  # somebody else's: ours would be a byte for the job
+                self._mode.leave()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif signum == signal.SIGCONT and self._mode:
+                self._mode.enter()
+                await self._resize()
+            else:
+                self._detach(exit_codes.SIGNAL_BASE + signum)
 
     async def _resize(self) -> None:
         await self._attachment.resize(*tty.size())

@@ -57,11 +57,15 @@ class Terminal:
         self.child.expect(r"detached from job ([0-9a-f]{8}), which goes on; 'jobcli attach ([0-9a-f]{8})'")
         return str(self.child.match[1].decode())
 
-    def ends(self) -> int:
-        """The exit code; by then the terminal is as it was."""
+    def is_left(self) -> None:
+        """By jobcli, however that ends; by then it is as it was."""
         self.child.expect(pexpect.EOF)
         assert self.modes == self.before
         self.child.close()
+
+    def ends(self) -> int:
+        """The exit code."""
+        self.is_left()
         assert self.child.signalstatus is None, self.child.before
         return int(self.child.exitstatus)
 
@@ -167,29 +171,48 @@ def test_a_server_that_is_killed_meanwhile(jobd: JobdProgram, pki: TestPki) -> N
         assert screen.ends() == 3
 
 
-@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_restores_the_terminal(jobd: JobdProgram, pki: TestPki, signum: signal.Signals) -> None:
+def test_a_signal_restores_the_terminal(jobd: JobdProgram, pki: TestPki) -> None:
     """And leaves the job alone, with the code that a shell gives for it."""
     job = jobcli(jobd, pki, "start", "-i", "--", "cat").stdout.decode().strip()
-    with terminal(
-        jobd, pki, "run", "-t", "--detach-keys", "", "--", "sh", "-c", "echo begun; exec sleep 1000"
-    ) as screen:
-        screen.sees("begun")
-        screen.child.kill(signum)
-        if signum in (signal.SIGTERM, signal.SIGINT):  # these go to the job, as those of any 'run' do
+    command = ["run", "-t", "--detach-keys", "", "--", "sh", "-c", "echo begun; exec sleep 1000"]
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM):
+        with terminal(jobd, pki, *command) as screen:
+            screen.sees("begun")
+            screen.child.kill(signum)
+            if signum in (signal.SIGTERM, signal.SIGINT):  # these go to the job, as those of any 'run' do
+                assert screen.ends() == 128 + signum
+            else:
+                job_with_terminal = screen.sees_id()
+                assert screen.ends() == 128 + signum
+                assert jobcli(jobd, pki, "stop", job_with_terminal).returncode == 0
+        with terminal(jobd, pki, "attach", job) as screen:
+            screen.type("typed\r")
+            screen.sees("typed\r\ntyped\r\n")
+            assert not screen.is_raw
+            screen.child.kill(signum)
+            assert job.startswith(screen.sees_id())
             assert screen.ends() == 128 + signum
-        else:
-            job_with_terminal = screen.sees_id()
-            assert screen.ends() == 128 + signum
-            assert jobcli(jobd, pki, "stop", job_with_terminal).returncode == 0
-    with terminal(jobd, pki, "attach", job) as screen:
-        screen.type("typed\r")
-        screen.sees("typed\r\ntyped\r\n")
-        assert not screen.is_raw
-        screen.child.kill(signum)
-        assert job.startswith(screen.sees_id())
-        assert screen.ends() == 128 + signum
     assert jobcli(jobd, pki, "stop", job).returncode == 0
+
+
+def test_signals_at_once_restore_the_terminal(jobd: JobdProgram, pki: TestPki) -> None:
+    """Whichever of them it is that ends us."""
+    with terminal(jobd, pki, "run", "-t", "--", "sh", "-c", "echo begun; exec sleep 1000") as screen:
+        screen.sees("begun")
+        screen.type(DETACH)
+        job = screen.sees_id()
+        assert screen.ends() == 0
+    for signals in (
+        (signal.SIGHUP, signal.SIGQUIT),
+        (signal.SIGTERM, signal.SIGHUP),
+        (signal.SIGUSR2, signal.SIGTERM),
+    ):
+        with terminal(jobd, pki, "attach", job) as screen:
+            until(lambda screen=screen: screen.is_raw)  # type: ignore[misc] # what mypy knows of lambdas is little
+            for signum in signals:
+                screen.child.kill(signum)
+            screen.is_left()
+    assert jobcli(jobd, pki, "stop", "--grace", "0", job).returncode == 0
 
 
 def test_nobody_who_reads_what_it_says_restores_the_terminal(jobd: JobdProgram, pki: TestPki) -> None:
