@@ -6,6 +6,7 @@ import argparse
 
 from api.client import JobClient
 from jobcli.commands._command import Parser
+from jobcli.commands._several import of_each
 
 HELP = "forget jobs that have ended, and their output"
 
@@ -15,6 +16,4 @@ def configure(parser: Parser) -> None:
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    for job_id in args.ids:
-        await client.delete(job_id)
-    return 0
+    return await of_each(args.ids, client.delete)

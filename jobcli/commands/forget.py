@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from api.client import JobClient
+from api.messages import Job
 from jobcli import render
 from jobcli.commands._command import Parser
+from jobcli.commands._several import of_each
 
 HELP = "give up jobs of a worker that is gone for ever; they are lost"
 
@@ -16,7 +18,7 @@ def configure(parser: Parser) -> None:
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    for job_id in args.ids:
-        job = await client.forget(job_id)
+    def tell(job: Job) -> None:
         render.line(f"{job.id}  {render.state_name(job.state)}: {job.message}")
-    return 0
+
+    return await of_each(args.ids, client.forget, tell)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from api.client import JobClient
+from api.messages import Job
 from jobcli import render
 from jobcli.commands._command import Parser, seconds
+from jobcli.commands._several import of_each
 from jobcli.commands.signal import number_of
 
 HELP = "end jobs; answers when no process of them is left, with what was found and ended"
@@ -25,11 +27,16 @@ def configure(parser: Parser) -> None:
 
 
 async def run(args: argparse.Namespace, client: JobClient) -> int:
-    for job_id in args.ids:
-        job = await client.stop(job_id, grace=args.grace, signum=number_of(args.signal), main_only=args.mode == "main")
+    signum, main_only = number_of(args.signal), args.mode == "main"
+
+    async def stop(job_id: str) -> Job:
+        return await client.stop(job_id, grace=args.grace, signum=signum, main_only=main_only)
+
+    def tell(job: Job) -> None:
         if args.json:
             render.as_json(render.job_facts(job))
         else:
             render.line(f"{job.id}  {render.state_name(job.state)}: {job.message}")
             render.receipt(job)
-    return 0
+
+    return await of_each(args.ids, stop, tell)

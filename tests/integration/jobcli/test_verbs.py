@@ -11,7 +11,7 @@ import pytest
 from api.client import JobClient
 from api.messages import JobState
 from jobd.worker.identity import own
-from tests.support.jobcli import Jobcli, environment_for
+from tests.support.jobcli import NO_JOB, Jobcli, environment_for
 from tests.support.pki import TestPki
 
 
@@ -28,11 +28,14 @@ async def test_stop_says_how_each_job_ended(jobcli: Jobcli, client: JobClient) -
 
 
 async def test_stop_without_grace_kills(jobcli: Jobcli, client: JobClient) -> None:
-    """--grace 0 is SIGKILL at once."""
+    """--grace 0 is SIGKILL at once; a job that there is not, before it, is said and nothing more."""
     job = await client.start(["sh", "-c", 'trap "" TERM; echo ready; while :; do sleep 0.02; done'])
     async with client.stream(job.id) as output:
         await anext(output)
-    facts = json.loads(await jobcli.ok("stop", "--json", "--grace", "0", job.id))
+    ended = await jobcli("stop", "--json", "--grace", "0", NO_JOB, job.id)
+    assert ended.code == 125
+    assert re.fullmatch(rf"jobcli: there is no job {NO_JOB};[^\n]*\n", ended.error)
+    facts = json.loads(ended.text)
     assert (facts["state"], facts["signal"], facts["stopped_by"]) == ("stopped", 9, "alice")
 
 
