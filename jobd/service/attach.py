@@ -20,7 +20,7 @@ from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.refusal import refuse
 from jobd.service.translate_stdin import accepted_message, attached_message, attacher_of, size_of
-from jobd.worker.errors import WorkerError
+from jobd.worker.errors import NoTerminalError, WorkerError
 from jobd.worker.job import JobCell
 from jobd.worker.ports import MOST, Follower
 from jobd.worker.stdin import Attachment
@@ -40,6 +40,9 @@ async def serve_attachment(
     who, where = attacher_of(start, by.name), t.start_of(start)
     size = None if start.window_size is None else size_of("start.window_size", start.window_size)
     entry = await broker.writable(start.job_id, by=by.name, roles=by.roles)
+    spec = entry.cell.job.spec
+    if size is not None and spec.attachable and spec.terminal is None:
+        raise NoTerminalError  # now: who is refused has taken nothing over
     while True:
         with trio.move_on_after(heartbeat):
             attachment, follower, cell = await attach(entry, where, who, take_over=start.take_over)

@@ -53,12 +53,15 @@ async def test_there_has_to_be_something_to_attach_to(client: JobClient) -> None
     await client.stop(without.id, grace=0)
 
 
-async def test_an_offset_beyond_the_end_does_not_cost_the_one_who_is_attached(client: JobClient) -> None:
-    """The order of the checks: who is refused has taken nothing over."""
+async def test_who_is_refused_does_not_cost_the_one_who_is_attached(client: JobClient) -> None:
+    """For an offset beyond the end, or the size of no terminal. The order of the checks: nothing is taken over."""
     job = await client.start(["cat"], attachable=True)
     async with client.attach(job.id) as attachment:
         with pytest.raises(OutOfRangeError):
             async with client.attach(job.id, offset=100, take_over=True):
+                pass
+        with pytest.raises(FailedPreconditionError, match="no terminal"):
+            async with client.attach(job.id, size=(24, 80), take_over=True):
                 pass
         await attachment.send(b"x")
         assert (await anext(attachment)).data == b"x"
