@@ -192,7 +192,7 @@ async def wait_at(jobs: Jobs, call: ServerCall, request: m.WaitRequest) -> m.Wai
     if not 1 <= len(request.job_ids) <= MAX_WAIT:
         raise t.refuse("job_ids", f"names no job, or more than {MAX_WAIT}")
     call.job_id = ",".join(request.job_ids[:10])
-    ended = await jobs.wait(request.job_ids, any_of_them=request.mode == m.WaitMode.ANY)
+    ended = await jobs.wait(request.job_ids, any_of_them=t.waits_for_any(request))
     return new(m.WaitResponse, jobs=[t.abridged_message(job) for job in ended])
 
 

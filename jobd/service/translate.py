@@ -37,6 +37,16 @@ MAX_JOBS_OF_WORKER: Final = 100
 
 TO_STATE: Final[dict[State, m.JobState]] = {state: m.JobState[state.name] for state in State}
 FROM_STATE: Final = {number: state for state, number in TO_STATE.items()}
+STOP_MODES: Final[dict[int, StopMode]] = {
+    m.StopMode.UNSPECIFIED: StopMode.GROUP,
+    m.StopMode.GROUP: StopMode.GROUP,
+    m.StopMode.MAIN: StopMode.MAIN,
+}
+WAIT_MODES: Final[dict[int, bool]] = {
+    m.WaitMode.UNSPECIFIED: False,
+    m.WaitMode.ALL: False,
+    m.WaitMode.ANY: True,
+}
 
 
 # ---- in
@@ -104,8 +114,16 @@ def stop_of(request: m.StopRequest, by: str) -> Stop:
     signum = request.signal or signal.SIGTERM
     if signum not in signal.valid_signals():
         raise refuse("signal", f"has the value {signum}, which is no signal of Linux")
-    mode = StopMode.MAIN if request.mode == m.StopMode.MAIN else StopMode.GROUP
-    return Stop(by, grace_of(request), signum, mode)
+    if request.mode not in STOP_MODES:
+        raise refuse("mode", f"has the value {request.mode:d}, which is no mode of a stop")
+    return Stop(by, grace_of(request), signum, STOP_MODES[request.mode])
+
+
+def waits_for_any(request: m.WaitRequest) -> bool:
+    """Whether the end of one job is enough."""
+    if request.mode not in WAIT_MODES:
+        raise refuse("mode", f"has the value {request.mode:d}, which is no mode of a wait")
+    return WAIT_MODES[request.mode]
 
 
 def grace_of(request: m.StopRequest) -> float | None:
@@ -144,7 +162,7 @@ def source_of(request: m.StreamRequest) -> Source | None:
     try:
         return Source(request.source)
     except ValueError as exc:
-        raise refuse("source", "is neither stdout nor stderr") from exc
+        raise refuse("source", f"has the value {request.source:d}, which is neither stdout nor stderr") from exc
 
 
 def page_of(request: m.ListRequest) -> tuple[int, int, list[State]]:
@@ -152,11 +170,10 @@ def page_of(request: m.ListRequest) -> tuple[int, int, list[State]]:
     if request.page_size < 0:
         raise refuse("page_size", "is negative")
     size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
-    try:
-        states = [FROM_STATE[state] for state in request.states]
-    except KeyError as exc:
-        raise refuse("states", "has a value that is no state of a job") from exc
-    return _from_token(request.page_token), size, states
+    for state in request.states:
+        if state not in FROM_STATE:
+            raise refuse("states", f"has the value {state:d}, which is no state of a job")
+    return _from_token(request.page_token), size, [FROM_STATE[state] for state in request.states]
 
 
 def page_token(seq: int) -> str:

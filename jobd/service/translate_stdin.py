@@ -17,7 +17,7 @@ MAX_NAME: Final = 128
 def stdin_of(spec: m.JobSpec) -> tuple[StdinMode, bytes, Terminal | None]:
     """Where a job's stdin comes from, what is given for it, and its terminal; the worker library judges them."""
     if spec.stdin not in (m.StdinMode.UNSPECIFIED, m.StdinMode.NONE, m.StdinMode.PIPE):
-        raise refuse("spec.stdin", f"has the value {spec.stdin}, which is no mode of stdin")
+        raise refuse("spec.stdin", f"has the value {spec.stdin:d}, which is no mode of stdin")
     mode = StdinMode.PIPE if spec.stdin == m.StdinMode.PIPE else StdinMode.NONE
     asked = spec.terminal
     terminal = None if asked is None else Terminal(asked.rows, asked.columns, asked.term)

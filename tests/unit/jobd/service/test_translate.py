@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import betterproto
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api import messages as m
 from api.errors import InvalidArgumentError, RpcError
+from api.protobuf import decode, encode
 from jobd.service import translate as t
 from jobd.service.errors import STATUSES, rpc_error
 from jobd.worker import errors as e
@@ -29,6 +32,32 @@ def test_the_hand_made_output_message_is_the_library_s(offset: int, source: Sour
     assert (parsed.output.offset, parsed.output.source, parsed.output.data) == (offset, source, data)
     if moment is not None:
         assert parsed.output.time == moment
+
+
+@pytest.mark.parametrize(
+    ("translate", "request_", "field"),
+    [
+        (lambda request: t.stop_of(request, "alice"), m.StopRequest(mode=7), "mode"),  # type: ignore[arg-type] # the wrong
+        (t.waits_for_any, m.WaitRequest(mode=7), "mode"),  # type: ignore[arg-type] # the wrong
+        (t.page_of, m.ListRequest(states=[m.JobState.RUNNING, 7_000]), "states"),  # type: ignore[list-item] # the wrong
+        (t.source_of, m.StreamRequest(source=7), "source"),  # type: ignore[arg-type] # the wrong
+        (lambda request: t.spec_of(request), m.StartRequest(m.JobSpec(stdin=7)), "spec.stdin"),  # type: ignore[arg-type] # the wrong
+    ],
+)
+def test_a_value_that_is_none_of_an_enum_s_is_refused_by_name_and_value(
+    translate: Callable[[betterproto.Message], object], request_: betterproto.Message, field: str
+) -> None:
+    """As it came over the wire; it is not taken for the default."""
+    with pytest.raises(InvalidArgumentError, match=r"has the value 7(000)?, which is ") as refused:
+        translate(decode(type(request_), encode(request_)))
+    assert [violation.field for violation in refused.value.violations] == [field]
+
+
+def test_every_mode_has_its_meaning() -> None:
+    """Of a stop and of a wait."""
+    assert set(t.STOP_MODES) == set(m.StopMode)
+    assert set(t.WAIT_MODES) == set(m.WaitMode)
+    assert t.waits_for_any(m.WaitRequest(mode=m.WaitMode(m.WaitMode.ANY)))
 
 
 def test_every_state_has_its_number() -> None:
