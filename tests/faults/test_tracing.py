@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import trio
 
 from api.client import JobClient
-from tests.support.accounts import NOBODY, needs_root, said, unprivileged
+from api.messages import JobState
+from tests.support.accounts import NOBODY, configuration, needs_root, room, said, unprivileged
 from tests.support.daemon import ROOT, jobd_program
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -62,13 +65,44 @@ async def test_a_job_of_the_same_user_cannot_look_into_jobd(pki: TestPki, tmp_pa
 
 
 @needs_root
-async def test_a_job_of_another_user_cannot_even_kill_jobd(pki: TestPki, tmp_path: Path) -> None:
-    """With root and a job user, which is how jobd is meant to be run."""
-    with jobd_program(pki, tmp_path / "state", "--job-user", "nobody") as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice")) as client:
-            server = await trio.to_thread.run_sync(jobd.server_pid)
-            tries = "; ".join(f"kill -0 {pid} || cat /proc/{pid}/environ" for pid in (jobd.launcher, server))
-            key = pki.server()["key"]
-            script = f"id -u; {{ {tries}; cat {key} || ls {jobd.state} || echo > {jobd.state}/x; }} 2> /dev/null; true"
-            _, text = await said(client, script)
-            assert text == f"{NOBODY.pw_uid}\n"
+async def test_a_job_of_another_user_harms_neither_jobd_nor_other_jobs(pki: TestPki, tmp_path: Path) -> None:
+    """With root and a job user, which is how jobd is meant to be run; in directories that keep nobody out.
+    What is refused to it is done to the other job by one of the same user, or the attempts would show nothing."""
+    users = configuration(tmp_path, "job-user = 'nobody'\n[roles.writer]\nusers = ['nobody', 'daemon']\n")
+    with room() as ours, trio.fail_after(SECONDS):
+        shutil.copytree(pki.directory, ours / "pki")
+        (ours / "pki").chmod(0o755)
+        files = TestPki(ours / "pki")
+        with jobd_program(files, ours / "state", "--config", users) as jobd:
+            async with JobClient.connect(jobd.server, **files.credentials("alice")) as client:
+                server = await trio.to_thread.run_sync(jobd.server_pid)
+                other = await client.start(["sleep", "1000"], user="daemon")
+                at_other = attempts_at(other.pid)
+                store = jobd.state / "jobs.sqlite3"
+                tries = [
+                    *(each for pid in (jobd.launcher, server) for each in attempts_at(pid)),
+                    *at_other,
+                    f"cat {files.server()['key']}",
+                    f"ls {jobd.state}",
+                    f"echo > {jobd.state}/made",
+                    f"cat {store}",
+                    f"echo >> {store}",
+                ]
+                reachable = f"cat {files.ca}"
+                _, text = await said(client, f"id -u; {succeeding([reachable, *tries])}")
+                assert text.splitlines() == [str(NOBODY.pw_uid), reachable]
+                assert not (jobd.state / "made").exists()
+                _, text = await said(client, succeeding(at_other), user="daemon")
+                assert text.splitlines() == at_other
+                [ended] = await client.wait(other.id)
+                assert (ended.state, ended.signal) == (JobState.KILLED, signal.SIGKILL)
+
+
+def attempts_at(pid: int) -> list[str]:
+    """Commands that look into a process, and end it."""
+    return [f"cat /proc/{pid}/environ", f"ls /proc/{pid}/fd", f"kill -0 {pid}", f"kill -KILL {pid}"]
+
+
+def succeeding(commands: list[str]) -> str:
+    """A script that says which of these can be done."""
+    return "\n".join(f"({each}) > /dev/null 2>&1 && echo '{each}'" for each in commands) + "\ntrue"
