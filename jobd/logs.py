@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO, cast
@@ -40,9 +41,23 @@ def _escaped(text: str, key: str) -> str:
     return "".join(char if char.isprintable() or char in kept else ascii(char)[1:-1] for char in text)
 
 
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    structlog.get_logger(__name__).warning("a warning of Python's", text=str(message), kind=category.__name__)
+
+
 def configure(level: str) -> None:
-    """Set up logging for this process."""
+    """Set up logging for this process. Python's own warnings go there, too."""
     global _configured
+    warnings.showwarning = _say_warning
+    # Said by who parses a certificate with a name that is too long, or none: any client can send one, and is refused.
+    warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
     terminal = sys.stderr.isatty()
     number = logging.getLevelNamesMapping()[level.upper()]
     processors: list[Processor] = [

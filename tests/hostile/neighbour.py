@@ -1,7 +1,7 @@
 """A neighbour that means well: Query after Query over a connection of its own, in a process of its own.
 
 python -m tests.hostile.neighbour SERVER CERT KEY CA JOB: for each line on stdin, a line of JSON about the calls since
-the line before.
+the line before. From a line "anew" on it makes a connection for each call, as jobcli does; else it has one for all.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from subprocess import PIPE, Popen
 from typing import Final, TextIO
 
@@ -47,9 +48,13 @@ class Neighbour:
         assert process.stdout is not None
         self._stdin, self._stdout = process.stdin, process.stdout
 
-    def report(self) -> Latencies:
-        """Its calls since the last report."""
-        print(file=self._stdin, flush=True)
+    def report(self, *, anew: bool = False) -> Latencies:
+        """Its calls since the last report.
+
+        Args:
+            anew: the next ones are to have a connection each.
+        """
+        print("anew" if anew else "", file=self._stdin, flush=True)
         return Latencies(**json.loads(self._stdout.readline()))
 
 
@@ -68,25 +73,40 @@ def neighbour(pki: TestPki, server: str, job_id: str) -> Iterator[Neighbour]:
 
 
 class _Calls:
-    def __init__(self) -> None:
+    def __init__(self, credentials: Mapping[str, str], server: str, job_id: str) -> None:
+        self._connect = partial(JobClient.connect, server, **credentials)
+        self._job_id = job_id
         self.times: list[float] = []
         self.failed = 0
+        self.anew = False
+        self._begun: float | None = None
 
-    async def ask(self, client: JobClient, job_id: str) -> None:
+    async def ask(self, client: JobClient) -> None:
         while True:
-            begun = time.perf_counter()
+            self._begun = time.perf_counter()
             try:
-                await client.query(job_id)
+                if self.anew:
+                    async with self._connect() as fresh:
+                        job = await fresh.query(self._job_id)
+                else:
+                    job = await client.query(self._job_id)
+                self.failed += job.id != self._job_id
             except JobdError:
                 self.failed += 1
-            self.times.append((time.perf_counter() - begun) * 1000)
+            self.times.append(self._passed())
+            self._begun = None
             await trio.sleep(PAUSE)
 
+    def _passed(self) -> float:
+        """Milliseconds since the call was made."""
+        return 0.0 if self._begun is None else (time.perf_counter() - self._begun) * 1000
+
     def report(self) -> dict[str, float]:
-        times, self.times = sorted(self.times) or [0.0], []
+        answered, self.times = len(self.times), [*self.times, self._passed()]
+        times, self.times = sorted(self.times), []
         failed, self.failed = self.failed, 0
         return {
-            "calls": len(times),
+            "calls": answered,
             "p50": round(times[len(times) // 2], 2),
             "p99": round(times[len(times) * 99 // 100], 2),
             "failed": failed,
@@ -94,14 +114,13 @@ class _Calls:
 
 
 async def main(server: str, cert: str, key: str, ca: str, job_id: str, lines: TextIO) -> None:
-    calls = _Calls()
-    async with (
-        JobClient.connect(server, cert=cert, key=key, ca=ca, retry_for=0) as client,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(calls.ask, client, job_id)
-        while await trio.to_thread.run_sync(lines.readline, abandon_on_cancel=True):
+    credentials = {"cert": cert, "key": key, "ca": ca}
+    calls = _Calls(credentials, server, job_id)
+    async with JobClient.connect(server, **credentials, retry_for=0) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(calls.ask, client)
+        while line := await trio.to_thread.run_sync(lines.readline, abandon_on_cancel=True):
             print(json.dumps(calls.report()), flush=True)
+            calls.anew = line == "anew\n"
         nursery.cancel_scope.cancel()
 
 

@@ -32,10 +32,12 @@ class RawPeer:
 
     Attributes:
         raw: makes frames.
+        received: bytes of DATA so far.
     """
 
     def __init__(self, server: str, context: ssl.SSLContext) -> None:
         self.raw = RawClient()
+        self.received = 0
         self._decoder = Decoder()
         self._unread = b""
         self._next_id = 1
@@ -140,6 +142,7 @@ class RawPeer:
             self._note(frame)
 
     def _note(self, frame: Frame) -> None:
+        self.received += len(frame.data) if isinstance(frame, DataFrame) else 0
         match frame:
             case GoAwayFrame():
                 self._over = f"GOAWAY {ErrorCodes(frame.error_code).name}"

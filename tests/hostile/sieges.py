@@ -1,192 +1,25 @@
-"""What takes many connections, or time. Each goes on until it is told to stop, and says what it met."""
+"""Sieges of those who have a connection, or many of them."""
 
 from __future__ import annotations
 
-import socket
-import ssl
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Final
 
 from api import methods
-from api.address import parse_address
-from api.messages import QueryRequest, StreamRequest
+from api.messages import StreamRequest
 from api.protobuf import encode
-from tests.hostile.attacks import QUERY, WATCH, Attack, message
-from tests.hostile.peer import RawPeer, with_header
-from tests.support.pki import TestPki
-
-
-@dataclass(frozen=True)
-class Site:
-    """What is besieged, and by whom.
-
-    Attributes:
-        job: one that has ended, with much output.
-        over: set when it has been long enough.
-    """
-
-    server: str
-    pki: TestPki
-    job: str
-    over: threading.Event
-
-    def peer(self, settings: dict[int, int] | None = None, who: str = "rita") -> RawPeer:
-        """A connection of somebody who may only read."""
-        return RawPeer(self.server, self.pki.context(who)).begin(settings)
-
-    def plain(self) -> socket.socket:
-        """A connection without TLS."""
-        return socket.create_connection(parse_address(self.server), 10)
-
-
-Run = Callable[[Site], str]
-
-
-@dataclass(frozen=True)
-class Siege:
-    """As :class:`tests.hostile.attacks.Attack`.
-
-    Attributes:
-        answer: how what it says has to begin.
-    """
-
-    name: str
-    run: Run
-    answer: str
-
-
-def again_and_again(attack: Attack) -> Siege:
-    """On one connection, as long as that lasts; then on the next. Once at least, however short the siege is."""
-
-    def run(site: Site) -> str:
-        answers: Counter[str] = Counter()
-        while not (site.over.is_set() and answers):
-            with site.peer() as peer:
-                while not (site.over.is_set() and answers) and not peer.listen():
-                    answers[attack.run(peer)] += 1
-        return told(answers)
-
-    return Siege(attack.name, run, attack.answer)
-
-
-def told(answers: Counter[str]) -> str:
-    """The answers, those that came first foremost."""
-    return ", ".join(f"{answer} ({count})" for answer, count in answers.items())
-
-
-# ---- before there is a connection
-
-
-def hello() -> bytes:
-    """What a TLS client says first."""
-    outgoing = ssl.MemoryBIO()
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["h2"])
-    with_tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
-    try:
-        with_tls.do_handshake()
-    except ssl.SSLWantReadError:
-        return outgoing.read()
-    raise AssertionError("a handshake without a server")
-
-
-@contextmanager
-def crowd(site: Site, count: int) -> Iterator[list[socket.socket]]:
-    """So many connections without TLS."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(site.plain()) for _ in range(count)]
-
-
-def ended(crowd: list[socket.socket]) -> int:
-    """How many the server has closed."""
-    count = 0
-    for each in crowd:
-        each.setblocking(False)
-        try:
-            count += not each.recv(65536)
-        except BlockingIOError:
-            pass
-        except OSError:
-            count += 1
-    return count
-
-
-def silence(site: Site) -> str:
-    with crowd(site, 400) as all_of_them:
-        site.over.wait()
-        return f"closed: {ended(all_of_them)} of 400"
-
-
-def slowly(site: Site) -> str:
-    """A byte at a time."""
-    text = hello()
-    with crowd(site, 200) as all_of_them:
-        for byte in text:
-            for each in all_of_them:
-                try:
-                    each.send(bytes([byte]))
-                except OSError:
-                    continue
-            if site.over.wait(0.01):
-                break
-        return f"closed: {ended(all_of_them)} of 200"
-
-
-def a_thousand_at_once(site: Site) -> str:
-    """All have begun before the first goes on."""
-    taken = 0
-    context = site.pki.context("rita")
-    while not site.over.is_set():
-        with ExitStack() as stack:
-            begun = []
-            for _ in range(1000):
-                plain = stack.enter_context(site.plain())
-                plain.setblocking(False)
-                made = stack.enter_context(
-                    context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False)
-                )
-                shake(made)
-                begun.append(made)
-            until = time.monotonic() + 5
-            waiting = begun
-            while waiting and time.monotonic() < until:
-                results = [(each, shake(each)) for each in waiting]
-                waiting = [each for each, result in results if result == "more"]
-            time.sleep(0.2)
-            taken = sum(is_taken(each) for each in begun)
-    return f"taken: {taken} of 1000, the others closed"
-
-
-def shake(made: ssl.SSLSocket) -> str:
-    try:
-        made.do_handshake()
-    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-        return "more"
-    except OSError:
-        return "refused"
-    return "done"
-
-
-def is_taken(made: ssl.SSLSocket) -> bool:
-    """The server speaks HTTP/2 with it."""
-    try:
-        return bool(made.recv(65536))
-    except OSError:
-        return False
-
-
-# ---- with a connection
+from tests.hostile.attack import QUERY, WATCH, message
+from tests.hostile.expected import CONNECTIONS, Count, Expected, counted
+from tests.hostile.peer import PATIENCE, RawPeer, with_header
+from tests.hostile.siege import Run, Siege, Site, all_counted, call
 
 
 def calls_without_end(path: str) -> Run:
     """As many as the connection takes, each of them whole."""
 
-    def run(site: Site) -> str:
+    def run(site: Site) -> Counter[str]:
         answers: Counter[str] = Counter()
         headers = with_header(path=path)
         while not site.over.is_set():
@@ -198,12 +31,12 @@ def calls_without_end(path: str) -> Run:
                     ]
                     peer.send(b"".join(whole))
                     answers.update(peer.outcome(each) for each in ids)
-        return told(answers)
+        return answers
 
     return run
 
 
-def streams_that_are_left(site: Site) -> str:
+def streams_that_are_left(site: Site) -> Counter[str]:
     """Opened on several connections, and never looked at again."""
     with ExitStack() as stack:
         peers = [stack.enter_context(site.peer()) for _ in range(3)]
@@ -212,12 +45,16 @@ def streams_that_are_left(site: Site) -> str:
                 each = peer.next_id()
                 peer.send(peer.raw.headers(each, WATCH) + peer.raw.data(each, message(b""), end=True))
         site.over.wait()
-        for peer in peers:
-            peer.settle()
-        return told(Counter(peer.answered(each) for peer in peers for each in range(1, 1000, 2)))
+        until = time.monotonic() + PATIENCE
+        while True:
+            for peer in peers:
+                peer.settle()
+            answers = Counter(peer.answered(each) for peer in peers for each in range(1, 1000, 2))
+            if answers["RESOURCE_EXHAUSTED"] >= 500 or time.monotonic() > until:
+                return answers
 
 
-def connections_that_are_held(site: Site) -> str:
+def connections_that_are_held(site: Site) -> Counter[str]:
     """More than one principal may have; somebody else still gets in."""
     with ExitStack() as stack:
         peers = [stack.enter_context(site.peer()) for _ in range(600)]
@@ -225,14 +62,14 @@ def connections_that_are_held(site: Site) -> str:
         answers = Counter(peer.listen() or "open" for peer in peers)
         other = stack.enter_context(site.peer(who="alice"))
         answers[f"somebody else's {other.request()}"] += 1
-        return told(answers)
+        return answers
 
 
-def requests_that_do_not_end(site: Site) -> str:
+def requests_that_do_not_end(site: Site) -> Counter[str]:
     """Headers, and a message of 4 MiB of which the last byte does not come: as much as the window takes."""
     with ExitStack() as stack:
-        for _ in range(4):
-            peer = stack.enter_context(site.peer())
+        peers = [stack.enter_context(site.peer()) for _ in range(4)]
+        for peer in peers:
             for _ in range(4):
                 each = peer.next_id()
                 peer.send(peer.raw.headers(each) + peer.raw.data(each, message(b"", length=4_000_000)))
@@ -240,7 +77,7 @@ def requests_that_do_not_end(site: Site) -> str:
                     peer.send(peer.raw.data(each, bytes(32_768)))
             peer.settle()
         site.over.wait()
-    return "held: 4 connections, 16 MiB each"
+        return Counter(peer.listen() or "held" for peer in peers)
 
 
 def follow(peer: RawPeer, site: Site) -> int:
@@ -250,7 +87,7 @@ def follow(peer: RawPeer, site: Site) -> int:
     return each
 
 
-def byte_by_byte(site: Site) -> str:
+def byte_by_byte(site: Site) -> Counter[str]:
     """Output for a window that is opened by a byte at a time."""
     answers: Counter[str] = Counter()
     while not site.over.is_set():
@@ -259,11 +96,11 @@ def byte_by_byte(site: Site) -> str:
             while not site.over.is_set() and not peer.listen():
                 peer.send(b"".join(peer.raw.window(each, 1) for _ in range(20)))
                 peer.settle()
-            answers[peer.listen() or "served a byte at a time"] += 1
-    return told(answers)
+            answers[peer.listen() or ("a byte at a time" if 0 < peer.received < 100_000 else "all at once")] += 1
+    return answers
 
 
-def never_read(site: Site) -> str:
+def never_read(site: Site) -> Counter[str]:
     """All windows are wide open, and nobody reads."""
     with ExitStack() as stack:
         for _ in range(20):
@@ -272,42 +109,52 @@ def never_read(site: Site) -> str:
             for _ in range(10):
                 follow(peer, site)
         site.over.wait()
-    return "held up: 200 streams"
+    return Counter({"held up": 200})  # the metrics know: each is there to be cancelled until we go
 
 
-def every_spelling(site: Site) -> str:
-    """A reader looks for a way around the policy."""
-    answers: Counter[str] = Counter()
-    paths = [method.path for method in methods.METHODS if method.role == "writer"]
-    forms = ("{}", "{}/", "/{}", "{}?", "{}%00", "{}.", "{} ")
-    spellings = [
-        *(form.format(path) for path in paths for form in forms),
-        *(path.lower() for path in paths),
-        *(path.upper() for path in paths),
-        *(path.replace("jobworker", "Jobworker") for path in paths),
-        *(path.replace("/", "//", 1) for path in paths),
-    ]
-    while not site.over.is_set():
-        with site.peer() as peer:
-            for path in spellings:
-                answers[peer.request(with_header(path=path), message(encode(QueryRequest(site.job))))] += 1
-    return told(answers)
+def refused(quota: str) -> Count:
+    """By a principal's quota."""
+    return counted("quota_refusals_total", reason=quota)
 
 
+CANCELLED: Final = call("CANCELLED", method="Stream")
+TOO_MANY: Final = "GOAWAY ENHANCE_YOUR_CALM"
 SIEGES: Final = (
-    Siege("silent connections", silence, "closed"),
-    Siege("slow handshakes", slowly, "closed"),
-    Siege("1,000 handshakes at once", a_thousand_at_once, "taken"),
-    Siege("calls without end", calls_without_end(methods.QUERY.path), "NOT_FOUND"),
-    Siege("calls of nothing without end", calls_without_end("/x/y"), "UNIMPLEMENTED"),
-    Siege("every spelling of a method", every_spelling, "PERMISSION_DENIED"),
-    Siege("streams that are left", streams_that_are_left, "open (1000), RESOURCE_EXHAUSTED (500)"),
+    Siege(
+        "calls without end",
+        calls_without_end(methods.QUERY.path),
+        Expected({"NOT_FOUND": 100}, frozenset({"RESOURCE_EXHAUSTED"}), counted=all_counted("NOT_FOUND")),
+    ),
+    Siege(
+        "calls of nothing without end",
+        calls_without_end("/x/y"),
+        Expected({"UNIMPLEMENTED": 100}, frozenset({"RESOURCE_EXHAUSTED"}), counted=all_counted("UNIMPLEMENTED")),
+    ),
+    Siege(
+        "streams that are left",
+        streams_that_are_left,
+        Expected(
+            {"open": 1000, "RESOURCE_EXHAUSTED": 500},
+            either=1500,
+            counted={"open": call("CANCELLED", method="Watch"), "RESOURCE_EXHAUSTED": refused("TOO_MANY_STREAMS")},
+        ),
+    ),
     Siege(
         "connections that are held",
         connections_that_are_held,
-        "open (512), GOAWAY ENHANCE_YOUR_CALM (88), somebody else's NOT_FOUND (1)",
+        Expected(
+            {"open": 512, TOO_MANY: 88, "somebody else's NOT_FOUND": 1},
+            counted={"open": CONNECTIONS, TOO_MANY: refused("TOO_MANY_CONNECTIONS")},
+        ),
+        anew=True,
     ),
-    Siege("requests that do not end", requests_that_do_not_end, "held"),
-    Siege("a window of bytes", byte_by_byte, "served"),
-    Siege("streams that nobody reads", never_read, "held up"),
+    Siege(
+        "requests that do not end",
+        requests_that_do_not_end,
+        Expected({"held": 4}, counted={"held": call("CANCELLED", method="Query")}),
+    ),
+    Siege(
+        "a window of bytes", byte_by_byte, Expected({"a byte at a time": 1}, counted={"a byte at a time": CANCELLED})
+    ),
+    Siege("streams that nobody reads", never_read, Expected({"held up": 200}, counted={"held up": CANCELLED})),
 )
