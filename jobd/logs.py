@@ -8,11 +8,15 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TextIO, cast
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from api.call_context import current
+
+MAX_SHOWN: Final = 512
+"""Characters of what a caller calls its jobs; it can be a whole message."""
 _configured: tuple[Processor, ...] = ()
 """The processors that :func:`configure` has made, if they write JSON, and lines of the level info are wanted."""
 
@@ -32,6 +36,18 @@ class _Unfailing:
 def printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Escape what would move the cursor, or worse: some texts are as a client sent them. (JSON escapes by itself.)"""
     return {key: _escaped(value, key) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def about_the_call(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Say which call it was said of, and of which job and trace, if that is not said."""
+    call = current()
+    # What is said of a job that is supervised is bound there: whichever call has begun that.
+    if call and "job" not in structlog.contextvars.get_contextvars():
+        known = {"call_id": call.id, "trace_id": call.trace_id, "job": call.job_id[:MAX_SHOWN]}
+        for key, value in known.items():
+            if value:
+                event.setdefault(key, value)
+    return event
 
 
 def _escaped(text: str, key: str) -> str:
@@ -62,6 +78,7 @@ def configure(level: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        about_the_call,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

@@ -9,6 +9,7 @@ from typing import Any, Final
 import betterproto
 import trio
 
+from api.call_context import CallContext
 from api.errors import UnimplementedError
 from api.identity import Principal
 from api.methods import BY_PATH, AnyMethod
@@ -26,12 +27,12 @@ class ServerCall:
     """One call, as middleware and handlers see it.
 
     Attributes:
+        context: which call it is, and what else the log is to say of it.
         path: the ``:path`` asked for.
         method: what the table of methods has for it, or None.
         metadata: what the caller said beside the message; only what a peer may say itself.
         principal: who calls, once authentication has found out; or for whom.
         broker: who calls for the principal, if that is somebody else.
-        job_id: the job that the call is about, once the handler knows.
         trace: the trace that the caller makes it in, if that was said.
         standing: how far the call came, for whoever has to take it up again: told if the server ends it.
         in_turn: it runs in the turn of its connection's reader, and must not wait (:meth:`own_task`).
@@ -40,12 +41,12 @@ class ServerCall:
     def __init__(self, stream: CallStream, session: Session, request: Request) -> None:
         self._stream = stream
         self._session = session
+        self.context = CallContext(request.trace.trace_id if request.trace else "")
         self.path: str = request.path
         self.method: AnyMethod | None = BY_PATH.get(request.path)
         self.metadata: Sequence[tuple[str, str | bytes]] = request.metadata
         self.principal: Principal | None = None
         self.broker: Principal | None = None
-        self.job_id = ""
         self.trace = request.trace
         self.standing: dict[str, str] = {}
         self.in_turn = False
@@ -53,6 +54,20 @@ class ServerCall:
         self.answered = False  # whole, to its status
         self.timeout = request.timeout
         self.deadline = None if request.timeout is None else trio.current_time() + request.timeout
+
+    @property
+    def id(self) -> str:
+        """Which call this is, in everything that the log says of it."""
+        return self.context.id
+
+    @property
+    def job_id(self) -> str:
+        """The job that the call is about, once the handler knows; "" before."""
+        return self.context.job_id
+
+    @job_id.setter
+    def job_id(self, job_id: str) -> None:
+        self.context.job_id = job_id
 
     @property
     def peer(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import structlog
 import trio
 
+from api.call_context import CURRENT
 from api.errors import DeadlineExceededError, InternalError, RpcError
 from api.rpc.call import OWN_TASK, ServerCall
 from api.rpc.call_stream import CallStream
@@ -54,11 +55,11 @@ class Calls:
         if call.expired:
             return
         del self._begun[stream]
-        if call.trace is None:
+        before = CURRENT.set(call.context)
+        try:
             self._run_in_turn(stream, call)
-        else:
-            with structlog.contextvars.bound_contextvars(trace_id=call.trace.trace_id):
-                self._run_in_turn(stream, call)
+        finally:
+            CURRENT.reset(before)
 
     def settle(self) -> None:
         """The turn is over: what has begun and is not whole goes on by itself."""
@@ -89,6 +90,7 @@ class Calls:
             return
         if not call.answered:
             stream.end_response(error, response_started=call.response_started)
+        call.context.over = True
         self._session.forget(stream)
 
     # ---- in tasks
@@ -105,10 +107,10 @@ class Calls:
 
     async def _run(self, stream: CallStream, call: ServerCall, running: Coroutine[Any, Any, None] | None) -> None:
         try:
-            if call.trace:  # in what this task says; it ends with the call
-                structlog.contextvars.bind_contextvars(trace_id=call.trace.trace_id)
+            CURRENT.set(call.context)  # the task ends with the call
             await _serve(stream, call, self._handler(call) if running is None else _resumed(running))
         finally:
+            call.context.over = True
             self._session.forget(stream)
             self._tasks -= 1
             if not self._tasks:

@@ -13,11 +13,8 @@ import structlog
 from api.errors import Code
 from api.identity import Principal
 from api.rpc.server import ServerCall
-from jobd.logs import info_lines
+from jobd.logs import MAX_SHOWN, info_lines
 from jobd.middleware.outcomes import Observer
-
-MAX_SHOWN: Final = 512
-"""Characters of what the caller calls its jobs; it can be a whole message."""
 
 audit_log = structlog.get_logger("audit")
 
@@ -44,7 +41,7 @@ def audit_lines(write: Callable[[str], None]) -> Observer:
         write(
             f'{_identity(call.principal)}, "method": {method}, "job": {job}, "peer": {_quoted(call.peer)}, '
             f'"status": "{status.name}", "reason": {_quoted(reason) if reason else "null"}, '
-            f'"seconds": {round(seconds, 6)!r}, "trace_id": {trace}{broker}'
+            f'"seconds": {round(seconds, 6)!r}, "call_id": "{call.id}", "trace_id": {trace}{broker}'
         )
 
     return audit
@@ -69,7 +66,7 @@ def audit_into(put: Callable[[Mapping[str, Any]], None]) -> Observer:
 
 
 def _facts(call: ServerCall, status: Code, reason: str, seconds: float) -> dict[str, Any]:
-    """Principal, certificate, roles, method, job, peer, status and its reason, duration, trace, and broker."""
+    """Principal, certificate, roles, method, job, peer, status and its reason, duration, call, trace, broker."""
     return {
         **_identity_facts(call.principal),
         "method": call.method.path if call.method else ascii(call.path[:256]),
@@ -78,6 +75,7 @@ def _facts(call: ServerCall, status: Code, reason: str, seconds: float) -> dict[
         "status": status.name,
         "reason": reason or None,
         "seconds": round(seconds, 6),
+        "call_id": call.id,
         "trace_id": call.trace.trace_id if call.trace else None,
         **({"broker": call.broker.name} if call.broker else {}),
     }

@@ -128,7 +128,8 @@ class Worker:
 
         async def run() -> None:
             # Whoever made a slot free may have been in another trace.
-            structlog.contextvars.unbind_contextvars("trace_id")
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(job=cell.job.id)
             if cell.job.spec.traceparent:
                 structlog.contextvars.bind_contextvars(trace_id=cell.job.spec.traceparent.split("-")[1])
             await supervisor.run(launched=launched.set, adopted=adopted)

@@ -54,7 +54,7 @@ async def test_each_call_has_its_line_there_and_not_in_the_log(
     assert (other["principal"], other["reason"], other["status"]) == ("rita", "ROLE_MISSING", "PERMISSION_DENIED")
     assert set(one) == {
         *("seq", "time", "event", "principal", "serial", "roles", "method", "job", "peer", "status", "reason"),
-        *("seconds", "trace_id", "prev"),
+        *("seconds", "call_id", "trace_id", "prev"),
     }
     assert not [entry for entry in log_guard if entry["event"] == "call"]
 

@@ -106,3 +106,6 @@ async def test_the_log_has_the_trace_of_the_job_that_it_speaks_of(pki: TestPki, 
         lines = [json.loads(line) for line in program.log.read_text().splitlines() if line.startswith("{")]
     dropped = {line["job"]: line.get("trace_id") for line in lines if line["event"].startswith("output cannot be")}
     assert dropped == {first.id: ONE.trace_id, second.id: None}
+    assert not [line for line in lines if line["event"].startswith("output cannot be") and "call_id" in line]
+    ids = [line["call_id"] for line in lines if line["event"] == "call"]
+    assert len(set(ids)) == len(ids) > 3, "of two servers, too"

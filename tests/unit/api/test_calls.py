@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-import structlog
 import trio
 import trio.lowlevel
 import trio.testing
 from structlog.typing import EventDict
 
 from api import methods
+from api.call_context import current
 from api.errors import Code, DeadlineExceededError, InternalError, NotFoundError, RpcError, UnimplementedError
 from api.messages import Job, QueryRequest, QueryResponse
 from api.protobuf import encode
@@ -296,21 +296,28 @@ async def test_nothing_is_answered_in_the_turn_to_whom_does_not_read() -> None:
 # ---- the log
 
 
+def trace_that_is_said() -> str:
+    call = current()
+    assert call is not None
+    return call.trace_id
+
+
 @pytest.mark.parametrize("handler", [at_once(now), at_once(later), unary(answer)])
 async def test_what_is_said_of_a_call_is_said_in_its_trace(handler: Handler) -> None:
     """In the turn and in the task; and nothing that is said afterwards is."""
-    said: list[object] = []
+    said: list[str] = []
 
     async def note(call: ServerCall, proceed: Handler) -> None:
-        said.append(structlog.contextvars.get_contextvars().get("trace_id"))
+        said.append(trace_that_is_said())
         await proceed(call)
-        said.append(structlog.contextvars.get_contextvars().get("trace_id"))
+        said.append(trace_that_is_said())
 
     async with raw_server(stack([note], router({PATH: handler}))) as (client, raw):
         for stream_id, headers in ((1, TRACED), (3, CALL)):
             client.write([raw.headers(stream_id, headers) + raw.message(stream_id, encode(QueryRequest("x")))])
             await trio.testing.wait_all_tasks_blocked()
-    assert said == [TRACE, TRACE, None, None]
+    assert said == [TRACE, TRACE, "", ""]
+    assert current() is None
 
 
 # ---- the client's side

@@ -32,6 +32,7 @@ TRACE = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 class Said:
     """What a call has, for the line."""
 
+    id: str = "0badcafe-1f"
     path: str = CHECK.path
     peer: str = "[::1]:50051"
     principal: Principal | None = None
