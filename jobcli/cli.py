@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import trio
 
+from api import nearest
 from api.client import JobClient
 from api.errors import ConfigError, JobdError
 from api.trace import trace_in
@@ -53,11 +54,11 @@ VERBS: Final[dict[str, ModuleType]] = {
 }
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(nearest.Parser):
     """argparse, with our exit code for bad usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see '{self.prog} --help'")
+        raise ConfigError(f"{self.hinted(message)}; see '{self.prog} --help'")
 
 
 def parser(verbs: Collection[str] = VERBS.keys()) -> argparse.ArgumentParser:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from api.errors import ConfigError
-from api.toml import read_toml
+from api.nearest import nearest
+from api.toml import read_toml_table
 
 NAMES: Final = ("server", "cert", "key", "ca", "key_passphrase_file")
 OPTIONAL: Final = ("key_passphrase_file",)
@@ -70,10 +71,13 @@ def _first_profile(chosen: Path | None, environment: Mapping[str, str]) -> dict[
 
 
 def _read(path: Path) -> dict[str, str]:
-    table = read_toml(path, "the profile")
+    table, place = read_toml_table(path, "the profile")
     keys = {name.replace("_", "-"): name for name in NAMES}
     wrong = [key for key, value in table.items() if key not in keys or not isinstance(value, str)]
     if wrong:
-        raise ConfigError(f"the profile {path} has {wrong[0]!a}: a profile has the texts {', '.join(keys)}")
+        near = "" if wrong[0] in keys else nearest(wrong[0], keys)
+        raise ConfigError(
+            f"the profile {place.of(wrong[0])} has {wrong[0]!a}: a profile has the texts {', '.join(keys)}{near}"
+        )
     # A relative file in a profile is beside the profile.
     return {keys[k]: v if k == "server" else str(path.parent / Path(v).expanduser()) for k, v in table.items()}

@@ -7,20 +7,27 @@ A flag wins over ``JOBD_<NAME>``, that over the file, that over the default. The
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from api.errors import ConfigError
-from api.toml import number, read_toml, whole
+from api.nearest import nearest
+from api.toml import Place, number, read_toml_table, whole
 from jobd.quota import QuotaPolicy
 from jobd.rules import TABLES, rules_of
 from jobd.worker.policy import LimitPolicy
 from jobd.worker.run_as import RunAsPolicy
 
 ENV_PREFIX: Final = "JOBD_"
+OTHER_VARIABLES: Final = frozenset({"JOBD_CONFIG", "JOBD_JOB_ID"})
+"""Variables that are no settings: the file, and what a job is told (and a jobd that is one)."""
+ALIKE: Final = 0.75
+"""How near a variable is to a setting that was meant. Others with the prefix are somebody else's: container platforms
+make variables of services' names."""
+FILE: Final = "the configuration file"
 Flags = Mapping[str, str | bool | None]
 """What was given on the command line, by field name; None for what was not."""
 
@@ -179,7 +186,7 @@ def _together(flags: Flags, environment: Mapping[str, str], file: Path | None) -
     values: dict[str, Any] = {}
     values.update(_from_file(file) if file else {})
     values.update(_from_environment(environment))
-    values.update({n: _convert(n, v, f"--{key_of(n)}") for n, v in flags.items() if v is not None})
+    values.update({n: _convert(n, v, partial("--{}".format, key_of(n))) for n, v in flags.items() if v is not None})
     return values
 
 
@@ -188,7 +195,9 @@ def _origin(name: str, flags: Flags, environment: Mapping[str, str], file: Path 
     variable = ENV_PREFIX + name.upper()
     if flags.get(name) is not None:
         return f"--{key_of(name)}"
-    return variable if environment.get(variable) else f"{key_of(name)} in {file}"
+    if environment.get(variable) or file is None:
+        return variable
+    return _in_file(read_toml_table(file, FILE)[1], key_of(name))
 
 
 def load_state(flag: str | None, environment: Mapping[str, str], file: Path | None) -> Path:
@@ -205,41 +214,44 @@ def load_state(flag: str | None, environment: Mapping[str, str], file: Path | No
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    table = read_toml(path, "the configuration file")
-    limits, run_as, quota = rules_of({name: table.pop(name, {}) for name in TABLES}, f"{path}")
-    settings = {
-        _known(key, f"{path}"): _convert(_known(key, f"{path}"), value, f"{key} in {path}")
-        for key, value in table.items()
-    }
+    table, place = read_toml_table(path, FILE)
+    limits, run_as, quota = rules_of({name: table.pop(name, {}) for name in TABLES}, place)
+    settings = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in FIELDS or "_" in key:
+            near = nearest(key, [*map(key_of, FIELDS), *TABLES])
+            raise ConfigError(f"{place.of(key)}: there is no setting {key!a}{near}")
+        settings[name] = _convert(name, value, partial(_in_file, place, key))
     return {**settings, "limits": limits, "run_as": run_as, "quota": quota}
 
 
+def _in_file(place: Place, key: str) -> str:
+    return f"{place.of(key)}: {key}"
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found = {name: ENV_PREFIX + name.upper() for name in FIELDS}
-    return {n: _convert(n, environment[var], var) for n, var in found.items() if environment.get(var)}
+    found = {ENV_PREFIX + name.upper(): name for name in FIELDS}
+    for variable in environment.keys() - found.keys() - OTHER_VARIABLES:
+        near = nearest(variable.removeprefix(ENV_PREFIX), [n.upper() for n in FIELDS], ALIKE)
+        if variable.startswith(ENV_PREFIX) and near and environment[variable]:
+            named = near.replace("did you mean ", f"did you mean {ENV_PREFIX}")
+            raise ConfigError(f"{variable}: there is no such setting{named}")
+    return {n: _convert(n, environment[var], partial(str, var)) for var, n in found.items() if environment.get(var)}
 
 
-def _known(key: str, where: str) -> str:
-    name = key.replace("-", "_")
-    if name not in FIELDS or "_" in key:
-        near = difflib.get_close_matches(key, [key_of(n) for n in FIELDS], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{where}: there is no setting {key!a}{hint}")
-    return name
-
-
-def _convert(name: str, value: Any, where: str) -> Any:
+def _convert(name: str, value: Any, where: Callable[[], str]) -> Any:
     kind = FIELDS[name].type
     try:
         converted = _CONVERTERS[str(kind)](value)
     except (ValueError, TypeError) as exc:
-        raise ConfigError(f"{where}: {value!a} is not {_KINDS[str(kind)]}") from exc
+        raise ConfigError(f"{where()}: {value!a} is not {_KINDS[str(kind)]}") from exc
     minimum = FIELDS[name].metadata["minimum"]
     if isinstance(converted, (int, float)) and not isinstance(converted, bool) and not minimum <= converted < 2**63:
-        raise ConfigError(f"{where}: {value!a} is not between {minimum:g} and {2**63 - 1}")
+        raise ConfigError(f"{where()}: {value!a} is not between {minimum:g} and {2**63 - 1}")
     choices = CHOICES.get(name)
     if choices and converted not in choices:
-        raise ConfigError(f"{where}: {value!a} is not one of {', '.join(choices)}")
+        raise ConfigError(f"{where()}: {value!a} is not one of {', '.join(choices)}{nearest(converted, choices)}")
     return converted
 
 

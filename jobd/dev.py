@@ -20,6 +20,7 @@ from typing import Final
 
 from api.errors import JobdError
 from api.identity import Role
+from api.nearest import Parser
 from jobd import logs
 from jobd.config import Config
 from jobd.daemon import Daemon
@@ -32,7 +33,7 @@ HOSTS: Final = ("localhost", "127.0.0.1")
 
 def parser() -> argparse.ArgumentParser:
     """The parser; documentation is made from it."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="jobd dev",
         description="Starts a throw-away jobd on a free loopback port, with a CA and certificates of its own, and "
         "leaves a profile from which jobcli works in another terminal with no flag at all. Ends with Ctrl-C; "

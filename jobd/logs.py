@@ -15,6 +15,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from api.call_context import current
 
+log = structlog.get_logger(__name__)
+
 MAX_SHOWN: Final = 512
 """Characters of what a caller calls its jobs; it can be a whole message."""
 _configured: tuple[Processor, ...] = ()
@@ -65,7 +67,7 @@ def _say_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    structlog.get_logger(__name__).warning("a warning of Python's", text=str(message), kind=category.__name__)
+    log.warning("a warning of Python's", text=str(message), kind=category.__name__)
 
 
 def configure(level: str) -> None:

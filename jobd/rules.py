@@ -14,13 +14,13 @@ users = ["alice"]
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from api.errors import ConfigError
 from api.identity import Role
-from api.toml import number, whole
+from api.nearest import nearest
+from api.toml import Place, number, whole
 from jobd.quota import UNLIMITED, Quota, QuotaPolicy
 from jobd.worker.containment import Limits
 from jobd.worker.job import LIMITS
@@ -35,88 +35,97 @@ STARTERS: Final = (Role.WRITER,)
 _KEYS: Final = ("limits", "users", "groups", "quota")
 
 
-def rules_of(tables: Mapping[str, Any], where: str) -> tuple[LimitPolicy, RunAsPolicy, QuotaPolicy]:
+def rules_of(tables: Mapping[str, Any], where: Place) -> tuple[LimitPolicy, RunAsPolicy, QuotaPolicy]:
     """What the tables of these names (:data:`TABLES`) say.
 
     Args:
-        where: the file, for errors.
+        where: the file's own table, for errors.
 
     Raises:
         ConfigError: one has something that it cannot have; names it.
     """
-    everyone = _bounds(tables["limits"], f"{where}: [limits]")
+    everyone = _bounds(tables["limits"], where.below("limits"))
     limits, accounts, quotas = {}, {}, {}
     for kind in ("roles", "principals"):
         named = tables[kind]
         if not isinstance(named, dict):
-            raise ConfigError(f"{where}: {kind} is not a table")
+            raise ConfigError(f"{where.of(kind)}: {kind} is not a table")
         for name, table in named.items():
-            _check_keys(table, f"{where}: [{kind}.{name}]", f"{kind}.{name}")
             if kind == "roles":
-                _check_role(name, table, where)
+                _check_name(name, where.below(kind))
+            _check_keys(table, where.below(kind, name))
+            if kind == "roles":
+                _check_role(name, table, where.below(kind, name))
         limits[kind] = {
-            name: _bounds(table["limits"], f"{where}: [{kind}.{name}.limits]")
+            name: _bounds(table["limits"], where.below(kind, name, "limits"))
             for name, table in named.items()
             if "limits" in table
         }
-        accounts[kind] = {name: _accounts(table, f"{where}: [{kind}.{name}]") for name, table in named.items()}
+        accounts[kind] = {name: _accounts(table, where.below(kind, name)) for name, table in named.items()}
         quotas[kind] = {
-            name: _quota(table.get("quota", {}), f"{where}: [{kind}.{name}.quota]") for name, table in named.items()
+            name: _quota(table.get("quota", {}), where.below(kind, name, "quota")) for name, table in named.items()
         }
     return (
         LimitPolicy(everyone, limits["principals"], limits["roles"]),
         RunAsPolicy(principals=accounts["principals"], roles=accounts["roles"]),
-        QuotaPolicy(_quota(tables["quota"], f"{where}: [quota]"), quotas["principals"], quotas["roles"]),
+        QuotaPolicy(_quota(tables["quota"], where.below("quota")), quotas["principals"], quotas["roles"]),
     )
 
 
-def _check_role(name: str, table: dict[str, Any], where: str) -> None:
+def _check_name(name: str, where: Place) -> None:
     if name not in HOLDERS:
-        raise ConfigError(f"{where}: [roles.{name}]: the roles are {' and '.join(HOLDERS)}")
-    if name not in STARTERS and table.keys() - {"quota"}:
-        raise ConfigError(f"{where}: [roles.{name}]: the role that starts jobs is {' or '.join(STARTERS)}")
+        raise ConfigError(f"{where.below(name)}: the roles are {' and '.join(HOLDERS)}{nearest(name, HOLDERS)}")
 
 
-def _check_keys(table: Any, where: str, name: str) -> None:
+def _check_role(name: str, table: dict[str, Any], where: Place) -> None:
+    beyond = sorted(table.keys() - {"quota"})
+    if name not in STARTERS and beyond:
+        raise ConfigError(f"{where.of(beyond[0])}: the role that starts jobs is {' or '.join(STARTERS)}")
+
+
+def _check_keys(table: Any, where: Place) -> None:
     if not isinstance(table, dict):
         raise ConfigError(f"{where} is not a table")
     for key in table.keys() - set(_KEYS):
-        raise ConfigError(f"{where} has {key!a}, and can have {', '.join(_KEYS)}: limits are in [{name}.limits]")
+        limits = f"limits are in [{'.'.join(where.table)}.limits]"
+        raise ConfigError(
+            f"{where.of(key)} has {key!a}, and can have {', '.join(_KEYS)}: {limits}{nearest(key, _KEYS)}"
+        )
 
 
-def _accounts(table: dict[str, Any], where: str) -> Accounts:
+def _accounts(table: dict[str, Any], where: Place) -> Accounts:
     return Accounts(_names(table, "users", where), _names(table, "groups", where))
 
 
-def _names(table: dict[str, Any], key: str, where: str) -> frozenset[str] | None:
+def _names(table: dict[str, Any], key: str, where: Place) -> frozenset[str] | None:
     if key not in table:
         return None
     names = table[key]
     if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() and name for name in names):
-        raise ConfigError(f"{where}: {key} is {names!a}, and not a list of names")
+        raise ConfigError(f"{where.of(key)}: {key} is {names!a}, and not a list of names")
     return frozenset(names)
 
 
-def _bounds(table: Any, where: str) -> Bounds:
+def _bounds(table: Any, where: Place) -> Bounds:
     if not isinstance(table, dict):
         raise ConfigError(f"{where} is not a table")
     values = dict(table)
     ceiling = values.pop("max", {})
     if not isinstance(ceiling, dict):
-        raise ConfigError(f"{where}: max is not a table")
-    return Bounds(_limits(values, where), _limits(ceiling, f"{where}, max"))
+        raise ConfigError(f"{where.of('max')}: max is not a table")
+    return Bounds(_limits(values, where), _limits(ceiling, where.below("max")))
 
 
-def _limits(table: dict[str, Any], where: str) -> Limits:
+def _limits(table: dict[str, Any], where: Place) -> Limits:
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in LIMITS or "_" in key:
-            near = difflib.get_close_matches(key, [each.replace("_", "-") for each in LIMITS], n=1)
-            raise ConfigError(f"{where}: there is no limit {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+            names = [each.replace("_", "-") for each in LIMITS]
+            raise ConfigError(f"{where.of(key)}: there is no limit {key!a}{nearest(key, names)}")
         if name in FLAGS:
             if not isinstance(value, bool):
-                raise ConfigError(f"{where}: {key} is {value!a}, and neither true nor false")
+                raise ConfigError(f"{where.of(key)}: {key} is {value!a}, and neither true nor false")
             values[name] = value
             continue
         if name == "io_class":
@@ -127,40 +136,42 @@ def _limits(table: dict[str, Any], where: str) -> Limits:
             amount = _size(value) if name in SIZES else number(value)
         except (TypeError, ValueError) as exc:
             kind = "size" if name in SIZES else "number"
-            raise ConfigError(f"{where}: {key} is {value!a}, which is no {kind}") from exc
+            raise ConfigError(f"{where.of(key)}: {key} is {value!a}, which is no {kind}") from exc
         if not lowest <= amount <= highest or (name not in FRACTIONS and amount != int(amount)):
-            raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:.15g} and {highest:.15g}")
+            raise ConfigError(f"{where.of(key)}: {key} is {value!a}, and not between {lowest:.15g} and {highest:.15g}")
         values[name] = amount if name in FRACTIONS else int(amount)
     return Limits(**values)
 
 
-def _quota(table: Any, where: str) -> Quota:
+def _quota(table: Any, where: Place) -> Quota:
     if not isinstance(table, dict):
         raise ConfigError(f"{where} is not a table")
     values = {}
     for key, value in table.items():
         if key not in QUOTAS:
-            near = difflib.get_close_matches(key, QUOTAS, n=1)
-            raise ConfigError(f"{where}: there is no quota {key!a}{f'; did you mean {near[0]}?' if near else ''}")
+            raise ConfigError(f"{where.of(key)}: there is no quota {key!a}{nearest(key, QUOTAS)}")
         values[key.replace("-", "_")] = UNLIMITED if value == "unlimited" else _amount(key, value, where)
     return Quota(**values)
 
 
-def _amount(key: str, value: Any, where: str) -> float:
+def _amount(key: str, value: Any, where: Place) -> float:
     lowest, highest, of_whole = QUOTAS[key]
     try:
         amount = whole(value) if of_whole else number(value)
     except (TypeError, ValueError) as exc:
         kind = "whole number" if of_whole else "number"
-        raise ConfigError(f"{where}: {key} is {value!a}, and neither a {kind} nor 'unlimited'") from exc
+        raise ConfigError(f"{where.of(key)}: {key} is {value!a}, and neither a {kind} nor 'unlimited'") from exc
     if not lowest <= amount <= highest:
-        raise ConfigError(f"{where}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
+        raise ConfigError(f"{where.of(key)}: {key} is {value!a}, and not between {lowest:g} and {highest:g}")
     return amount
 
 
-def _io_class(value: Any, where: str) -> int:
+def _io_class(value: Any, where: Place) -> int:
     if not isinstance(value, str) or value not in IO_CLASSES:
-        raise ConfigError(f"{where}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}")
+        near = nearest(value, IO_CLASSES) if isinstance(value, str) else ""
+        raise ConfigError(
+            f"{where.of('io-class')}: io-class is {value!a}, and not one of {', '.join(IO_CLASSES)}{near}"
+        )
     return IO_CLASSES[value]
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import trio
 
 from api.errors import ConfigError, JobdError
+from api.nearest import Parser
 from api.version import VERSION
 from jobd import logs
 from jobd.config import FIELDS, Config, key_of, load
@@ -40,7 +41,7 @@ EXIT_USAGE = 2
 
 def parser() -> argparse.ArgumentParser:
     """The parser; documentation is made from it."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="jobd",
         description="Runs Linux processes for remote people and programs, over gRPC with mutual TLS.",
         epilog="Every setting may also stand in the file given with --config (TOML, the same names without the "

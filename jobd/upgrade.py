@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from api.errors import ConfigError, JobdError
+from api.nearest import Parser
 from jobd.config import load_state
 from jobd.launcher import control, protocol
 from jobd.launcher.visitors import peer_of
@@ -24,7 +25,7 @@ class UpgradeError(JobdError):
 
 def parser() -> argparse.ArgumentParser:
     """The parser; documentation is made from it."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="jobd upgrade",
         description="Replaces the launcher and the server of a running jobd by the code that is installed now. Jobs go "
         "on untouched, and clients take up their calls and streams by themselves. Waits until the new server "

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from api.nearest import Parser
 from pki.commands import issue, lifetime
 from pki.crl import CRL_LIFETIME, CRL_NAME
 from pki.options import (
@@ -35,7 +36,7 @@ Command = Callable[[argparse.Namespace, datetime], Report]
 if TYPE_CHECKING:
     from argparse import _SubParsersAction  # argparse names what add_subparsers() returns nowhere else
 
-    Commands = _SubParsersAction[argparse.ArgumentParser]
+    Commands = _SubParsersAction[Parser]
 
 DESCRIPTION: Final = """\
 Makes, renews, revokes and shows the certificates that jobd's servers and clients need.
@@ -47,7 +48,7 @@ object a line, and its names stay as they are: new ones may be added."""
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser("jobpki", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("jobpki", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_init(verbs)
     _add_server(verbs)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from api.nearest import Parser
 from jobd.audit.verify import verify
 
 EXIT_BROKEN: Final = 1
@@ -17,7 +18,7 @@ EXIT_USAGE: Final = 2
 
 def parser() -> argparse.ArgumentParser:
     """The parser; documentation is made from it."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="jobd audit",
         description="Looks at the audit log (--audit-log) of a jobd.",
         allow_abbrev=False,

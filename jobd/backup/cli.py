@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 import trio
 
 from api.errors import ConfigError, JobdError
+from api.nearest import Parser
 from jobd import logs
 from jobd.backup.archive import sync
 from jobd.backup.backup import back_up
@@ -57,7 +58,7 @@ def restore_parser() -> argparse.ArgumentParser:
 
 
 def _parser(prog: str, description: str, file: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    made = Parser(prog=prog, description=description, allow_abbrev=False)
     made.add_argument("--config", type=Path, metavar="FILE", help="the TOML file with the settings of that jobd")
     made.add_argument("--state", metavar="DIR", help="its state directory (or JOBD_STATE, or 'state' in the file)")
     made.add_argument("file", metavar="BACKUP", help=file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from api.errors import ConfigError
+from api.nearest import Parser
 from jobd import logs, server
 from jobd.check import machine, settings, state, watching
 from jobd.check.finding import Finding, Findings, Verdict, weak
@@ -23,7 +24,7 @@ EXIT_USAGE: Final = 2
 
 def parser() -> argparse.ArgumentParser:
     """The parser; documentation is made from it."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="jobd check",
         usage="jobd check [-h] [--json] [OPTIONS OF jobd]",
         description="Looks at the settings that jobd would have with these options, at the files, users and "

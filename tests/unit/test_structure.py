@@ -53,7 +53,7 @@ NEIGHBOURS = {
 }
 NARROW = {
     "jobcli": ("api", "jobcli"),
-    "pki": ("api.identity", "api.errors", "pki"),
+    "pki": ("api.identity", "api.errors", "api.nearest", "pki"),
     "jobd.worker": ("api.errors", "jobd.worker"),
     "api": ("api",),
 }

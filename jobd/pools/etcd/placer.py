@@ -151,8 +151,8 @@ class Placer:
             outcome = await self._client.txn(ends.gone(self._mirror.at, found, time.time_ns()))
             if outcome.held:
                 held.append(found)
-                what = "cannot be reached" if found.state.phase == Phase.CLAIMED else "waits again"
-                log.warning(f"the worker of a job is gone; the job {what}", job=found.id, worker=found.state.worker)
+                what = "it cannot be reached" if found.state.phase == Phase.CLAIMED else "it waits again"
+                log.warning("the worker of a job is gone", job=found.id, worker=found.state.worker, then=what)
 
         async with trio.open_nursery() as nursery:
             for found in jobs[:AT_ONCE]:

@@ -133,10 +133,14 @@ async def test_missing_settings_are_all_named(offline: Jobcli) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("server = ", "is not TOML"),
-        ('sever = "localhost:1"', "has 'sever'"),
-        ("server = 1", "has 'server'"),
-        ('[profile]\nserver = "x"', "has 'profile'"),
+        ("server = ", " is not TOML"),
+        (
+            '        (
+            'sever = "localhost:1"',
+            ":1 has 'sever': a profile has the texts server, cert, key, ca, key-passphrase-file; did you mean server?",
+        ),
+        ("server = 1", ":1 has 'server'"),
+        ('[profile]\nserver = "x"', ":1 has 'profile'"),
     ],
 )
 async def test_a_bad_profile_is_named(offline: Jobcli, tmp_path: Path, text: str, told: str) -> None:
@@ -144,7 +148,7 @@ async def test_a_bad_profile_is_named(offline: Jobcli, tmp_path: Path, text: str
     profile = tmp_path / "bad.toml"
     profile.write_text(text)
     message = await offline.but(JOBCLI_SERVER=None).fails("list", "--profile", str(profile))
-    assert f"the profile {profile} {told}" in message
+    assert f"the profile {profile}{told}" in message
 
 
 async def test_a_profile_that_is_not_there_is_named(offline: Jobcli, tmp_path: Path) -> None:

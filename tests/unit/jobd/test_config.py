@@ -44,7 +44,7 @@ def test_what_says_nothing_without_another_is_refused(
     for flags, environment, said in (
         ({name: value}, {variable: value}, f"^--{key}: {missing}$"),
         ({}, {variable: value}, f"^{variable}: {missing}$"),
-        ({}, {}, f"^{key} in {file}: {missing}$"),
+        ({}, {}, f"^{file}:1: {key}: {missing}$"),
     ):
         with pytest.raises(ConfigError, match=said):
             load({**FILES, **flags}, environment, file)
@@ -64,7 +64,7 @@ def test_what_is_missing_is_named() -> None:
         ("slots = ", "is not TOML"),
         ("slot = 3", "no setting 'slot'; did you mean slots"),
         ("max_pending = 3", "no setting 'max_pending'; did you mean max-pending"),
-        ('slots = "many"', "slots in .*: 'many' is not a whole number"),
+        ('slots = "many"', "jobd.toml:1: slots: 'many' is not a whole number"),
         ("slots = 1.5", "1.5 is not a whole number"),
         ("slots = true", "True is not a whole number"),
         ("slots = 0", "0 is not between 1 and"),
@@ -79,9 +79,9 @@ def test_what_is_missing_is_named() -> None:
         ("[limits]\nprocesses = 1.5", r"\[limits\]: processes is 1.5, and not between 1 and"),
         ("[limits]\ntimeout = true", r"\[limits\]: timeout is True, which is no number"),
         ("[limits]\nstop-at-output = 1", r"\[limits\]: stop-at-output is 1, and neither true nor false"),
-        ("[limits.max]\nnice = 20", r"\[limits\], max: nice is 20, and not between 0 and 19"),
+        ("[limits.max]\nnice = 20", r"\[limits.max\]: nice is 20, and not between 0 and 19"),
         ("[limits]\nio-class = 'real-time'", r"\[limits\]: io-class is 'real-time', and not one of idle, best-effort"),
-        ("[limits.max]\nio-class = 1", r"\[limits\], max: io-class is 1, and not one of idle, best-effort"),
+        ("[limits.max]\nio-class = 1", r"\[limits.max\]: io-class is 1, and not one of idle, best-effort"),
         ("limits = 5", r"\[limits\] is not a table"),
         ("[limits]\nmax = 5", r"\[limits\]: max is not a table"),
         ("principals = 5", "principals is not a table"),
@@ -112,6 +112,57 @@ def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, text: str, mess
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load(FILES, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slots = 3\n\n# slot = 3\nslot = 3", r":4: there is no setting 'slot'; did you mean slots\?$"),
+        ("# a\nslots = 3\nlimit = 5\n", ":3: there is no setting 'limit'; did you mean limits"),
+        ("labels = '''\nslots = 1\n'''\nslots = 'x'\ngrace = 3", ":4: slots: 'x' is not a whole number"),
+        ("cert = 'a'\nlog-level = 'wrning'", ":2: log-level: 'wrning' is not one of .*; did you mean warning"),
+        ("containment = 'cgroups'", ":1: containment: .*; did you mean cgroup"),
+        ("\n\n[limits]\n\nmemory = '1G'\nmemry = 2", r":6: \[limits\]: there is no limit 'memry'; did you mean memory"),
+        ("[limits]\nmax.nice = 3\nmax.memry = 3", r":3: \[limits.max\]: there is no limit 'memry'"),
+        ("[limits]\nio-class = 'idel'", r":2: \[limits\]: .*; did you mean idle"),
+        ("[limits]\nnice = 1\n[roles.wirter]\nusers = []", r":3: \[roles.wirter\]: .*; did you mean writer"),
+        ("[roles]\nreadr = {quota = {jobs = 1}}", r":2: \[roles.readr\]: .*; did you mean reader"),
+        ("[principals.alice]\n# none\nuser = []", r":3: \[principals.alice\] has 'user'.*; did you mean users"),
+        ("[principals.alice]\nusers = [\n'a',\n'']", r":2: \[principals.alice\]: users is "),
+        ("[principals.a]\nusers = []\n[principals.b]\nusers = 7", r":4: \[principals.b\]: users is 7"),
+        ("slots = 3\n[roles.reader]\nquota.jobs = 1\nusers = []", r":4: \[roles.reader\]: the role that starts"),
+        ("slots = 3\n\nquota = 5", r":3: \[quota\] is not a table"),
+        ("slots = 3\nslots = 4", r"is not TOML: .*line 2"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    """And the nearest name, wherever it stands."""
+    file = tmp_path / "jobd.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(FILES, {}, file)
+
+
+def test_the_line_is_found_in_a_long_file(tmp_path: Path) -> None:
+    """Soon."""
+    file = tmp_path / "jobd.toml"
+    tables = [f"[principals.p{number}.quota]\njobs = {number + 1}\n" for number in range(2000)]
+    file.write_text("".join([*tables, "job = 1\n"]))
+    with pytest.raises(ConfigError, match=r":4001: \[principals.p1999.quota\]: there is no quota 'job'"):
+        load(FILES, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("JOBD_SLOTZ", "JOBD_SLOTS"), ("JOBD_MAXPENDING", "JOBD_MAX_PENDING"), ("JOBD_CERTS", "JOBD_CERT")],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str, meant: str) -> None:
+    """By its name, with the one that was meant: it would do nothing. What is none of ours is let be."""
+    with pytest.raises(ConfigError, match=f"^{variable}: there is no such setting; did you mean {meant}\\?$"):
+        load(FILES, {variable: "1"}, None)
+    load(FILES, {variable: ""}, None)
+    others = ("JOBD_PORT", "JOBD_SERVICE_HOST", "JOBD_PORT_50051_TCP_ADDR", "JOBD_JOB_ID", "JOBD_CONFIG", "SLOTZ")
+    load(FILES, dict.fromkeys(others, "x"), None)
 
 
 def test_a_wrong_variable_and_a_wrong_flag_are_named(tmp_path: Path) -> None:
