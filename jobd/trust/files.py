@@ -5,13 +5,15 @@ What is judged has to be what is used, so each file is read once, and OpenSSL is
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from api.errors import CredentialsError
 
@@ -19,7 +21,6 @@ MAX_BYTES: Final = 1 << 20
 """No certificate, key or bundle of CAs comes near this."""
 MAX_LIST_BYTES: Final = 1 << 24
 """Room for about 300,000 revoked certificates."""
-OTHERS_WRITE: Final = 0o002
 
 Look = tuple[tuple[Path, tuple[int, ...]], ...]
 """What files look like from outside; another one when one of them has changed."""
@@ -156,16 +157,55 @@ def _read(path: Path, what: str) -> bytes:
 
 def _check_writers(path: Path, what: str, status: os.stat_result) -> None:
     """Who can write these files can let anybody in."""
-    if stat.S_ISREG(status.st_mode) and status.st_mode & OTHERS_WRITE:
-        raise CredentialsError(f"everybody can write the {what} {path}: chmod o-w it, and see that it is yours still")
+    writers = _others_who_write(status)
+    if stat.S_ISREG(status.st_mode) and writers:
+        raise CredentialsError(
+            f"{writers.who} can write the {what} {path}: chmod {writers.mode} it, and see that it is yours still"
+        )
     for place in {path, path.resolve()}:
         directory = place.parent.stat()
-        if not directory.st_mode & OTHERS_WRITE:
+        writers = _others_who_write(directory)
+        if not writers:
             continue
         if not directory.st_mode & stat.S_ISVTX:
-            raise CredentialsError(f"everybody can write in {place.parent}, where the {what} is: chmod o-w it")
+            raise CredentialsError(
+                f"{writers.who} can write in {place.parent}, where the {what} is: chmod {writers.mode} it"
+            )
         owner = place.lstat().st_uid  # the first to come, as in /tmp
         if owner not in (0, os.geteuid(), directory.st_uid):
             raise CredentialsError(
-                f"the {what} {place} is user {owner}'s, in a directory where everybody can put one: put it elsewhere"
+                f"the {what} {place} is user {owner}'s, and {writers.who} can put one there: put it elsewhere"
             )
+
+
+class _Writers(NamedTuple):
+    """Who can write beside the owner, and what chmod(1) takes it from them with."""
+
+    who: str
+    mode: str
+
+
+def _others_who_write(status: os.stat_result) -> _Writers | None:
+    if status.st_mode & stat.S_IWOTH:
+        return _Writers("everybody", "o-w" if not status.st_mode & stat.S_IWGRP else "go-w")
+    if status.st_mode & stat.S_IWGRP and not _is_the_owners(status):
+        return _Writers(f"the group {_group(status.st_gid)}", "g-w")
+    return None
+
+
+def _is_the_owners(status: os.stat_result) -> bool:
+    """The group is the owner's own, with nobody else in it (as many systems make one for each user), or root's."""
+    if status.st_gid == 0:
+        return True
+    try:
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name and set(group.gr_mem) <= {owner.pw_name}
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

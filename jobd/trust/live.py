@@ -1,7 +1,7 @@
-"""Trust while the server runs: files are looked at twice a second, and what they say then holds for all connections.
+"""Trust while the server runs: files are looked at every 0.4 s, and what they say then holds for all connections.
 
 Looked at, and not announced by inotify: that sees neither what is behind a link in another directory nor a remote file
-system, and half a second is soon enough. What has changed is taken when it has stayed as it is for one further look,
+system, and 0.4 s is soon enough. What has changed is taken when it has stayed as it is for one further look,
 so files that are written one after another are taken together, and all or nothing is changed.
 """
 
@@ -28,8 +28,8 @@ from jobd.trust.trust import Trust, load_trust
 
 log = structlog.get_logger(__name__)
 
-INTERVAL: Final = 0.5
-"""Seconds between two looks at the files, and at the clock."""
+INTERVAL: Final = 0.4
+"""Seconds between two looks at the files, and at the clock. A change takes two, and has to hold within a second."""
 RETRY: Final = 10.0
 """Seconds after which files that could not be used are tried again: time alone can make them good, or a mount."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -101,7 +102,7 @@ def run(chosen: Sequence[Siege], seconds: float) -> int:
         told = ("--metrics-file", str(Path(name) / METRICS), "--metrics-interval", "1")
         with jobd_program(pki, Path(name) / "state", *told) as jobd:
             job = trio.run(much_output, jobd.server, pki)
-            site = Site(jobd.server, pki, job, threading.Event())
+            site = Site(jobd.server, pki, job, threading.Event(), partial(metrics, jobd))
             with neighbour(pki, jobd.server, job) as beside:
                 for siege in chosen:
                     rows.append(besiege(siege, site, jobd, beside, seconds))

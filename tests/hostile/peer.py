@@ -156,6 +156,8 @@ class RawPeer:
                     self._answer(frame.stream_id, Code(int(headers["grpc-status"])).name)
             case PingFrame() if "ACK" in frame.flags:
                 self._answer(-1, "PING")
+            case PingFrame():
+                self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize())
             case DataFrame() if frame.flow_controlled_length and self.gives_window:
                 self.send(self.raw.window(0, frame.flow_controlled_length))
 

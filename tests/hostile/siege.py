@@ -12,6 +12,7 @@ from api.address import parse_address
 from tests.hostile.attack import Attack
 from tests.hostile.expected import STATISTICS, Count, Expected, counted
 from tests.hostile.peer import RawPeer
+from tests.support.metrics import Samples
 from tests.support.pki import TestPki
 
 
@@ -22,12 +23,14 @@ class Site:
     Attributes:
         job: one that has ended, with much output.
         over: set when it has been long enough.
+        metrics: as they were a moment ago.
     """
 
     server: str
     pki: TestPki
     job: str
     over: threading.Event
+    metrics: Callable[[], Samples]
 
     def peer(self, settings: dict[int, int] | None = None, who: str = "rita") -> RawPeer:
         """A connection of somebody who may only read."""

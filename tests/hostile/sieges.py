@@ -14,6 +14,7 @@ from tests.hostile.attack import QUERY, WATCH, message
 from tests.hostile.expected import CONNECTIONS, Count, Expected, counted
 from tests.hostile.peer import PATIENCE, RawPeer, with_header
 from tests.hostile.siege import Run, Siege, Site, all_counted, call
+from tests.support.patience import patient
 
 
 def calls_without_end(path: str) -> Run:
@@ -57,7 +58,12 @@ def streams_that_are_left(site: Site) -> Counter[str]:
 def connections_that_are_held(site: Site) -> Counter[str]:
     """More than one principal may have; somebody else still gets in."""
     with ExitStack() as stack:
-        peers = [stack.enter_context(site.peer()) for _ in range(600)]
+        peers: list[RawPeer] = []
+        for _ in range(600):
+            peers.append(stack.enter_context(site.peer()))
+            if not len(peers) % 50:  # whoever is slow has to answer PINGs in time
+                for peer in peers:
+                    peer.listen()
         site.over.wait()
         answers = Counter(peer.listen() or "open" for peer in peers)
         other = stack.enter_context(site.peer(who="alice"))
@@ -109,7 +115,10 @@ def never_read(site: Site) -> Counter[str]:
             for _ in range(10):
                 follow(peer, site)
         site.over.wait()
-    return Counter({"held up": 200})  # the metrics know: each is there to be cancelled until we go
+        until = time.monotonic() + patient(PATIENCE)
+        while (there := int(STREAMS.of(site.metrics()))) < 200 and time.monotonic() < until:
+            time.sleep(0.1)
+    return Counter({"held up": there})  # whoever looked would read
 
 
 def refused(quota: str) -> Count:
@@ -118,6 +127,7 @@ def refused(quota: str) -> Count:
 
 
 CANCELLED: Final = call("CANCELLED", method="Stream")
+STREAMS: Final = counted("open_streams")
 TOO_MANY: Final = "GOAWAY ENHANCE_YOUR_CALM"
 SIEGES: Final = (
     Siege(

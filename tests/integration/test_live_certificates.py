@@ -20,7 +20,9 @@ from tests.support.live_calls import (
     SECONDS,
     SOON,
     TAKEN,
+    TICK,
     Follower,
+    Ticks,
     audited,
     connect,
     said,
@@ -131,9 +133,13 @@ async def test_a_revocation_ends_open_calls(ours: LivePki, server: str, log_guar
         nursery.start_soon(theirs[1].wait, mallory, job.id)
         await nursery.start(theirs[2].follow, mallory.attach(job.id))
         await nursery.start(neighbour.follow, alice.stream(job.id))
+        ticks = Ticks()
+        nursery.start_soon(ticks.run)
         changed_at = time.monotonic()
         ours.revoke("mallory")
+        ticks.count = 0
         await until(lambda: all(each.ended_at for each in theirs))
+        assert ticks.count <= 1.0 / TICK, "within a second"
         for each in theirs:
             assert isinstance(each.error, UnauthenticatedError)
             assert (each.error.reason, each.error.message.count("revoked")) == ("CERTIFICATE_REVOKED", 1)
@@ -146,6 +152,8 @@ async def test_a_revocation_ends_open_calls(ours: LivePki, server: str, log_guar
         async with alice.attach(job.id, offset=4) as attachment:  # nobody is, any more
             await attachment.send(b"line\n")
             assert [chunk.data async for chunk in attachment] == [b"two\n"]
+        await until(lambda: neighbour.ended_at)
+        nursery.cancel_scope.cancel()
     assert (neighbour.error, neighbour.received) == (None, b"one\ntwo\n")
     refused = ("UNAUTHENTICATED", "CERTIFICATE_REVOKED")
     assert sorted(audited(log_guard, "mallory")) == [

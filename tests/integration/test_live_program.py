@@ -19,7 +19,7 @@ from api.errors import UnauthenticatedError
 from api.messages import Job, JobState
 from pki.renewal import renew
 from tests.support.accounts import DAEMON, needs_root, room
-from tests.support.daemon import ROOT, JobdProgram, jobd_program
+from tests.support.daemon import ROOT, JobdProgram, is_alive, jobd_program
 from tests.support.live_calls import KEPT, TAKEN, serial_in, serial_of
 from tests.support.live_pki import LivePki
 from tests.support.patience import patient
@@ -57,7 +57,7 @@ async def test_the_program_takes_and_tells(tmp_path: Path) -> None:
     """Its log is where operators see what was taken, what was not and who was turned away; SIGHUP takes files too."""
     ours = LivePki.grow(tmp_path / "pki")
     context = ours.context("alice")
-    with jobd_program(ours, tmp_path / "state", "--crl", str(ours.crl)) as jobd, trio.fail_after(SECONDS):
+    with jobd_program(ours, tmp_path / "state", "--crl", str(ours.crl)) as jobd, trio.fail_after(2 * SECONDS):
         async with connect(ours, jobd) as alice, connect(ours, jobd, "rita") as rita:
             job = await alice.start(["sleep", "1000"])
             async with trio.open_nursery() as nursery:
@@ -67,8 +67,15 @@ async def test_the_program_takes_and_tells(tmp_path: Path) -> None:
             assert (await logged(jobd, "client refused"))["principal"] == "rita"
             ours.key("server").write_bytes(b"half a key")
             assert (await logged(jobd, KEPT))["level"] == "error"
+            before = await trio.to_thread.run_sync(jobd.server_pid)
+            os.kill(jobd.process.pid, signal.SIGHUP)
+            while "jobd: no upgrade: " not in jobd.log.read_text():
+                await trio.sleep(0.02)
+            assert await trio.to_thread.run_sync(jobd.server_pid) == before
             ours.server_again()
             os.kill(jobd.process.pid, signal.SIGHUP)
+            while is_alive(before):  # it leaves to a new one, which has read them itself
+                await trio.sleep(0.02)
             while await serial_of(jobd.server, context) != serial_in(ours.certificate("server")):
                 await trio.sleep(0.02)
             assert (await alice.query(job.id)).state is JobState.RUNNING

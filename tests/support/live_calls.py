@@ -24,6 +24,7 @@ SECONDS = patient(20)
 SOON = 5.0
 """Seconds within which a change is noticed and calls have ended for it; about one, when the machine has nothing else
 to do (tests/unit/jobd/trust counts the looks)."""
+TICK = 0.01
 TAKEN = "new certificates are in force"
 KEPT = "new certificates cannot be used, the old stay in force"
 NO_JOB = "00000000-0000-4000-8000-000000000000"
@@ -38,6 +39,24 @@ async def until(condition: Callable[[], object]) -> None:
     """Until something is so that nothing tells of."""
     while not condition():
         await trio.sleep(0.005)
+
+
+class Ticks:
+    """Time as the machine gives it: sleeps of 10 ms with a thread in each. On a busy one they come more seldom, as does
+    everything that a server does meanwhile; never more often.
+
+    Attributes:
+        count: so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self) -> None:
+        while True:
+            await trio.sleep(TICK)
+            await trio.to_thread.run_sync(time.monotonic)
+            self.count += 1
 
 
 def said(log: list[EventDict], event: str) -> list[EventDict]:

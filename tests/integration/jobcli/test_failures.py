@@ -135,7 +135,6 @@ async def test_missing_settings_are_all_named(offline: Jobcli) -> None:
     [
         ("server = ", " is not TOML"),
         (
-            '        (
             'sever = "localhost:1"',
             ":1 has 'sever': a profile has the texts server, cert, key, ca, key-passphrase-file; did you mean server?",
         ),

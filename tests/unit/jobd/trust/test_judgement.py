@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -350,6 +351,32 @@ def test_what_everybody_can_write_is_not_trusted(ours: LivePki) -> None:
     with pytest.raises(CredentialsError, match=f"everybody can write in {ours.directory}"):
         load(ours, crl=None)
     ours.directory.chmod(0o1707)  # as /tmp: nobody can replace what is another's
+    assert load(ours, crl=None)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "who", "remedy"),
+    [(0o775, "the group NOBODYS", "g-w"), (0o770, "the group NOBODYS", "g-w"), (0o777, "everybody", "go-w")],
+)
+def test_a_directory_that_a_group_can_write_is_not_trusted(ours: LivePki, mode: int, who: str, remedy: str) -> None:
+    """It is named, with what to do; so is a file. A group that has nobody but the owner in it is no other."""
+    nobodys = grp.getgrgid(NOBODY.pw_gid).gr_name
+    os.chown(ours.directory, -1, NOBODY.pw_gid)
+    ours.directory.chmod(mode)
+    told = f"{who.replace('NOBODYS', nobodys)} can write in {ours.directory}, where the .* is: chmod {remedy} it"
+    with pytest.raises(CredentialsError, match=told):
+        load(ours, crl=None)
+    ours.directory.chmod(mode | 0o1000)  # nobody can replace what is another's
+    assert load(ours, crl=None)
+    ours.directory.chmod(mode & 0o755)
+    os.chown(ours.ca, -1, NOBODY.pw_gid)
+    ours.ca.chmod(0o664)
+    with pytest.raises(CredentialsError, match=f"the group {nobodys} can write the CA certificate .*: chmod g-w it"):
+        load(ours, crl=None)
+    os.chown(ours.ca, -1, 0)
+    os.chown(ours.directory, -1, 0)
+    ours.directory.chmod(0o770)
     assert load(ours, crl=None)
 
 

@@ -46,7 +46,7 @@ async def test_a_change_is_taken_at_the_second_look(
     ours: LivePki, files: WatchedFiles, live: LiveTrust, autojump_clock: MockClock
 ) -> None:
     """Which is a second after the change at the latest; the third look is that after reading."""
-    assert 2 * INTERVAL <= 1
+    assert 2 * INTERVAL < 0.9  # and then there is something to be done
     before = live.trust
     await some_looks(files)
     ours.sign_list()
