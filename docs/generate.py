@@ -32,6 +32,9 @@ PROTOS = (
     PROTO / "grpc" / "reflection" / "v1" / "reflection.proto",
 )
 
+CARDINALITIES = """Methods are unary, stream their answers, or stream both ways; none streams its requests alone.
+(What serves them can: grpcio tries it, on a service of the tests.)"""
+
 _BLOCK = re.compile(r"^ *(message|enum|service) (\w+) \{(\})?$")
 _FIELD = re.compile(r"^\s+(?:(optional|repeated) )?([\w.<>, ]+?) (\w+) = (\d+);")
 _VALUE = re.compile(r"^\s+(\w+) = (\d+);")
@@ -41,7 +44,7 @@ _RPC = re.compile(r"^\s+rpc (\w+)\((stream )?(\w+)\) returns \((stream )?(\w+)\)
 def api() -> str:
     """The API reference."""
     roles = {method.name: method.role for method in METHODS}
-    lines = ["# The gRPC API", "", "Made from the files in `api/proto/`; do not edit.", ""]
+    lines = ["# The gRPC API", "", "Made from the files in `api/proto/`; do not edit.", "", CARDINALITIES, ""]
     comment: list[str] = []
     for line in [line for proto in PROTOS for line in proto.read_text().splitlines()]:
         text = line.strip()

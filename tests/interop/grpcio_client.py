@@ -1,6 +1,7 @@
 """A grpcio client in a process of its own, led by its parent: a JSON object a line in, the answer a line out.
 
-``python -m tests.interop.grpcio_client STUBS SERVER CERT KEY CA``. Everything goes over one channel. The methods of
+``python -m tests.interop.grpcio_client STUBS SERVER CERT KEY CA [MS]``: MS is the time between two keepalive PINGs, if
+there are to be any. Everything goes over one channel. The methods of
 :class:`Client` are the operations; the end of stdin ends it.
 """
 
@@ -28,11 +29,16 @@ Answer = dict[str, Any]
 class Client:
     """One channel, and the calls that are open on it."""
 
-    def __init__(self, server: str, certificate: Path, key: Path, ca: Path) -> None:
+    def __init__(self, server: str, certificate: Path, key: Path, ca: Path, ping: int = 0) -> None:
         from jobworker.v1 import job_worker_pb2, job_worker_pb2_grpc
 
         credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
-        self.channel = grpc.secure_channel(server, credentials, options=[("grpc.enable_http_proxy", 0)])
+        options = [("grpc.enable_http_proxy", 0)]
+        if ping:  # without a limit: gRPC's own lets two go without DATA between them
+            patience = int(patient(20) * 1000)
+            options += [("grpc.keepalive_time_ms", ping), ("grpc.keepalive_timeout_ms", patience)]
+            options += [("grpc.http2.max_pings_without_data", 0)]
+        self.channel = grpc.secure_channel(server, credentials, options=options)
         self.stub = job_worker_pb2_grpc.JobWorkerServiceStub(self.channel)
         self._messages = job_worker_pb2
         self._open: dict[int, Any] = {}
@@ -49,6 +55,13 @@ class Client:
     def unknown(self, path: str) -> Answer:
         """A unary call to any path, with an empty message."""
         return _outcome(self.channel.unary_unary(path).future(b"", timeout=patient(20)))
+
+    def upload(self, path: str, messages: list[str]) -> Answer:
+        """A call in which the client alone streams, to its end: messages and answer are bytes, as texts."""
+        function = self.channel.stream_unary(path)
+        future = function.future(iter([each.encode() for each in messages]), timeout=patient(20))
+        answer = _outcome(future)
+        return {**answer, "answer": future.result().decode() if answer["code"] == "OK" else ""}
 
     def begin(self, method: str, request: dict[str, Any], timeout: float = 20) -> Answer:
         """Begin a call, unary or streaming; ``finish``, ``next``, ``rest`` and ``cancel`` go on with it."""
@@ -199,9 +212,9 @@ def _as_dict(message: Message | bytes) -> Answer:
 
 def main() -> None:
     """Answer the parent until it has nothing more to ask."""
-    stubs, server, *files = sys.argv[1:]
+    stubs, server, certificate, key, ca, *ping = sys.argv[1:]
     sys.path.insert(0, stubs)
-    client = Client(server, *map(Path, files))
+    client = Client(server, Path(certificate), Path(key), Path(ca), *map(int, ping))
     for line in sys.stdin:
         question = json.loads(line)
         answer = getattr(client, question.pop("op"))(**question)

@@ -77,10 +77,24 @@ class GrpcioPeer:
 
 
 @asynccontextmanager
-async def grpcio_peer(stubs: Path, pki: TestPki, server: str, who: str = "alice") -> AsyncIterator[GrpcioPeer]:
-    """A grpcio client of its own process, with one channel; ended with the block."""
+async def grpcio_peer(
+    stubs: Path, pki: TestPki, server: str, who: str = "alice", *, ping: int = 0
+) -> AsyncIterator[GrpcioPeer]:
+    """A grpcio client of its own process, with one channel; ended with the block.
+
+    Args:
+        ping: milliseconds between two keepalive PINGs; 0 for none.
+    """
     files = [str(path) for path in (pki.certificate(who), pki.key(who), pki.ca)]
-    command = [sys.executable, "-m", "tests.interop.grpcio_client", str(stubs), server, *files]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.interop.grpcio_client",
+        str(stubs),
+        server,
+        *files,
+        *([str(ping)] if ping else []),
+    ]
     run = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(run)
