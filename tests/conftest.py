@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -61,6 +61,16 @@ def log_guard(request: pytest.FixtureRequest) -> Iterator[list[EventDict]]:
         assert not errors, f"errors in the log that the test did not ask for: {errors}"
     else:
         expected += errors
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where judges are asked (``nox -s judges``), one that is not there fails: a skip would be taken for approval."""
+    report = yield
+    if report.skipped and "JOBD_JUDGES" in os.environ:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and every judge is to be asked: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(autouse=True)

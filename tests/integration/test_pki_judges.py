@@ -1,6 +1,7 @@
 """What others say of our certificates and revocation lists: OpenSSL, GnuTLS, pkilint and certvalidator.
 
-Each is asked if it is installed; a judge that is missing is named by its skipped tests.
+Each is asked if it is installed; a judge that is missing is named by its skipped tests, which fail in the session
+of the judges.
 """
 
 from __future__ import annotations
