@@ -101,6 +101,34 @@ def test_the_rules_fire_when_they_should() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def block(name: str) -> str:
+    """A file that the documents show."""
+    [found] = re.findall(rf"```yaml\n(# {name}\n.*?)```", (DOCS / "operations.md").read_text(), re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="the program promtool is not installed")
+def test_promtool_takes_the_configuration_that_the_documents_show(tmp_path: Path) -> None:
+    """With the rules beside it."""
+    (tmp_path / "prometheus.yml").write_text(block("prometheus.yml"))
+    (tmp_path / "alerts.yml").write_text(ALERTS.read_text())
+    command = [str(PROMTOOL), "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alertmanager_tells_of_each_severity_to_somebody_that_there_is() -> None:
+    """As the documents show it: what it routes by is what the rules have, and each receiver is one."""
+    shown = block("alertmanager.yml")
+    severities = set(re.findall(r"severity: (\w+)", ALERTS.read_text()))
+    routed = set(re.findall(r"severity = \"(\w+)\"", shown))
+    assert severities - routed == {"warning"}, "which is the root's"
+    assert routed < severities
+    assert set(re.findall(r"receiver: (\w+)", shown)) == set(re.findall(r"- name: (\w+)", shown))
+    inhibiting = set(re.findall(r"alertname = \"(\w+)\"", shown))
+    assert inhibiting <= set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+
+
 def test_what_the_rules_are_tried_with_are_alerts_and_metrics_that_there_are() -> None:
     """Where promtool is not installed too."""
     text = ALERTS.with_name("alerts_test.yml").read_text()
