@@ -10,6 +10,9 @@ import pytest
 from tests.support.documents import DOCUMENTS, generator
 
 ROOT = Path(__file__).parents[2]
+MADE = {"pki/ca.crl"}
+"""What those who do as the documents say have then."""
+PLACES = re.compile(r"`((?:api|jobd|jobcli|pki|tests|docs|\.ci)/[\w/.]*)`")
 
 
 @pytest.mark.parametrize("name", ["api", "cli", "limits", "metrics"])
@@ -31,11 +34,15 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in slugs, f"{document.name} links to {target}"
 
 
-def test_every_path_that_the_architecture_names_is_there() -> None:
-    """The picture is true."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    named = set(re.findall(r"`((?:api|jobd|jobcli|pki|tests|docs|\.ci)/[\w/.]*)`", text))
-    assert named
+def test_the_architecture_names_places() -> None:
+    """The picture is of something."""
+    assert len(PLACES.findall((ROOT / "docs" / "architecture.md").read_text())) > 50
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_every_path_that_is_named_is_there(document: Path) -> None:
+    """What a document says of the code, of its tests too, can be looked up."""
+    named = set(PLACES.findall(document.read_text())) - MADE
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 

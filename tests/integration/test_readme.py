@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from tests.support.daemon import ROOT
 from tests.support.patience import patient
-from tests.support.program import SECONDS, clean_environment, program
+from tests.support.program import SECONDS, program, with_programs
 
 README = (ROOT / "README.md").read_text()
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -25,12 +24,7 @@ UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """One in which the programs have the names that they have when they are installed."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, module in {"jobd": "jobd", "jobcli": "jobcli", "jobpki": "pki"}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
-        (programs / name).chmod(0o755)
-    return clean_environment(tmp_path, PATH=f"{programs}:{os.environ['PATH']}")
+    return with_programs(tmp_path)
 
 
 def blocks_after(words: str) -> list[str]:

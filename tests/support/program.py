@@ -31,6 +31,16 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
+def with_programs(home: Path) -> dict[str, str]:
+    """An environment in which the programs have the names that they have when they are installed."""
+    programs = home / "bin"
+    programs.mkdir()
+    for name, module in {"jobd": "jobd", "jobcli": "jobcli", "jobpki": "pki"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    return clean_environment(home, PATH=f"{programs}:{os.environ['PATH']}")
+
+
 @contextmanager
 def program(arguments: list[str], environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A jobd with exactly these arguments and variables, and its first line of stdout."""
