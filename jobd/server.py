@@ -23,6 +23,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -30,10 +31,11 @@ from api.errors import ConfigError, JobdError
 from api.nearest import Parser
 from api.version import VERSION
 from jobd import logs
-from jobd.config import FIELDS, Config, key_of, load
+from jobd.config import FIELDS, Config, Flags, key_of, load
 from jobd.daemon import Daemon, run
 from jobd.launcher.control import ServedElsewhereError
 from jobd.launcher.protocol import RESTART_ENVIRONMENT, SOCKET_ENVIRONMENT
+from jobd.origin import with_origin
 from jobd.unprivileged import forgo_early
 
 EXIT_USAGE = 2
@@ -75,8 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code: 0 after an orderly end, 2 for settings that cannot be used."""
     launcher_fd = os.environ.pop(SOCKET_ENVIRONMENT, None)
     restarted = os.environ.pop(RESTART_ENVIRONMENT, None) is not None
+    said = _said(argv)
     try:
-        config = _settings(argv)
+        config = load(said.flags, os.environ, said.file)
         logs.configure(config.log_level)
         forgo_early(config)
         ready = (lambda _: None) if restarted else _say_ready
@@ -84,14 +87,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ServedElsewhereError:
         return 0
     except JobdError as exc:
-        print(f"jobd: {exc}", file=sys.stderr)
+        print(f"jobd: {said.where(exc)}", file=sys.stderr)
         return EXIT_USAGE
 
 
-def _settings(argv: Sequence[str] | None) -> Config:
+class _Said(NamedTuple):
+    """The command line, and the file that it or the environment names."""
+
+    flags: Flags
+    file: Path | None
+
+    def where(self, exc: JobdError) -> str:
+        """What is wrong, and where that was said."""
+        return with_origin(str(exc), self.flags, os.environ, self.file)
+
+
+def _said(argv: Sequence[str] | None) -> _Said:
     flags = vars(parser().parse_args(argv))
-    config_file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
-    return load(flags, os.environ, Path(config_file) if config_file else None)
+    file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
+    return _Said(flags, Path(file) if file else None)
 
 
 def try_out(argv: Sequence[str]) -> None:
@@ -100,10 +114,11 @@ def try_out(argv: Sequence[str]) -> None:
     from jobd import trial  # no server needs it, nor what it takes
 
     logs.configure("error")
+    said = _said(argv)
     try:
-        trial.try_out(_settings(argv))
+        trial.try_out(load(said.flags, os.environ, said.file))
     except JobdError as exc:
-        print(f"jobd: {exc}", file=sys.stderr)
+        print(f"jobd: {said.where(exc)}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
 

@@ -106,12 +106,15 @@ def test_a_state_directory_is_for_one_jobd(pki: TestPki, tmp_path: Path) -> None
 
 
 def test_a_port_is_for_one_jobd(pki: TestPki, tmp_path: Path) -> None:
-    """A second one on the same port is refused, with the address and a guess."""
+    """A second one on the same port is refused, with the address and a guess, and the line where it was said."""
+    file = tmp_path / "jobd.toml"
     with jobd_program(pki, tmp_path / "state") as jobd:
         _, port = parse_address(jobd.server)
-        arguments = flags_for(pki, tmp_path / "other", listen=f"127.0.0.1:{port}")
+        file.write_text(f'# the second\nlisten = "127.0.0.1:{port}"\n')
+        arguments = flags_for(pki, tmp_path / "other", listen=None, config=file)
         told = refused(arguments, clean_environment(tmp_path))
-    assert told == f"cannot listen on 127.0.0.1:{port}: Address already in use; is another jobd running?"
+    expected = f"cannot listen on 127.0.0.1:{port}: Address already in use; is another jobd running?"
+    assert told == f"{expected} ({file}:2: listen)"
 
 
 def test_a_state_directory_open_to_others_is_refused(pki: TestPki, tmp_path: Path) -> None:

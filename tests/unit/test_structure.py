@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "pki",
         }
     ),
-    frozenset({"jobd.trial"}),
+    frozenset({"jobd.trial", "jobd.origin"}),
     frozenset({"jobd.daemon"}),
     frozenset({"jobd.parts"}),
     frozenset({"jobd.metrics", "jobd.pooled"}),

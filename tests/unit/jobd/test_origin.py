@@ -1,0 +1,53 @@
+"""What turns out to be wrong after the settings were read is named by where it was said, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobd.origin import with_origin
+
+TEXT = """# jobd
+cert = "/etc/jobd/server.crt"
+
+listen = "127.0.0.1:50051"
+state = "/var/lib/jobd"
+job-user = "jobs"
+slots = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    written = tmp_path / "jobd.toml"
+    written.write_text(TEXT)
+    return written
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("cannot listen on 127.0.0.1:50051: Address already in use", "4: listen"),
+        ("everybody can write in /etc/jobd, where the /etc/jobd/server.crt is", "2: cert"),
+        ("the state directory /var/lib/jobd cannot be used", "5: state"),
+        ("--job-user: there is no user of that name", "6: job-user"),
+        ("--job-users: it is another word", ""),
+        ("3 is a number that stands in many sentences", ""),
+        ("the machine is on fire", ""),
+    ],
+)
+def test_the_line_of_the_file_is_told(file: Path, message: str, line: str) -> None:
+    """Of what the message is about; else nothing is added."""
+    assert with_origin(message, {}, {}, file) == (f"{message} ({file}:{line})" if line else message)
+
+
+def test_what_counts_is_told(file: Path) -> None:
+    """A flag says itself where it is; a variable wins over the file; what has its line needs no other."""
+    message = "cannot listen on 127.0.0.1:50051: Address already in use"
+    assert with_origin(message, {"listen": "127.0.0.1:50051"}, {}, file) == message
+    there = with_origin(message, {}, {"JOBD_LISTEN": "127.0.0.1:50051"}, file)
+    assert there == f"{message} (JOBD_LISTEN)"
+    assert with_origin(message, {}, {"JOBD_LISTEN": "127.0.0.1:50051"}, None) == there
+    assert with_origin(f"{file}:4: {message}", {}, {}, file) == f"{file}:4: {message}"
+    assert with_origin(message, {}, {}, file.parent / "none.toml") == message
