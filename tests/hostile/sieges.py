@@ -86,11 +86,12 @@ def requests_that_do_not_end(site: Site) -> Counter[str]:
         return Counter(peer.listen() or "held" for peer in peers)
 
 
-def follow(peer: RawPeer, site: Site) -> int:
+def following(peer: RawPeer, site: Site) -> tuple[int, bytes]:
+    """A call that follows the output: its stream, and what begins it."""
     each = peer.next_id()
     body = message(encode(StreamRequest(job_id=site.job)))
-    peer.send(peer.raw.headers(each, with_header(path=methods.STREAM.path)) + peer.raw.data(each, body, end=True))
-    return each
+    headers = with_header(path=methods.STREAM.path)
+    return each, peer.raw.headers(each, headers) + peer.raw.data(each, body, end=True)
 
 
 def byte_by_byte(site: Site) -> Counter[str]:
@@ -98,7 +99,8 @@ def byte_by_byte(site: Site) -> Counter[str]:
     answers: Counter[str] = Counter()
     while not site.over.is_set():
         with site.peer({4: 0}) as peer:
-            each = follow(peer, site)
+            each, begin = following(peer, site)
+            peer.send(begin)
             while not site.over.is_set() and not peer.listen():
                 peer.send(b"".join(peer.raw.window(each, 1) for _ in range(20)))
                 peer.settle()
@@ -111,9 +113,8 @@ def never_read(site: Site) -> Counter[str]:
     with ExitStack() as stack:
         for _ in range(20):
             peer = stack.enter_context(site.peer({4: 2**31 - 1}))
-            peer.send(peer.raw.window(0, 2**30))
-            for _ in range(10):
-                follow(peer, site)
+            # At once: of a client that does not read, nothing is read when there is something to be sent to it.
+            peer.send(peer.raw.window(0, 2**30) + b"".join(following(peer, site)[1] for _ in range(10)))
         site.over.wait()
         until = time.monotonic() + patient(PATIENCE)
         while (there := int(STREAMS.of(site.metrics()))) < 200 and time.monotonic() < until:
