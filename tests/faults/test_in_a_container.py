@@ -24,6 +24,7 @@ from tests.support.daemon import children_of, jobd_program
 from tests.support.jobs import new_mark
 from tests.support.pki import TestPki
 
+ONLY_VERSION_2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 READ_ONLY = "for each in /sys/fs/cgroup /sys/fs/cgroup/*/; do mount -o remount,bind,ro $each; done 2>/dev/null; "
 
 
@@ -55,6 +56,8 @@ def can_be() -> bool:
 @pytest.mark.parametrize("before", ["", READ_ONLY], ids=["control groups", "control groups to read only"])
 async def test_a_stop_leaves_nobody_in_a_container(pki: TestPki, tmp_path: Path, before: str) -> None:
     """With control groups, if they can be written there; else without, and that is said, with the reason."""
+    if not before and ONLY_VERSION_2:
+        pytest.skip("needs control groups of version 1 or both: of version 2 alone, a container has a mount of its own")
     with container(pki, tmp_path, before) as server, trio.fail_after(SECONDS):
         async with JobClient.connect(server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             kind, limits = await held_by(client)

@@ -42,12 +42,7 @@ CHOSEN: Final = (
 """What depends on control groups, in the kind that the machine has, once: all else is here as anywhere."""
 CONTAINED: Final = (*CHOSEN, "tests/unit/jobd/limits", "tests/faults/test_contained.py")
 UNPRIVILEGED: Final = ("-k", "not none and not v1", "tests/integration/test_unprivileged.py")
-HOSTILE: Final = (
-    *CHOSEN,
-    "tests/faults/test_hostile_job.py",
-    "tests/faults/test_isolated_ends.py",
-    "tests/faults/test_in_a_container.py",
-)
+HOSTILE: Final = (*CHOSEN, "tests/faults/test_hostile_job.py", "tests/faults/test_isolated_ends.py")
 
 
 @dataclass(frozen=True)

@@ -387,7 +387,7 @@ class Job(Message):
     stop_receipt: Optional["StopReceipt"] = betterproto.message_field(21, optional=True)
     """
     What a stop, a timeout or the end of the main process found and ended. When there was something, and in answers
-     that hold one job.
+     that hold one job. While the job has not ended: what was found when that began, which is not empty.
     """
 
     wait_status: Optional[int] = betterproto.int32_field(22, optional=True)
@@ -451,7 +451,9 @@ class StopReceipt(Message):
     """From the first signal until no process was left."""
 
     empty: bool = betterproto.bool_field(4)
-    """No process is left. When false, some did not exit after SIGKILL."""
+    """
+    No process is left. False while the job is being ended, also when some did not exit after SIGKILL.
+    """
 
     proof: str = betterproto.string_field(5)
     """
