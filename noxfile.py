@@ -20,8 +20,11 @@ nox.options.error_on_missing_interpreters = True
 # Tests start hundreds of Python programs: each would compile everything anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Processes that run tests. Those with daemons wait most of the time: for graces, restarts and ends.
-FEW, MANY = "3", "6"
+# Processes that run tests. Those with daemons wait most of the time, for graces, restarts and ends; beside
+# them, those of the logic have that time.
+FEW, MANY, ALL = "3", "6", "8"
+LOGIC = ("tests/unit", "tests/contract", "tests/compatibility", "tests/properties")
+REALITY = ("tests/integration", "tests/interop", "tests/faults", "tests/hostile")
 PROJECT = nox.project.load_toml("pyproject.toml")
 LOCKS = {".ci/locks/run.txt": [], ".ci/locks/dev.txt": ["dev", "proto", "package", "plot"]}
 """What is pinned, with hashes, and for which dependency groups beside the programs' own dependencies."""
@@ -45,14 +48,14 @@ def static(session: nox.Session) -> None:
 
 @nox.session
 def suite(session: nox.Session) -> None:
-    """tests, integration and ordinary, in one environment. Each goes on when one before it fails."""
+    """tests and integration together, and ordinary, in one environment. It goes on when the first fails."""
     install(session, "test", "interop")
     failed = []
-    for run in (run_tests, run_integration, run_ordinary):
+    for run in (run_both, run_ordinary):
         try:
             run(session)
         except CommandFailed:
-            failed.append(run.__name__.removeprefix("run_"))
+            failed.append({run_both: "tests and integration", run_ordinary: "ordinary"}[run])
     if failed:
         session.error(f"failed: {', '.join(failed)}")
 
@@ -65,8 +68,7 @@ def tests(session: nox.Session) -> None:
 
 
 def run_tests(session: nox.Session) -> None:
-    folders = ("tests/unit", "tests/contract", "tests/compatibility", "tests/properties")
-    session.run("pytest", "-n", FEW, *folders, *session.posargs)
+    session.run("pytest", "-n", FEW, *LOGIC, *session.posargs)
 
 
 @nox.session
@@ -79,9 +81,13 @@ def integration(session: nox.Session) -> None:
 
 def run_integration(session: nox.Session) -> None:
     install_node_peers(session)
-    folders = ("tests/integration", "tests/interop", "tests/faults", "tests/hostile")
     # Some tests take a minute: nobody is to have several of them left when the others are done.
-    session.run("pytest", "-n", MANY, "--dist", "worksteal", *folders, *session.posargs)
+    session.run("pytest", "-n", MANY, "--dist", "worksteal", *REALITY, *session.posargs)
+
+
+def run_both(session: nox.Session) -> None:
+    install_node_peers(session)
+    session.run("pytest", "-n", ALL, "--dist", "worksteal", *REALITY, *LOGIC, *session.posargs)
 
 
 def install_node_peers(session: nox.Session) -> None:
@@ -292,9 +298,12 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Every tree of processes alone, in every kind of containment, ended in every way; minutes."""
+    """Every tree of processes alone, in every kind of containment, ended in every way, and one that nobody can read;
+    minutes."""
     install(session, "test")
     session.run("python", "-m", "tests.faults.matrix", *session.posargs)
+    unreadable = ("tests/faults/test_hostile_job.py", "-k", "let_itself_be_read")
+    session.run("pytest", *unreadable, env={"JOBD_TESTS_ALONE": "1"})
 
 
 @nox.session

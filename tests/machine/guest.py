@@ -27,7 +27,7 @@ DID: Final = "did: "
 """Begins a line that says what was done."""
 NOT_HERE: Final = ("freezer of cgroup v1",)
 """Why a test may be skipped in a machine without control groups of version 1."""
-NOT_AS_ROOT: Final = (*NOT_HERE, "needs not to be root")
+NOT_AS_ROOT: Final = (*NOT_HERE, "needs not to be root", "to be alone")
 NOT_AS_USER: Final = (*NOT_HERE, "needs root")
 PATIENCE: Final = 20
 """Without virtualization a machine is so much slower than ours; more, where it is not alone."""
