@@ -130,7 +130,7 @@ async def _serve(stream: CallStream, call: ServerCall, handling: Awaitable[None]
         stream.on_reset = scope.cancel
         if call.deadline is not None:
             scope.deadline = call.deadline
-        if stream.lost or call.refusal:  # since it has begun
+        if stream.lost or call.refusal or call.expired:  # since it has begun, or before
             scope.cancel()
         try:
             await handling

@@ -194,6 +194,25 @@ async def test_no_time_left_is_no_call() -> None:
     assert asked == []
 
 
+async def test_no_time_left_is_no_call_where_nothing_waits() -> None:
+    """In a task as well, though nobody has looked at the clock since it began."""
+    asked: list[str] = []
+
+    async def in_a_task(call: ServerCall, proceed: Handler) -> None:
+        await call.own_task()
+        await proceed(call)
+
+    def note(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        asked.append(request.job_id)
+        return now(call, request)
+
+    timed = (*CALL, ("grpc-timeout", "0n"))
+    async with raw_server(stack([in_a_task], router({PATH: at_once(note)}))) as (client, raw):
+        client.write([b"".join(raw.headers(stream, timed) + raw.message(stream) for stream in (1, 3, 5))])
+        await trio.testing.wait_all_tasks_blocked()
+    assert asked == []
+
+
 @pytest.mark.parametrize("handler", [at_once(later), unary(answer)])
 async def test_a_request_that_is_given_up_at_once_is_cancelled_where_it_waits(handler: Handler) -> None:
     """RST_STREAM in the same turn: what has begun is told before it goes on in its task."""
