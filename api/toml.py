@@ -76,13 +76,15 @@ class Place:
 
     def of(self, key: str) -> str:
         """Where a key stands: ``FILE:LINE``, and the table."""
-        table = f": [{'.'.join(self.table)}]" if self.table else ""
-        return f"{self.file}:{line_of(self.text, (*self.table, key))}{table}"
+        return self._told((*self.table, key))
 
     def __str__(self) -> str:
         """Where the table itself begins."""
+        return self._told(self.table)
+
+    def _told(self, path: Sequence[str]) -> str:
         table = f": [{'.'.join(self.table)}]" if self.table else ""
-        return f"{self.file}:{line_of(self.text, self.table)}{table}"
+        return f"{self.file}:{line_of(self.text, path)}{table}"
 
 
 def line_of(text: str, path: Sequence[str]) -> int:

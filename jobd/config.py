@@ -233,10 +233,11 @@ def _in_file(place: Place, key: str) -> str:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found = {ENV_PREFIX + name.upper(): name for name in FIELDS}
     for variable in environment.keys() - found.keys() - OTHER_VARIABLES:
-        near = nearest(variable.removeprefix(ENV_PREFIX), [n.upper() for n in FIELDS], ALIKE)
-        if variable.startswith(ENV_PREFIX) and near and environment[variable]:
-            named = near.replace("did you mean ", f"did you mean {ENV_PREFIX}")
-            raise ConfigError(f"{variable}: there is no such setting{named}")
+        if variable.startswith(ENV_PREFIX) and environment[variable]:
+            near = nearest(variable.removeprefix(ENV_PREFIX), [n.upper() for n in FIELDS], ALIKE)
+            if near:
+                named = near.replace("did you mean ", f"did you mean {ENV_PREFIX}")
+                raise ConfigError(f"{variable}: there is no such setting{named}")
     return {n: _convert(n, environment[var], partial(str, var)) for var, n in found.items() if environment.get(var)}
 
 

@@ -424,15 +424,16 @@ class Usage(Message):
 
     written_bytes: Optional[int] = betterproto.int64_field(4, optional=True)
     processes: Optional[int] = betterproto.int32_field(5, optional=True)
-    """
-    Processes and threads that it has now; none when it has ended (then there is processes_peak).
-    """
+    """Processes and threads that it has now: none when it has ended."""
 
     wall_time: Optional[timedelta] = betterproto.message_field(6, optional=True)
     """From the start of its process until its end, or now."""
 
     processes_peak: Optional[int] = betterproto.int32_field(7, optional=True)
-    """Processes and threads at a time, at the most."""
+    """
+    Processes and threads at a time, at the most. (With control groups of version 1 it is counted for jobs with a limit of
+     them only.)
+    """
 
 
 @dataclass(eq=False, repr=False)
