@@ -6,7 +6,6 @@ each of them alone, in each kind and for each end, is the session ``matrix``.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -178,9 +177,8 @@ async def test_what_holds_the_jobs_and_what_is_weaker_is_said(pki: TestPki, tmp_
     """At the start, and to whoever asks for the workers; in the same words."""
     async with running(pki, tmp_path, kind) as (jobd, client):
         [worker] = (await client.workers()).workers
-    lines = [json.loads(line) for line in jobd.log.read_text().splitlines()]
-    [held] = [line for line in lines if line["event"] == "jobs are held together"]
-    [isolated] = [line for line in lines if line["event"] == "jobs can be isolated"]
+    [held] = jobd.logged("jobs are held together")
+    [isolated] = jobd.logged("jobs can be isolated")
     assert held["by"] == worker.containment
     assert (held["by"] == "none") is (kind == "none" or not can_be("cgroup"))
     assert [*held["weaknesses"], *isolated["weaknesses"]] == worker.weaknesses

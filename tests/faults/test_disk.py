@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -97,11 +96,6 @@ async def whole_story(client: JobClient, job: Job) -> tuple[int, int, int]:
     return size, sum(gap.dropped_bytes for gap in output.gaps), output.verdict.dropped_bytes
 
 
-def events(jobd: JobdProgram) -> list[str]:
-    """What the server's log tells of."""
-    return [json.loads(line)["event"] for line in jobd.log.read_text().splitlines() if line.startswith("{")]
-
-
 @needs_root
 async def test_a_disk_that_fills_up_costs_counted_bytes_and_refused_jobs(pki: TestPki, tmp_path: Path) -> None:
     """A job that writes on is drained and exits; jobs that had ended can be read; with room, its end is recorded."""
@@ -141,7 +135,7 @@ async def test_a_disk_that_fills_up_costs_counted_bytes_and_refused_jobs(pki: Te
             late = await whole_story(client, job)
         assert await trio.to_thread.run_sync(jobd.server_pid) == server
     assert [late] == followed == [(ended.output_bytes, ended.dropped_bytes, ended.dropped_bytes)]
-    said = events(jobd)
+    said = [entry["event"] for entry in jobd.logged()]
     for event in ("the job store cannot be written", "the job store can be written again"):
         assert said.count(event) == 1
     assert "output cannot be recorded and is dropped" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -28,17 +27,11 @@ SECONDS = patient(60)
 AS = ("--user", "daemon", "--job-user", "nobody")
 
 
-def lines_of(jobd: JobdProgram, event: str) -> list[dict[str, Any]]:
-    """What the server has logged of one kind."""
-    lines = [line for line in jobd.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
-    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
-
-
 async def logged(jobd: JobdProgram, event: str, times: int = 1) -> dict[str, Any]:
     """The line of one kind that comes so many times; waits for it."""
-    while len(lines_of(jobd, event)) < times:
+    while len(lines := jobd.logged(event)) < times:
         await trio.sleep(0.02)
-    return lines_of(jobd, event)[times - 1]
+    return lines[times - 1]
 
 
 def connect(pki: LivePki, jobd: JobdProgram, name: str = "alice") -> Any:
@@ -158,4 +151,4 @@ async def test_it_needs_to_read_nothing_again() -> None:
                 for _ in range(3):
                     await trio.sleep(0.5)  # nothing is to happen
                     await rita.workers()
-            assert lines_of(jobd, KEPT) == []
+            assert jobd.logged(KEPT) == []

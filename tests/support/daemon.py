@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -66,6 +67,11 @@ class JobdProgram:
     server: str
     log: Path
     state: Path
+
+    def logged(self, *events: str) -> list[dict[str, Any]]:
+        """What the server's log has, of some events only if any are named; whole lines, while it is written to."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [entry for entry in map(json.loads, lines) if not events or entry["event"] in events]
 
     @property
     def launcher(self) -> int:
