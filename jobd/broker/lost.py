@@ -27,8 +27,14 @@ def lost_job(job: Job, launcher: str, *, output: int, dropped: int, now: int) ->
 
 
 def _why(job: Job, launcher: str) -> tuple[Reason, str]:
+    gone = f"pid {job.pid} is there no more" if job.pid else "no process of it was found"
     if not job.launcher or not launcher:
-        return Reason.DAEMON_LOST, f"jobd was killed while the job ran: pid {job.pid} may run on, unwatched"
-    if job.launcher.split("/")[0] != launcher.split("/")[0]:
+        return Reason.DAEMON_LOST, f"jobd was killed while the job ran: {gone}"
+    if rebooted(job, launcher):
         return Reason.REBOOTED, "the machine was restarted while the job ran"
-    return Reason.LAUNCHER_LOST, f"the launcher and the server ended: pid {job.pid} may run on, unwatched"
+    return Reason.LAUNCHER_LOST, f"the launcher and the server ended while the job ran: {gone}"
+
+
+def rebooted(job: Job, launcher: str) -> bool:
+    """The job's launcher was of another boot of the machine than this one: no process of it can be left."""
+    return bool(job.launcher and launcher) and job.launcher.split("/")[0] != launcher.split("/")[0]

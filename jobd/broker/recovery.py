@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 import trio
 
 from jobd.broker.admission import ANYTHING, Policy
 from jobd.broker.broker import MAX_PENDING, Broker, unassigned
-from jobd.broker.lost import lost_job
+from jobd.broker.lost import lost_job, rebooted
 from jobd.broker.ports import Archive, Store, Worker
 from jobd.broker.registry import Entry
 from jobd.worker.errors import StoreError
@@ -54,9 +54,11 @@ class _Recovery:
         self._clock = clock
 
     async def take_up(self, jobs: Sequence[Job], workers: Sequence[Worker]) -> None:
-        """What waited waits again, in order. What ran is adopted, if the launcher has it. What was to be started by
-        this launcher and never reached it waits again too. What nobody can trace any more is lost, and says why."""
+        """What waited waits again, in order. What ran is adopted, if the launcher has it, or if there are processes of
+        it that have outlived theirs. What was to be started by this launcher and never reached it waits again too. What
+        nobody can trace any more is lost, and says why."""
         by_name = {worker.name: worker for worker in workers}
+        untraced = []
         for job in jobs:
             entry = Entry(JobCell(job), recorded=True)
             worker = by_name.get(job.worker) or workers[0]
@@ -67,8 +69,23 @@ class _Recovery:
             elif job.state is State.STARTING and job.launcher and job.launcher == worker.launcher:
                 self._broker.wait_in_turn(unassigned(job))
             else:
-                await self._lose(job, worker)
+                untraced.append((entry, worker))
+        await self._take_up_outlived(untraced)
         self._broker.place()
+
+    async def _take_up_outlived(self, untraced: Sequence[tuple[Entry, Worker]]) -> None:
+        """Those of which processes are there yet, which end when these do, or are ended."""
+        async with AsyncExitStack() as looking:
+            for worker in {worker.name: worker for _, worker in untraced}.values():
+                await looking.enter_async_context(worker.containment.looking())
+            for entry, worker in untraced:
+                job = entry.cell.job
+                adopted = None if rebooted(job, worker.launcher) else await worker.adopt_outlived(entry.cell)
+                if adopted is None:
+                    await self._lose(job, worker)
+                else:
+                    log.warning("a job has outlived its launcher", job=job.id, pid=job.pid)
+                    self._broker.take_up(entry, worker, adopted)
 
     async def _lose(self, job: Job, worker: Worker) -> None:
         recorded, dropped = await self._archive.recover(job.id)

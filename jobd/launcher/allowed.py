@@ -76,9 +76,8 @@ class Allowed:
             raise RefusedError("it has given up the right to that")
         if len(fds) not in ((0, 1, 2) if op == "launch" else (0,)):
             raise RefusedError("other descriptors come with it than should")
-        if op in ("launch", "signal", "close_stdin", "release") and not (
-            isinstance(message.get("id"), str) and _ID.fullmatch(message["id"])
-        ):
+        about_one = op in ("launch", "signal", "close_stdin", "release") or (op == "signal_pids" and "id" in message)
+        if about_one and not (isinstance(message.get("id"), str) and _ID.fullmatch(message["id"])):
             raise RefusedError("that is no job's id")
         if op in ("signal", "signal_pids") and not _is_number(message.get("signal"), 0, 64):
             raise RefusedError("that is no signal")

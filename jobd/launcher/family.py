@@ -24,7 +24,7 @@ DEEPEST: Final = 100_000
 """Steps up to an ancestor; a tree that is deeper, or changes all the time, is not followed."""
 
 
-def signal_descendants(pids: Iterable[tuple[int, int]], signum: int, *, but: int | None) -> list[int]:
+def signal_descendants(pids: Iterable[tuple[int, int]], signum: int, *, but: int | None) -> list[tuple[int, int]]:
     """Send a signal to those of these processes (pid, and start in ticks since boot) that descend from this one.
 
     Args:
@@ -41,10 +41,39 @@ def signal_descendants(pids: Iterable[tuple[int, int]], signum: int, *, but: int
                 if _is_ours(pid, started, but):
                     signal.pidfd_send_signal(pidfd, signum)
                 elif (there := _stat(pid)) and there[1] == started:
-                    strangers.append(pid)
+                    strangers.append((pid, started))
             finally:
                 os.close(pidfd)
     return strangers
+
+
+def signal_marked(pids: Iterable[tuple[int, int]], signum: int, mark: int) -> list[tuple[int, int]]:
+    """The same for those that bear a mark (:func:`jobd.worker.containment.mark_of`), whoever they descend from: what
+    has outlived its launcher. Returns those that live, and do not bear it."""
+    strangers = []
+    for pid, started in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                marked, there = _mark_of(pid) == mark, _stat(pid)
+                if there and there[1] == started:
+                    if marked:
+                        signal.pidfd_send_signal(pidfd, signum)
+                    else:
+                        strangers.append((pid, started))
+            finally:
+                os.close(pidfd)
+    return strangers
+
+
+def _mark_of(pid: int) -> int | None:
+    """The limit that is nobody's but a job's (jobd.worker.containment.MARK_LIMIT)."""
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:  # noqa: PTH123 # pathlib is large, and this is all it would do
+            words = file.read().partition(b"\nMax file locks")[2].split(None, 2)
+    except OSError:
+        return None
+    return int(words[1]) if len(words) > 2 and words[1].isdigit() else None
 
 
 def end_those_of(uid: int) -> bool:

@@ -10,7 +10,7 @@ import itertools
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
@@ -31,6 +31,7 @@ from jobd.launcher.environment import (
     see_to_isolation,
 )
 from jobd.launcher.launched import LaunchedProcess
+from jobd.launcher.outlived import OutlivedProcess, find_outlived
 from jobd.launcher.stdin import giving
 from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
@@ -144,20 +145,20 @@ class LauncherLink:
         """Send a signal to a job's process group, or to its main process alone."""
         self._send({"op": "signal", "id": job_id, "signal": signum, **({"main": True} if main else {})})
 
-    def signal_pids(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
-        """Send a signal to processes of jobs (pid, and start in ticks since boot); returns when it is sent, or when
+    def signal_pids(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        """Send a signal to processes of a job (pid, and start in ticks since boot); returns when it is sent, or when
         nobody can any more. Only in a thread of trio's."""
-        for batch in batched(targets, MOST_PIDS):
-            trio.from_thread.run(self._signal_pids, batch, signum)
+        for first in range(0, len(targets), MOST_PIDS):
+            trio.from_thread.run(self._signal_pids, job_id, targets[first : first + MOST_PIDS], signum)
 
-    async def _signal_pids(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
+    async def _signal_pids(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
         if self.gone.is_set():
             await trio.lowlevel.checkpoint()
             return
         number, sent = next(self._numbers), trio.Event()
         self._signalling[number] = sent
         try:
-            self._send({"op": "signal_pids", "number": number, "signal": signum, "pids": targets})
+            self._send({"op": "signal_pids", "number": number, "signal": signum, "id": job_id, "pids": targets})
             await sent.wait()
         finally:
             del self._signalling[number]
@@ -329,6 +330,10 @@ class LauncherLink:
         """The process that an earlier server had started for a job, if there is one."""
         return self.adopted.pop(job_id, None)
 
+    async def find_outlived(self, job_id: str, pid: int) -> OutlivedProcess | None:
+        """What is left of a job that another launcher made, if anything is."""
+        return await find_outlived(self.containment, job_id, pid)
+
     def forget(self, job_id: str) -> None:
         """The job's exit is recorded: the launcher need not remember it."""
         self._processes.pop(job_id, None)
@@ -342,11 +347,6 @@ class LauncherLink:
             for fd in fds:
                 os.close(fd)
         self._socket.close()
-
-
-def batched(targets: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
-    """In pieces of this size."""
-    return (targets[start : start + size] for start in range(0, len(targets), size))
 
 
 class _Launch:

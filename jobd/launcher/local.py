@@ -20,6 +20,7 @@ import trio
 from jobd.launcher import become
 from jobd.launcher.contained import ContainedProcess
 from jobd.launcher.environment import identity_of, launch_error, make_container, program_of, see_to_isolation
+from jobd.launcher.outlived import OutlivedProcess, find_outlived
 from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
 from jobd.launcher.relay import Relay, writing_end
@@ -67,8 +68,12 @@ class LocalLauncher:
             raise
 
     def take_adopted(self, job_id: str) -> LocalProcess | None:
-        """Nothing outlives this process."""
+        """Nothing outlives this process that is not killed."""
         return None
+
+    async def find_outlived(self, job_id: str, pid: int) -> OutlivedProcess | None:
+        """What is left of a job of one that was, if anything is."""
+        return await find_outlived(self.containment, job_id, pid)
 
     def _spawn(self, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
         with ExitStack() as ours, ExitStack() as theirs:

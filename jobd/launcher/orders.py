@@ -95,6 +95,11 @@ class Orders:
     def _signal_pids(self, server: Server, message: protocol.Message) -> None:
         pids = [(pid, started) for pid, started in message["pids"]]
         strangers = family.signal_descendants(pids, message["signal"], but=server.pid)
+        if strangers and message.get("id"):  # there may be some of a job that has outlived its launcher
+            from jobd.worker.containment import mark_of  # hashlib is large, and this is rare
+
+            strangers = family.signal_marked(strangers, message["signal"], mark_of(message["id"]))
         if strangers:
-            self._say(f"the server asks for signals to processes that are no job's ({strangers[:10]}), and is refused")
+            found = [pid for pid, _ in strangers[:10]]
+            self._say(f"the server asks for signals to processes that are no job's ({found}), and is refused")
         server.channel.tell({"op": "signalled", "number": message["number"]})

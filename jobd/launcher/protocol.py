@@ -10,7 +10,8 @@ and environment) travels as a memfd.
         allow      as :class:`jobd.launcher.allowed.Allowed`; from now on no more than this. Once, before the server
                    gives up its privileges
         signal     id, signal, main      to the job's process group, or its main process alone
-        signal_pids  number, signal, pids: [[pid, start in ticks since boot]]  to those that descend from the launcher
+        signal_pids  number, signal, id, pids: [[pid, start in ticks since boot]]  to those that descend from the
+                   launcher, or have the mark of that job
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
         ready                            I serve

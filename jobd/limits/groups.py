@@ -98,8 +98,8 @@ class ControlGroups:
         by_controller["tree"] = (self._tree.version, directories[0])
         return ControlGroup(directories, by_controller, pid, self._send)
 
-    def _send(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
-        self.send(targets, signum)
+    def _send(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        self.send(job_id, targets, signum)
 
     def looking(self) -> AbstractAsyncContextManager[None]:
         """As of the protocol."""
@@ -186,7 +186,8 @@ class ControlGroup:
                 return
 
     def _signal(self, pids: Sequence[int], signum: int) -> None:
-        self._send(parents_first((stat for pid in pids if (stat := stat_of(pid)) is not None), self._pid), signum)
+        found = (stat for pid in pids if (stat := stat_of(pid)) is not None)
+        self._send(self._directories[0].name, parents_first(found, self._pid), signum)
 
     def is_empty(self) -> bool:
         """What the kernel says of the group and of those that the job made in it. Zombies have left it.

@@ -115,7 +115,7 @@ def parents_first(found: Iterable[ProcessStat], first: int) -> list[tuple[int, i
     return [(stat.pid, stat.started) for stat in ordered]
 
 
-def send_directly(targets: Sequence[tuple[int, int]], signum: int) -> None:
+def send_directly(job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
     """As this process may. A process that has gone is not minded, nor one that it may not signal; who has the number of
     one that has gone is not sent anything."""
     for pid, started in targets:

@@ -60,8 +60,8 @@ class Walk:
         job.began_with(pid)
         return job
 
-    def _send(self, targets: Sequence[tuple[int, int]], signum: int) -> None:
-        self.send(targets, signum)
+    def _send(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
+        self.send(job_id, targets, signum)
 
     def looking(self) -> AbstractAsyncContextManager[None]:
         """As of the protocol."""
@@ -119,7 +119,7 @@ class WalkedJob:
         return found
 
     def signal(self, signum: int) -> None:
-        self._send(parents_first(self._find(), self._pid), signum)
+        self._send(self._id, parents_first(self._find(), self._pid), signum)
 
     def kill(self, but: Collection[int] = ()) -> None:
         """As of the protocol.

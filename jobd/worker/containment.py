@@ -142,8 +142,9 @@ def mark_of(job_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(job_id.encode(), digest_size=8).digest(), "big") >> 2
 
 
-Send = Callable[[Sequence[tuple[int, int]], int], None]
-"""Sends a signal to processes, each named by its pid and its start (in ticks since boot). Called in a thread."""
+Send = Callable[[str, Sequence[tuple[int, int]], int], None]
+"""Sends a signal to processes of a job, each named by its pid and its start (in ticks since boot). Called in a
+thread."""
 
 
 class Container(Protocol):

@@ -82,12 +82,14 @@ class Supervisor:
         timings: Timings,
         *,
         ends_with_worker: Callable[[], bool] = lambda: True,
+        incomplete: str = "",
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """
         Args:
             ends_with_worker: asked when the supervisor is cancelled: is the job to be ended, or left to run for
                 whoever takes it up next?
+            incomplete: why the output lacks its end already.
         """
         self._ends_with_worker = ends_with_worker
         self.cell = cell
@@ -103,7 +105,7 @@ class Supervisor:
             False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
         )
         self._reading = False  # the pipes have their readers, which close them
-        self._incomplete = ""  # why the output may lack its end
+        self._incomplete = incomplete  # why the output may lack its end
 
     # ---- what others ask for
 
@@ -203,6 +205,8 @@ class Supervisor:
         if self.cell.job.state is State.STARTING:
             started_at = process.started_at or self._clock()
             self._note(self.cell.job.moved(Event.LAUNCHED, pid=process.pid, started_at=started_at))
+        if self._incomplete:
+            self._note(replace(self.cell.job, message=self._incomplete))
         launched()
         if self.cell.job.stopping:  # it was asked for before this process, and time has gone on meanwhile
             grace = _remaining(self.cell.job.stop_grace, self.cell.job.stop_asked_at, self._clock())
@@ -275,6 +279,7 @@ class Supervisor:
         known = {"usage": usage, "receipt": receipt}
         if status is None:
             why = "the launcher ended before the job did, and nobody can tell how the job ended"
+            why = f"{why}; {self._incomplete}" if self._incomplete else why
             await self._end(Event.UNTRACEABLE, reason=Reason.LAUNCHER_LOST, message=why, **known)
             return
         by_signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None

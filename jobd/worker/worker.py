@@ -21,6 +21,7 @@ from jobd.worker.supervisor import Stop, Supervisor, Timings
 
 BEGINNING: Final = Start()
 AS_USUAL: Final = Stop()
+OUTLIVED: Final = "jobd was killed while it ran, and what it has written since is lost"
 
 
 class NoJournal:
@@ -114,7 +115,13 @@ class Worker:
         process = self._launcher.take_adopted(cell.job.id)
         return self._supervise(cell, process) if process else None
 
-    def _supervise(self, cell: JobCell, adopted: Process | None) -> trio.Event:
+    async def adopt_outlived(self, cell: JobCell) -> trio.Event | None:
+        """As :meth:`adopt`, of a job whose launcher and server were killed together: it can be waited for and ended,
+        but what it writes is lost. In a block of :meth:`jobd.worker.containment.Containment.looking`."""
+        process = await self._launcher.find_outlived(cell.job.id, cell.job.pid)
+        return self._supervise(cell, process, outlived=True) if process else None
+
+    def _supervise(self, cell: JobCell, adopted: Process | None, *, outlived: bool = False) -> trio.Event:
         supervisor = self._supervisors[cell.job.id] = Supervisor(
             cell,
             self._outputs.create(cell.job.id, cell.job.spec.limits.output),
@@ -122,6 +129,7 @@ class Worker:
             self._journal,
             self._timings,
             ends_with_worker=self._ends_jobs,
+            incomplete=OUTLIVED if outlived else "",
             clock=self._clock,
         )
         launched = trio.Event()

@@ -12,8 +12,12 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +47,8 @@ from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 ENDS: Final = ("stop", "stop, server killed", "timeout", "timeout, server killed")
+BOTH: Final = ("stop, both killed", "timeout, both killed")
+"""Launcher and server at once; a next jobd ends what is left."""
 FORK_BOMB: Final = "fork bomb"
 FROZEN: Final = ("frozen", "frozen child")
 SCRIPTS: Final = {**TREES, FORK_BOMB: f"{PYTHON} '{BOMB}'"}
@@ -65,13 +71,29 @@ class Bench:
         await trio.sleep(self.rng.uniform(0, GRACE))
         await trio.to_thread.run_sync(self.jobd.kill_server)
 
+    async def start(self, tree: str, how: str, mark: str) -> Job:
+        """Start a tree that is to end so."""
+        timeout = timedelta(seconds=TIMEOUT) if how.startswith("timeout") else timedelta(0)
+        limits = Limits(timeout=timeout, **({"processes": 50, "nice": 19} if tree == FORK_BOMB else {}))
+        return await start_script(self.client, SCRIPTS[tree], self.room, limits, mark)
+
+    async def end_with_both(self, job: Job, how: str) -> None:
+        """Kill launcher and server when its end is on record, or is about to be."""
+        async with trio.open_nursery() as nursery:
+            if how.startswith("stop"):
+                nursery.start_soon(partial(self.client.stop, job.id, grace=GRACE))
+                while not (there := await self.client.query(job.id)).stopping and not there.ended_at:
+                    await trio.sleep(0.001)
+            else:
+                await trio.sleep(TIMEOUT - GRACE / 2)
+            await trio.sleep(self.rng.uniform(0, GRACE))
+            nursery.cancel_scope.cancel()
+        await trio.to_thread.run_sync(self.jobd.crash)
+
     async def end(self, tree: str, how: str, mark: str) -> Job:
         """Start a tree and have it ended; gives the job that the answer was about."""
         kind, _, killed = how.partition(", ")
-        limits = Limits(timeout=timedelta(seconds=TIMEOUT) if kind == "timeout" else timedelta(0))
-        if tree == FORK_BOMB:
-            limits.processes, limits.nice = 50, 19
-        job = await start_script(self.client, SCRIPTS[tree], self.room, limits, mark)
+        job = await self.start(tree, how, mark)
         async with trio.open_nursery() as nursery:
             if killed:
                 if kind == "timeout":
@@ -124,7 +146,9 @@ def problem(job: Job, kind: str, how: str, mark: str) -> str:
     receipt = job.stop_receipt
     if left := {*left_of(mark), *processes_of(job)}:
         return f"processes are left: {sorted(left)}"
-    if job.state != wanted:
+    if how in BOTH and job.reason == "LAUNCHER_LOST" and receipt is None:
+        return ""  # the last of it ended while nobody was there
+    if job.state != wanted and not (how in BOTH and job.reason == "LAUNCHER_LOST"):
         return f"it is {job.state}: {job.message}"
     if receipt is None or not receipt.empty or not receipt.found:
         return f"its receipt says {receipt}"
@@ -135,28 +159,53 @@ def problem(job: Job, kind: str, how: str, mark: str) -> str:
 
 async def run_kind(pki: TestPki, directory: Path, kind: str, rng: random.Random) -> int:
     """A row for each tree; returns how many ends were not as they should be."""
-    wrong = 0
+    wrong, trees = 0, list(SCRIPTS)
+    async with benched(pki, directory, kind, rng) as bench:
+        _, limits = await held_by(bench.client)
+        if "processes" not in limits:
+            print(f"matrix: {kind:10} {FORK_BOMB:24} left out: nobody limits its processes here", flush=True)
+            trees.remove(FORK_BOMB)
+        if not can_freeze():
+            print(f"matrix: {kind:10} {FROZEN[0]:24} left out: needs root and the freezer of version 1", flush=True)
+        for tree, how in product([*trees, *(FROZEN if can_freeze() else ())], ENDS):
+            mark = new_mark()
+            end = bench.end_frozen(tree, how, mark) if tree in FROZEN else bench.end(tree, how, mark)
+            wrong += await row(end, kind, tree, how, mark)
+    for tree, how in product(trees, BOTH):
+        mark = new_mark()
+        wrong += await row(end_with_both(pki, directory, kind, rng, tree, how, mark), kind, tree, how, mark)
+    return wrong
+
+
+@asynccontextmanager
+async def benched(pki: TestPki, directory: Path, kind: str, rng: random.Random) -> AsyncIterator[Bench]:
+    """A jobd that goes on where the last one in this directory has ended."""
     flags = ("--containment", kind, "--grace", str(GRACE), "--log-level", "warning")
     with jobd_program(pki, directory / "state", *flags) as jobd:
         async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=patient(60)) as client:
-            bench = Bench(jobd, client, directory, rng)
-            _, limits = await held_by(client)
-            for tree in (*SCRIPTS, *FROZEN):
-                if tree == FORK_BOMB and "processes" not in limits:
-                    print(f"matrix: {kind:10} {tree:24} left out: nobody limits its processes here", flush=True)
-                    continue
-                if tree in FROZEN and not can_freeze():
-                    print(f"matrix: {kind:10} {tree:24} left out: needs root and the freezer of version 1", flush=True)
-                    continue
-                for how in ENDS:
-                    mark, begun = new_mark(), time.monotonic()
-                    with trio.fail_after(patient(120)):
-                        end = bench.end_frozen(tree, how, mark) if tree in FROZEN else bench.end(tree, how, mark)
-                        found = problem(await end, kind, how, mark)
-                    wrong += bool(found)
-                    said = f"NOT TRUE: {found}" if found else f"nobody is left ({time.monotonic() - begun:.1f} s)"
-                    print(f"matrix: {kind:10} {tree:24} {how:24} {said}", flush=True)
-    return wrong
+            yield Bench(jobd, client, directory, rng)
+
+
+async def end_with_both(
+    pki: TestPki, directory: Path, kind: str, rng: random.Random, tree: str, how: str, mark: str
+) -> Job:
+    """Start a tree under a jobd that is killed with its launcher; gives the job as the next jobd has seen it end."""
+    async with benched(pki, directory, kind, rng) as bench:
+        job = await bench.start(tree, how, mark)
+        await bench.end_with_both(job, how)
+    async with benched(pki, directory, kind, rng) as bench:
+        await bench.client.wait(job.id)
+        return await bench.client.query(job.id)
+
+
+async def row(end: Awaitable[Job], kind: str, tree: str, how: str, mark: str) -> bool:
+    """Print one; whether it is not as it should be."""
+    begun = time.monotonic()
+    with trio.fail_after(patient(120)):
+        found = problem(await end, kind, how, mark)
+    said = f"NOT TRUE: {found}" if found else f"nobody is left ({time.monotonic() - begun:.1f} s)"
+    print(f"matrix: {kind:10} {tree:24} {how:24} {said}", flush=True)
+    return bool(found)
 
 
 async def run(seed: int, kinds: list[str]) -> int:

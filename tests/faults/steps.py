@@ -115,6 +115,7 @@ EXEMPT: Final[dict[str, str]] = {
             "Follower.close",
             "Follower.offset",
             "Follower.receive",
+            "Launcher.find_outlived",
             "Launcher.identity",
             "OutputLog.dropped",
             "OutputLog.end",
@@ -208,6 +209,7 @@ EXEMPT: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             "Worker.adopt",
+            "Worker.adopt_outlived",
             "Worker.begin",
             "Worker.signal",
             "Worker.stop",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from dataclasses import replace
@@ -34,6 +35,7 @@ from tests.faults.scenarios import (
     written,
 )
 from tests.support.accounts import needs_root, room
+from tests.support.daemon import until_dead
 from tests.support.pki import TestPki
 
 # ---- a server that takes up jobs, and one that leaves them
@@ -102,13 +104,16 @@ async def test_a_kill_of_a_server_that_finds_another_launcher(pki: TestPki, tmp_
 
 
 async def test_a_kill_while_what_nobody_can_trace_is_given_up(pki: TestPki, tmp_path: Path) -> None:
-    """Launcher and server were killed, and then each server that was to say so: the job is lost, its output is not."""
+    """Launcher and server were killed, and the job; and then each server that was to say so: the job is lost, its
+    output is not."""
     with trio.fail_after(SECONDS):
         async with running(pki, tmp_path) as (client, jobd):
             run = Run(client, jobd, LOST[0], tmp_path)
             job = await run.start()
             await run.until_recorded(job.id, SIZE // 2)
             jobd.crash()
+        os.kill(job.pid, signal.SIGKILL)
+        until_dead(job.pid)
         points = jobd.points
         for point in LOST:
             await dies_at_its_start(pki, tmp_path, points, point)
@@ -117,7 +122,6 @@ async def test_a_kill_while_what_nobody_can_trace_is_given_up(pki: TestPki, tmp_
         while not all(points.reached(point) for point in LOST_RECORDED):
             with killed_jobd(pki, tmp_path) as again:
                 await until(lambda: again.process.poll() is not None or points.reached(LOST_RECORDED[-1]))
-        run.gate.touch()
         async with running(pki, tmp_path) as (client, jobd):
             run.client = client
             [ended] = await client.wait(job.id)

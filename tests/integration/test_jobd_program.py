@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ import trio
 from api.address import parse_address
 from api.client import JobClient
 from api.messages import Job, JobState, OutputSource
-from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.daemon import JobdProgram, jobd_program, until_dead
 from tests.support.pki import TestPki
 from tests.support.program import SECONDS, clean_environment, end, group_is_gone, program
 
@@ -285,7 +284,8 @@ async def test_a_job_that_an_orderly_end_ended_is_recorded_as_stopped(pki: TestP
 
 @asynccontextmanager
 async def after_a_crash(pki: TestPki, state: Path) -> AsyncIterator[tuple[JobClient, Job, Job, Job]]:
-    """A jobd on the state of one that was killed, and the jobs that had ended, ran and waited then."""
+    """A jobd on the state of one that was killed, and the jobs that had ended, ran (until just after that) and waited
+    then."""
     with jobd_program(pki, state, "--slots", "1") as jobd:
         async with client_of(pki, jobd) as client:
             finished = await client.start(["sh", "-c", r"printf 'out\0\377'; exit 3"])
@@ -296,13 +296,11 @@ async def after_a_crash(pki: TestPki, state: Path) -> AsyncIterator[tuple[JobCli
             waiting = await client.start(["echo", "late"], name="waiting", env={"A": "1"})
             assert waiting.state == JobState.PENDING
         jobd.crash()
-    try:
-        with jobd_program(pki, state, "--slots", "1") as jobd:
-            async with client_of(pki, jobd) as client:
-                yield client, finished, running, waiting
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)  # nobody else ends what the killed jobd has left
+    os.killpg(running.pid, signal.SIGKILL)
+    until_dead(running.pid)
+    with jobd_program(pki, state, "--slots", "1") as jobd:
+        async with client_of(pki, jobd) as client:
+            yield client, finished, running, waiting
 
 
 async def test_a_job_that_had_ended_is_there_after_a_crash(pki: TestPki, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class World:
         self.launcher = ScriptedLauncher(self, 1)
 
     def lose_launcher(self, *, reboot: bool) -> None:
-        """The launcher is killed: its processes run on unwatched, or end with the machine."""
+        """The launcher is killed, and its processes with it, or with the machine."""
         self.launcher.close()
         self.boot += reboot
         self.launcher = ScriptedLauncher(self, self.launcher.number + 1)
@@ -214,6 +214,9 @@ class Link:
 
     def take_adopted(self, job_id: str) -> LinkedProcess | None:
         return self.adopted.pop(job_id, None)
+
+    async def find_outlived(self, job_id: str, pid: int) -> None:
+        """Nothing outlives its launcher here."""
 
     def release_adopted(self, job_id: str) -> None:
         if process := self.adopted.pop(job_id, None):

@@ -166,6 +166,7 @@ def launcher() -> Iterator[tuple[Launcher, socket.socket]]:
 @example(message={"op": "keep", "name": "listener"}, files=["pipe"])
 @example(message={"op": ["launch"]}, files=[])
 @example(message={"op": "signal_pids", "number": 1, "signal": 9, "pids": [[1, 0], [True, 0]]}, files=[])
+@example(message={"op": "signal_pids", "number": 1, "signal": 9, "pids": [], "id": "../1"}, files=[])
 @example(message={"op": "signal", "id": ID, "signal": True}, files=[])
 @example(message={"op": "launch", "id": ID}, files=["memfd", "memfd"])
 def test_an_order_is_done_or_refused(message: dict[str, Any], files: list[str]) -> None:

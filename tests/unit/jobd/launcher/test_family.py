@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from jobd.launcher import family
+from jobd.worker.containment import MARK_LIMIT, mark_of
 from tests.support.daemon import ROOT
 
 PROGRAM = """
@@ -32,7 +36,7 @@ with subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subproc
     parent.stdout.close()
     if strangers:
         os.kill(child, signal.SIGKILL)
-    print(strangers == [child], os.WTERMSIG(os.waitpid(child, 0)[1]))
+    print([pid for pid, _ in strangers] == [child], os.WTERMSIG(os.waitpid(child, 0)[1]))
 """
 """Has a child's parent end between two looks at whom the child descends from."""
 
@@ -44,3 +48,17 @@ def test_whose_parent_ends_meanwhile_is_no_stranger(spared: bool, said: str) -> 
     arguments = [sys.executable, "-c", PROGRAM, *(["but"] if spared else [])]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == said
+
+
+def test_a_mark_is_as_good_as_a_descent_and_no_other_is() -> None:
+    """For what has outlived its launcher; and whoever has the number of one that has ended is sent nothing."""
+    mark = mark_of("a job")
+    with subprocess.Popen(["sleep", "1000"]) as ours, subprocess.Popen(["sleep", "1000"]) as other:
+        found = marked, stranger = [(each.pid, family.started(each.pid) or 0) for each in (ours, other)]
+        resource.prlimit(ours.pid, MARK_LIMIT, (mark, mark))
+        assert family.signal_marked([(ours.pid, marked[1] - 1)], signal.SIGKILL, mark) == []
+        assert family.signal_marked(found, signal.SIGKILL, mark - 1) == found
+        assert family.signal_marked(found, signal.SIGTERM, mark) == [stranger]
+        assert ours.wait() == -signal.SIGTERM
+        assert other.poll() is None
+        other.kill()

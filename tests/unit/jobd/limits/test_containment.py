@@ -136,7 +136,7 @@ def test_a_signal_comes_to_the_job_itself_before_its_children(
     for the shell itself."""
     process, job_id = run("for child in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo ready; wait")
     sent: list[int] = []
-    containment.send = lambda targets, _: sent.extend(pid for pid, _ in targets)
+    containment.send = lambda _, targets, __: sent.extend(pid for pid, _ in targets)
     containment.find(job_id, process.pid).signal(signal.SIGUSR1)
     assert (sent[0], len(sent)) == (process.pid, 10)
 
@@ -369,6 +369,6 @@ def test_who_has_the_number_of_one_that_has_gone_is_sent_nothing() -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
         there = stat_of(process.pid)
         assert there is not None
-        send_directly([(process.pid, there.started - 1)], signal.SIGKILL)
-        send_directly([(process.pid, there.started)], signal.SIGTERM)
+        send_directly("a", [(process.pid, there.started - 1)], signal.SIGKILL)
+        send_directly("a", [(process.pid, there.started)], signal.SIGTERM)
         assert process.wait(SECONDS) == -signal.SIGTERM
