@@ -42,7 +42,7 @@ class ControlGroups:
         self._all = [tree, *(other for other in others if _is_of_use(other, tree))]
         self._rooms = [each.base / name for each in self._all]
         self.send: Send = send_directly
-        self.capacity = capacity()
+        self.capacity = capacity(groups=[each.base for each in self._all])
         self.limits = frozenset[str]().union(*(holdable(each.controllers) for each in self._all))
         kinds = {each.version for each in self._all}
         self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from jobd.worker.containment import Limits, Usage
 PIECE: Final = 64 * 1024
 PERIOD: Final = 100_000
 """Microseconds over which the share of processors is measured."""
+V1_IO: Final = "blkio.throttle.io_service_bytes_recursive"
 V1_SHARES_OF_100: Final = 1024
 """cpu.shares of a group that has what others have."""
 
@@ -100,18 +102,26 @@ def _io(groups: Mapping[str, tuple[int, Path]]) -> tuple[int | None, int | None]
     if "io" in groups and (text := _text(f"{groups['io'][1]}/io.stat")) is not None:
         words = [word.partition("=") for word in text.split()]
         counts = [(name, int(value)) for name, _, value in words if name in ("rbytes", "wbytes")]
-    elif (
-        "blkio" in groups
-        and (text := _text(f"{groups['blkio'][1]}/blkio.throttle.io_service_bytes_recursive")) is not None
-    ):
+    elif "blkio" in groups and (text := _text(f"{groups['blkio'][1]}/{V1_IO}")) is not None:
         lines = [line.split() for line in text.splitlines()]
         counts = [(line[1], int(line[2])) for line in lines if len(line) == 3]
+        if not counts and not _counts_io(groups["blkio"][1].parent):
+            return None, None
     else:
         return None, None
     return (
         sum(count for name, count in counts if name in ("rbytes", "Read")),
         sum(count for name, count in counts if name in ("wbytes", "Write")),
     )
+
+
+@lru_cache(maxsize=8)
+def _counts_io(directory: Path) -> bool:
+    """The kernel counts in this hierarchy: some do not, and say 0 of everybody. In the topmost group that can be seen
+    somebody has read or written something."""
+    if Path(directory.parent, V1_IO).exists():
+        return _counts_io(directory.parent)
+    return any(len(line.split()) == 3 for line in (_text(f"{directory}/{V1_IO}") or "").splitlines())
 
 
 def _number(groups: Mapping[str, tuple[int, Path]], controller: str, v2: str, v1: str) -> int | None:
