@@ -72,6 +72,20 @@ async def remove_container(container: Container) -> None:
         await trio.to_thread.run_sync(container.remove, limiter=_REMOVING)
 
 
+async def give_up(container: Container, spec: JobSpec, failure: LaunchError) -> None:
+    """Leave nothing of the container of a job that could not be started.
+
+    Raises:
+        LaunchError: there is more to say of it than ``failure`` does.
+    """
+    of_sandbox = failure.reason is Reason.ISOLATION_FAILED and spec.limits.memory
+    used = await trio.to_thread.run_sync(container.usage) if of_sandbox else None
+    await remove_container(container)
+    if used and used.out_of_memory:
+        why = f"the job's sandbox cannot be made in the {spec.limits.memory} bytes of memory that it may use"
+        raise LaunchError(Reason.OUT_OF_MEMORY, why) from failure
+
+
 def see_to_isolation(means: Means, spec: JobSpec) -> None:
     """See that a job can be isolated as it is to be: it may have waited since it was admitted.
 

@@ -23,11 +23,11 @@ from jobd.launcher import protocol
 from jobd.launcher.allowed import MOST_PIDS, Allowed
 from jobd.launcher.environment import (
     UMASK,
+    give_up,
     identity_of,
     launch_error,
     make_container,
     program_of,
-    remove_container,
     see_to_isolation,
 )
 from jobd.launcher.launched import LaunchedProcess
@@ -95,8 +95,8 @@ class LauncherLink:
         container = await make_container(self.containment, job_id, spec)
         try:
             return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
-        except LaunchError:
-            await remove_container(container)
+        except LaunchError as exc:
+            await give_up(container, spec, exc)
             raise
 
     async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:

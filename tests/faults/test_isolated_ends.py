@@ -41,7 +41,8 @@ async def test_what_cannot_be_started_inside_is_told_as_outside(pki: TestPki, tm
 
 @needs_sandbox
 async def test_a_sandbox_that_cannot_be_made_is_a_failed_start(pki: TestPki, tmp_path: Path) -> None:
-    """With what bubblewrap says of it; nothing is left. (There may be no second process, which it needs.)"""
+    """With what bubblewrap says of it; nothing is left. (There may be no second process, which it needs; or too little
+    memory for it, which is told apart.)"""
     async with running(pki, tmp_path) as (_, client):
         [worker] = (await client.workers()).workers
         if "processes" not in worker.limits:
@@ -52,6 +53,10 @@ async def test_a_sandbox_that_cannot_be_made_is_a_failed_start(pki: TestPki, tmp
         job = await client.start(["true"], isolation=WHOLE, limits=Limits(processes=1), env={"MARK": mark})
         assert (job.state, job.reason) == (JobState.START_FAILED, "ISOLATION_FAILED")
         assert "bubblewrap says" in job.message
+        if "memory" in worker.limits:
+            small = await client.start(["true"], isolation=WHOLE, limits=Limits(memory_bytes=65536), env={"MARK": mark})
+            assert (small.state, small.reason) == (JobState.START_FAILED, "OUT_OF_MEMORY")
+            assert "sandbox cannot be made in the 65536 bytes" in small.message
         assert processes_with(mark) == []
 
 
