@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.daemon import JobdProgram, jobd_program, state_of, until_dead
 from tests.support.jobcli_program import environment, jobcli
+from tests.support.live_pki import LivePki
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 
@@ -239,6 +240,20 @@ def test_a_lost_server_restores_the_terminal(pki: TestPki, tmp_path: Path) -> No
         screen.sees(PROMPT)
         jobd.crash()
         screen.sees("jobcli: ")
+        assert screen.ends() == 125
+
+
+def test_a_revoked_certificate_restores_the_terminal(tmp_path: Path) -> None:
+    """The session ends at once, with the reason; the job goes on."""
+    ours = LivePki.grow(tmp_path / "pki")
+    with (
+        jobd_program(ours, tmp_path / "state", "--crl", str(ours.crl), "--grace", "0.2") as jobd,
+        terminal(jobd, ours, "run", "-t", "--", *SHELL) as screen,
+    ):
+        screen.sees(PROMPT)
+        ours.revoke("alice")
+        screen.sees("jobcli: ")
+        screen.sees("revoked")
         assert screen.ends() == 125
 
 
