@@ -63,7 +63,8 @@ _WRAPPED: Final[dict[str, tuple[type, Callable[[int], object]]]] = {
 
 def _wrapper(name: str, type_: type, field: Callable[[int], object]) -> type:
     fields = [("value", type_, field(1))]
-    own = {"__module__": __name__}  # where betterproto looks for the types
+    # The module is where betterproto looks for the types; without a docstring, one is worked out from the signature.
+    own = {"__module__": __name__, "__doc__": f"A {type_.__name__} that may be missing."}
     return make_dataclass(name, fields, bases=(betterproto.Message,), namespace=own, eq=False, repr=False)
 
 

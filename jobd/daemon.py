@@ -31,7 +31,6 @@ from jobd.broker.retention import Keep, Retention
 from jobd.config import Config
 from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
-from jobd.launcher.local import LocalLauncher
 from jobd.launcher.visitors import peer_of
 from jobd.machine import what_there_is
 from jobd.middleware.audit import audit_in_log, audit_into
@@ -127,6 +126,8 @@ async def run(
     if launcher_fd is None:
         if who:
             raise ConfigError("--user: a jobd whose jobs end with it cannot become another user")
+        from jobd.launcher.local import LocalLauncher  # the program has a launcher
+
         await _run(config, trust, LocalLauncher(containment, means), None, task_status)
         return
     async with open_link(launcher_fd, containment, means) as link:

@@ -12,17 +12,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from api.errors import ConfigError
 from jobd.config import Config
-from jobd.launcher.allowed import Allowed
 from jobd.launcher.become import forgo_privileges, kernel
 from jobd.launcher.link import LauncherLink
 from jobd.launcher.tracing import refuse_tracing
 from jobd.limits.processes import stat_of
 from jobd.worker.identity import Identity, UnknownAccountError, gid_of, look_up, own
 from jobd.worker.isolation import Isolation
+
+if TYPE_CHECKING:
+    from jobd.launcher.allowed import Allowed
 
 OTHERS_WRITE: Final = 0o022
 
@@ -163,6 +165,8 @@ def what_is_left(who: Identity) -> str:
 
 
 def _allowed(link: LauncherLink, config: Config, who: Identity, rooms: list[str]) -> Allowed:
+    from jobd.launcher.allowed import Allowed
+
     accounts, others = _accounts(config), _other_groups(config)
     sandbox = link.means.sandbox
     return Allowed(

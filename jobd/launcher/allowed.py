@@ -22,7 +22,6 @@ from jobd.launcher.become import IO_PRIORITIES
 
 F_GET_SEALS: Final = 1034
 LONGEST_ID: Final = 64
-MOST_PIDS: Final = 1000
 _ID: Final = re.compile(rf"[0-9A-Za-z-]{{1,{LONGEST_ID}}}")
 _OPERATIONS: Final = frozenset({"launch", "signal", "signal_pids", "close_stdin", "release", "ready", "alive"})
 _MARK: Final = 10
@@ -181,7 +180,7 @@ def _is_number(value: Any, lowest: int, highest: int) -> bool:
 
 
 def _are_pids(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= MOST_PIDS and all(map(_is_pid, value))
+    return isinstance(value, list) and len(value) <= protocol.MOST_PIDS and all(map(_is_pid, value))
 
 
 def _is_pid(value: Any) -> bool:

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
 
 from api.errors import ConfigError
 from jobd.launcher import protocol
-from jobd.launcher.allowed import MOST_PIDS, Allowed
 from jobd.launcher.environment import (
     UMASK,
     give_up,
@@ -37,6 +36,9 @@ from jobd.worker.containment import Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
+
+if TYPE_CHECKING:
+    from jobd.launcher.allowed import Allowed
 
 log = structlog.get_logger(__name__)
 
@@ -148,8 +150,8 @@ class LauncherLink:
     def signal_pids(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
         """Send a signal to processes of a job (pid, and start in ticks since boot); returns when it is sent, or when
         nobody can any more. Only in a thread of trio's."""
-        for first in range(0, len(targets), MOST_PIDS):
-            trio.from_thread.run(self._signal_pids, job_id, targets[first : first + MOST_PIDS], signum)
+        for first in range(0, len(targets), protocol.MOST_PIDS):
+            trio.from_thread.run(self._signal_pids, job_id, targets[first : first + protocol.MOST_PIDS], signum)
 
     async def _signal_pids(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
         if self.gone.is_set():

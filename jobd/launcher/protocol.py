@@ -74,6 +74,8 @@ MAX_PACKET: Final = 64 * 1024
 MAX_MEMFD: Final = 64 * 2**20
 """Bytes: the contract's 4 MiB, escaped at their worst, and as much again."""
 MAX_FDS: Final = 8
+MOST_PIDS: Final = 1000
+"""In one packet."""
 CONTROL: Final = "control"
 """The name of the kept descriptor at which visitors come in."""
 LISTENER: Final = "listener"

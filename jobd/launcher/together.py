@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Work(Generic[T]):
+    """What somebody waits for."""
+
     run: Callable[[], T]
     result: outcome.Outcome[T] | None = None
 

@@ -50,6 +50,8 @@ class Host(Protocol):
 
 @dataclass(eq=False)
 class _Visitor:
+    """Who is connected."""
+
     channel: Channel = field(init=False)
 
 

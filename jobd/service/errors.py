@@ -46,6 +46,7 @@ STATUSES: Final[dict[type[e.WorkerError], tuple[type[RpcError], str]]] = {
     e.RequestIdReusedError: (AlreadyExistsError, "REQUEST_ID_REUSED"),
     e.NoPoolError: (FailedPreconditionError, "NO_POOL"),
     e.PoolUnavailableError: (UnavailableError, "POOL_UNAVAILABLE"),
+    e.PoolFullError: (UnavailableError, "POOL_FULL"),
     e.NoSuchWorkerError: (NotFoundError, "NO_SUCH_WORKER"),
     e.WorkerGoneError: (UnavailableError, "WORKER_UNREACHABLE"),
     e.WorkerIsThereError: (FailedPreconditionError, "WORKER_IS_THERE"),

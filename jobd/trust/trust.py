@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
@@ -19,7 +19,9 @@ from jobd.trust.chain import Chain, Identity, Issuer, identity_of
 from jobd.trust.credentials import certificates_in, check_cas, check_server_certificates
 from jobd.trust.expiry import Term
 from jobd.trust.files import Files, Snapshot
-from jobd.trust.revocation import Lists, parse_lists
+
+if TYPE_CHECKING:
+    from jobd.trust.revocation import Lists
 
 EXPIRED: Final = Refusal("CERTIFICATE_EXPIRED", "your certificate, or a CA's above it, has expired: have it renewed")
 UNKNOWN_CA: Final = Refusal("CA_NOT_TRUSTED", "your certificate's CA is not trusted here any more: get another")
@@ -117,6 +119,8 @@ def _lists(
     """The lists, and what they lack."""
     if files.crl is None:
         return None, []
+    from jobd.trust.revocation import parse_lists
+
     try:
         lists = parse_lists(snapshot.get(files.crl), files.crl)
     except CredentialsError as exc:

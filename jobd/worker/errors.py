@@ -23,6 +23,7 @@ WorkerError                (a JobdError)
 ├── RequestIdReusedError   a request_id that already stands for another request
 ├── NoPoolError            what is asked for is about a pool, and there is none
 ├── PoolUnavailableError   what the pool is kept in cannot be read or written now
+│   └── PoolFullError      … since it takes nothing more
 ├── NoSuchWorkerError      the pool knows no worker of that name
 ├── WorkerIsThereError     a job is to be given up whose worker is there
 ├── QueueFullError         too many jobs wait
@@ -221,8 +222,15 @@ class NoPoolError(WorkerError):
 class PoolUnavailableError(WorkerError):
     """What the pool is kept in cannot be read or written now, or nobody knows whether it was."""
 
+    def __init__(self, message: str = "the pool cannot be reached now; its jobs go on, call again") -> None:
+        super().__init__(message)
+
+
+class PoolFullError(PoolUnavailableError):
+    """What the pool is kept in takes nothing more, until an operator has made room."""
+
     def __init__(self) -> None:
-        super().__init__("the pool cannot be reached now; its jobs go on, call again")
+        super().__init__("the pool's etcd is full; its jobs go on, call again when an operator has made room")
 
 
 class NoSuchWorkerError(WorkerError):

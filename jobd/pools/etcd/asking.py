@@ -8,10 +8,10 @@ import structlog
 import trio
 
 from jobd.pools.etcd.client import Client
-from jobd.pools.etcd.errors import EtcdError
+from jobd.pools.etcd.errors import EtcdError, StoreFullError
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.transaction import KeyValue, Outcome, Txn
-from jobd.worker.errors import PoolUnavailableError
+from jobd.worker.errors import PoolFullError, PoolUnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,7 @@ class Asking:
         """Send a step that may be sent any number of times, until its outcome is known.
 
         Raises:
+            PoolFullError: it was not done, since etcd's quota is used up.
             PoolUnavailableError: it was not done, or nobody knows.
         """
         see_that_it_is_known(self._mirror)  # before, nobody knows whether what is there is a pool that we know
@@ -40,7 +41,7 @@ class Asking:
             except EtcdError as exc:
                 if not left or not exc.ambiguous:
                     log.warning("etcd cannot be written", error=str(exc))
-                    raise PoolUnavailableError from exc
+                    raise (PoolFullError if isinstance(exc, StoreFullError) else PoolUnavailableError)() from exc
                 await trio.sleep(PAUSE)
         raise AssertionError("it is tried once at least")
 

@@ -25,7 +25,7 @@ from jobd.pools.etcd.steps import Found, place, submit
 from jobd.pools.etcd.transaction import Delete, Put, Txn
 from jobd.worker.job import Job
 from jobd.worker.lifecycle import State
-from tests.support.etcd import Cluster, cluster, that_may_be_killed
+from tests.support.etcd import Cluster, cluster, fill, that_may_be_killed
 from tests.support.jobs import shell
 from tests.support.patience import patient
 from tests.support.pki import TestPki
@@ -39,9 +39,10 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def own_etcd(tmp_path: Path, etcd: Cluster) -> Iterator[Cluster]:
-    """One member, which the test stops, kills and starts again."""
+    """One member with a small quota, which the test stops, kills, fills and starts again."""
     (tmp_path / "etcd").mkdir()
-    with cluster(tmp_path / "etcd", binary=next(iter(that_may_be_killed().values()), "")) as started:
+    binary, more = next(iter(that_may_be_killed().values()), ""), ("--quota-backend-bytes", "8000000")
+    with cluster(tmp_path / "etcd", binary=binary, more=more) as started:
         yield started
 
 
@@ -122,15 +123,22 @@ async def until_unreachable(client: JobClient, job: str) -> None:
 
 async def test_while_etcd_is_away(own_etcd: Cluster, pki: TestPki, tmp_path: Path) -> None:
     """Jobs and streams go on; Start is refused. Ends are reported when it is back, stopped or killed (if it is one that
-    has then what it had before)."""
+    has then what it had before), or has room again, if it was full."""
     [member] = own_etcd.members
+
+    def full() -> None:
+        trio.run(fill_it, own_etcd)
+
+    def with_room() -> None:
+        trio.run(make_room, own_etcd)
+
     with trio.fail_after(patient(60)):
         async with open_pool(own_etcd, pki, tmp_path) as pool:
             await pool.start("m1")
-            ways = [(member.stop, member.go_on)]
+            ways = [(member.stop, member.go_on, "POOL_UNAVAILABLE"), (full, with_room, "POOL_FULL")]
             if member.binary in that_may_be_killed().values():
-                ways.append((member.kill, member.start))
-            for away, back in ways:
+                ways.append((member.kill, member.start, "POOL_UNAVAILABLE"))
+            for away, back, reason in ways:
                 gate = tmp_path / away.__name__
                 async with pool.client() as client, no_retries(pool) as once:
                     job = await client.start(gated(gate))
@@ -138,8 +146,9 @@ async def test_while_etcd_is_away(own_etcd: Cluster, pki: TestPki, tmp_path: Pat
                         assert (await anext(output)).data == b"ready\n"
                         await trio.to_thread.run_sync(away)
                         try:
-                            with pytest.raises(UnavailableError):
+                            with pytest.raises(UnavailableError) as refused:
                                 await once.start(["true"])
+                            assert refused.value.reason == reason
                             assert (await client.query(job.id)).state == JobState.RUNNING
                             gate.touch()
                             assert b"".join([chunk.data async for chunk in output]) == b"done\n"
@@ -149,6 +158,24 @@ async def test_while_etcd_is_away(own_etcd: Cluster, pki: TestPki, tmp_path: Pat
                             await trio.to_thread.run_sync(back)
                     [ended] = await client.wait(job.id)
                     assert ended.state == JobState.SUCCEEDED
+
+
+FILLING = b"of somebody else/"
+
+
+async def fill_it(etcd: Cluster) -> None:
+    async with open_client(etcd.etcd) as client:
+        await fill(client, FILLING)
+
+
+async def make_room(etcd: Cluster) -> None:
+    """As operators are told to; who else has filled it has gone."""
+    async with open_client(etcd.etcd) as client:
+        while (page := await client.page(FILLING)).found:
+            for each in page.found:
+                await client.delete(each.key)
+    for command in (("compact", "--physical", str(page.revision)), ("defrag", "--cluster"), ("alarm", "disarm")):
+        await trio.run_process(etcd.ctl(*command), capture_stdout=True)
 
 
 async def test_an_etcd_that_comes_after_jobd(

@@ -21,7 +21,7 @@ from jobd.pools.etcd.orders import end_facts
 from jobd.pools.etcd.private import Seal
 from jobd.pools.etcd.transaction import KeyValue, Outcome, Txn
 from jobd.quota import Quota, QuotaPolicy
-from jobd.worker.errors import PoolUnavailableError, TooManyJobsError
+from jobd.worker.errors import PoolFullError, PoolUnavailableError, TooManyJobsError
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from tests.support.memory_etcd import MemoryEtcd
@@ -189,7 +189,7 @@ async def test_an_etcd_that_is_full_takes_no_new_jobs_and_tells_of_those_that_it
     """Whoever starts one is told to try again, or elsewhere; why is in the log, for whoever can make room."""
     job = await broker.front.start(JobSpec(("x",)), by="ann", roles=(), request_id="r")
     broker.etcd.full = True
-    with pytest.raises(PoolUnavailableError):
+    with pytest.raises(PoolFullError):
         await broker.front.start(JobSpec(("x",)), by="ann", roles=(), request_id="s")
     assert [each["error"] for each in log_guard if each["event"] == "etcd cannot be written"] == [
         "the quota of the etcd at m1 is used up"
