@@ -16,6 +16,7 @@ from typing import Any, Final
 from api.errors import ConfigError
 from api.nearest import nearest
 from api.toml import Place, number, read_toml_table, whole
+from jobd.needs import alone
 from jobd.quota import QuotaPolicy
 from jobd.rules import TABLES, rules_of
 from jobd.worker.policy import LimitPolicy
@@ -149,8 +150,6 @@ CHOICES: Final = {
     "crl_policy": ("hard-fail", "soft-fail"),
     "containment": ("auto", "cgroup", "cgroup-v1", "cgroup-v2", "none"),
 }
-NEEDS: Final = {"crl_policy": "crl", "metrics_interval": "metrics_file"}
-"""Settings that say nothing without another: whoever says one believes that something is done which is not."""
 
 
 def key_of(name: str) -> str:
@@ -171,9 +170,9 @@ def load(flags: Flags, environment: Mapping[str, str], file: Path | None) -> Con
             names it and its origin.
     """
     values = _together(flags, environment, file)
-    for name, other in NEEDS.items():
-        if name in values and other not in values:
-            raise ConfigError(f"{_origin(name, flags, environment, file)}: there is no --{key_of(other)}")
+    if lonely := alone(values):
+        name, other = lonely
+        raise ConfigError(f"{_origin(name, flags, environment, file)}: there is no --{key_of(other)}")
     missing = [n for n, f in FIELDS.items() if f.default is dataclasses.MISSING and n not in values]
     if missing:
         names = ", ".join(f"--{key_of(name)}" for name in missing)
@@ -194,7 +193,7 @@ def _origin(name: str, flags: Flags, environment: Mapping[str, str], file: Path 
     """Who said it: what wins."""
     variable = ENV_PREFIX + name.upper()
     if flags.get(name) is not None:
-        return f"--{key_of(name)}"
+        return f"--{'no-' if flags[name] is False else ''}{key_of(name)}"
     if environment.get(variable) or file is None:
         return variable
     return _in_file(read_toml_table(file, FILE)[1], key_of(name))

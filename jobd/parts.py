@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from api.address import parse_address
-from api.errors import ConfigError
 from api.rpc.server import Handler, Middleware
 from jobd.broker.admission import Policy
 from jobd.broker.broker import Broker
-from jobd.config import Config, key_of
+from jobd.config import Config
 from jobd.middleware.authentication import authenticate
 from jobd.service.job_worker import JobWorkerService
 from jobd.storage.sqlite import SqliteStore
@@ -23,13 +22,6 @@ from jobd.worker.worker import Worker
 if TYPE_CHECKING:
     from jobd.audit.log import AuditLog
     from jobd.metrics.metrics import Metrics
-
-OF_A_POOL: Final = (
-    *("pool_cert", "pool_key", "pool_ca", "pool_secrets"),
-    *("advertise", "broker_cert", "broker_key", "worker_name", "labels"),
-)
-"""Settings that say nothing without --pool."""
-NO_METRICS: Final = "--metrics-anywhere: there is no --metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +47,6 @@ async def service_of(
     """
     service = JobWorkerService(broker, config.heartbeat, pooled=bool(config.pool))
     if not config.pool:
-        for name in OF_A_POOL:
-            if getattr(config, name):
-                raise ConfigError(f"--{key_of(name)}: there is no --pool")
         yield Service(service.handlers())
         return
     from jobd.middleware.delegation import act_for
@@ -90,8 +79,6 @@ def judge_addresses(config: Config) -> None:
         ConfigError: a new server would be refused, or go on without metrics.
     """
     resolve(*parse_address(config.listen))
-    if config.metrics_anywhere and not config.metrics and not config.metrics_file:
-        raise ConfigError(NO_METRICS)
     if config.metrics:
         from jobd.metrics.http import resolve_metrics
 
@@ -110,8 +97,6 @@ def metrics_of(config: Config, *, restarted: bool) -> Iterator[Metrics | None]:
         ConfigError: they cannot be had.
     """
     if not config.metrics and not config.metrics_file:
-        if config.metrics_anywhere:
-            raise ConfigError(NO_METRICS)
         yield None
         return
     from jobd.metrics.metrics import Metrics

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import betterproto
 import structlog
 import trio
-from cryptography import x509
 
-from api.address import parse_address
 from api.background import background_nursery
 from api.errors import ConfigError
 from api.messages import AttachRequest
 from api.methods import METHODS
 from api.retry import Retry
 from api.rpc.server import ServerCall
-from api.tls import client_context
 from api.version import VERSION
 from jobd.broker.admission import Policy
 from jobd.broker.broker import Broker
@@ -36,13 +30,11 @@ from jobd.pools.etcd import session as sessions
 from jobd.pools.etcd.agent import Agent
 from jobd.pools.etcd.answers import LOSES
 from jobd.pools.etcd.client import Client, open_client
-from jobd.pools.etcd.endpoints import Etcd
 from jobd.pools.etcd.errors import EtcdError, StoreUnavailableError
 from jobd.pools.etcd.front import Front
-from jobd.pools.etcd.keys import Keys, worker_name
+from jobd.pools.etcd.keys import Keys
 from jobd.pools.etcd.mirror import Mirror
 from jobd.pools.etcd.pool_errors import PoolDataError
-from jobd.pools.etcd.private import KEY, Seal
 from jobd.pools.etcd.records import Member, Session
 from jobd.pools.etcd.roster import Roster
 from jobd.pools.etcd.session import Register, open_session
@@ -50,9 +42,9 @@ from jobd.pools.etcd.sweeper import Sweeper
 from jobd.pools.etcd.transaction import Store as EtcdStore
 from jobd.pools.remote.forwarding import acting, forward, forward_conversation
 from jobd.pools.remote.links import Links, Machine, open_links
+from jobd.pools.settings import settings_of
 from jobd.service.job_worker import JobWorkerService
 from jobd.service.pool import ASK, Elsewhere, PoolService
-from jobd.worker.job import wrong_with_label
 
 log = structlog.get_logger(__name__)
 
@@ -72,18 +64,24 @@ async def open_pooled(
         ConfigError: a setting cannot be used, what etcd has at the prefix is no pool of this version, or another
             machine has this one's name.
     """
-    name, keys, etcd, seal = _name(config), Keys(config.pool_prefix), _etcd(config), Seal(_seal_keys(config))
-    labels, context = labels_of(config.labels), _context(config)
-    async with open_client(etcd) as client, open_links(context) as links, background_nursery() as nursery:
+    settings = settings_of(config)
+    name, keys, seal = settings.name, settings.keys, settings.seal
+    if settings.etcd.tls is None:
+        log.warning("etcd is spoken to without TLS: whoever is on this machine can read the pool, and write to it")
+    async with (
+        open_client(settings.etcd) as client,
+        open_links(settings.context) as links,
+        background_nursery() as nursery,
+    ):
         mirror = Mirror(client, keys)
         front = Front(client, mirror, seal, policy=policy, max_pending=config.max_pending)
         looked, begun = trio.Event(), trio.Event()
 
         async def be_a_worker() -> None:
             uid = await trio.to_thread.run_sync(_identity, config.state)
-            member, session = _records(config, uid, labels, seal.names, workers)
+            member, session = _records(config, uid, settings.labels, seal.names, workers)
             register = _registration(keys, name, member, session)
-            async with open_session(etcd, register, ttl=sessions.TTL, keepalive=sessions.KEEPALIVE) as held:
+            async with open_session(settings.etcd, register, ttl=sessions.TTL, keepalive=sessions.KEEPALIVE) as held:
 
                 async def entered() -> None:
                     await held.wait_held()
@@ -200,85 +198,6 @@ def _elsewhere(links: Links) -> Elsewhere:
             return await channel.unary(method, request, timeout=ASK)
 
     return Elsewhere(hand_on, converse, ask)
-
-
-# ---- settings
-
-
-def labels_of(text: str) -> dict[str, str]:
-    """``K=V,K=V``.
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
-    for name, equals, value in pairs:
-        why = wrong_with_label(name, value) if equals else "it is not of the form K=V"
-        if why:
-            raise ConfigError(f"--labels: {name + equals + value!a}: {why}")
-    return {name: value for name, _, value in pairs}
-
-
-def _name(config: Config) -> str:
-    """The worker's name, which the server's certificate has to say: brokers ask for it.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    name = worker_name(config.worker_name or socket.gethostname())
-    named = _names_in(config.cert)
-    if config.worker and name not in named:
-        raise ConfigError(
-            f"--worker-name: the certificate {config.cert} does not name {name!a}: have it made with --host {name}, or "
-            f"give one of its names: {', '.join(named) or 'it has none'}"
-        )
-    return name
-
-
-def _names_in(path: Path) -> list[str]:
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    return names.get_values_for_type(x509.DNSName)
-
-
-def _etcd(config: Config) -> Etcd:
-    if not config.advertise:
-        raise ConfigError("--pool: --advertise is needed too: where the other machines reach this one")
-    parse_address(config.advertise)
-    etcd = Etcd.at(config.pool, certificate=config.pool_cert, key=config.pool_key, ca=config.pool_ca)
-    if etcd.tls is None:
-        log.warning("etcd is spoken to without TLS: whoever is on this machine can read the pool, and write to it")
-    return etcd
-
-
-def _context(config: Config) -> Callable[[], ssl.SSLContext]:
-    if not (config.broker_cert and config.broker_key):
-        raise ConfigError("--pool: --broker-cert and --broker-key are needed too: a client's, with the role broker")
-    make = partial(client_context, certificate=config.broker_cert, key=config.broker_key, ca=config.ca)
-    make()  # so that what cannot be used is said now
-    return make
-
-
-def _seal_keys(config: Config) -> list[bytes]:
-    """A key a line, in hexadecimal digits.
-
-    Raises:
-        ConfigError: the file cannot be used.
-    """
-    if config.pool_secrets is None:
-        return []
-    try:
-        keys = [bytes.fromhex(line) for line in config.pool_secrets.read_text("ascii").split()]
-    except (OSError, ValueError):
-        keys = []
-    if not keys or any(len(key) != KEY for key in keys):
-        raise ConfigError(
-            f"--pool-secrets: {config.pool_secrets} is no list of keys, {2 * KEY} hexadecimal digits each"
-        )
-    return keys
 
 
 def _identity(state: Path) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,8 @@ from api.nearest import Parser
 from jobd import logs, server
 from jobd.check import machine, settings, state, watching
 from jobd.check.finding import Finding, Findings, Verdict, weak
-from jobd.config import Config, load
+from jobd.config import Config, Flags, load
+from jobd.origin import with_origin
 
 EXIT_WRONG: Final = 1
 EXIT_USAGE: Final = 2
@@ -44,13 +45,14 @@ def main(argv: Sequence[str]) -> int:
     flags = vars(server.parser().parse_args(rest))
     file = flags.pop("config") or os.environ.get("JOBD_CONFIG")
     logs.configure("error")
+    path = Path(file) if file else None
     try:
-        config = load(flags, os.environ, Path(file) if file else None)
+        config = load(flags, os.environ, path)
     except ConfigError as exc:
         print(f"jobd check: {exc}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return _print(findings(config), as_json=args.json)
+        return _print(_with_origins(findings(config), flags, path), as_json=args.json)
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_WRONG
@@ -64,6 +66,13 @@ def _print(found: Findings, *, as_json: bool) -> int:
     return EXIT_WRONG if wrong else 0
 
 
+def _with_origins(found: Findings, flags: Flags, file: Path | None) -> Findings:
+    """Where it was said what is not good."""
+    for each in found:
+        is_good = each.verdict is Verdict.GOOD
+        yield each if is_good else replace(each, says=with_origin(each.says, flags, os.environ, file))
+
+
 def findings(config: Config) -> Findings:
     """All of them, in the order in which one would look."""
     in_use = state.is_in_use(config)
@@ -74,6 +83,7 @@ def findings(config: Config) -> Findings:
     yield from _looked("disk", state.disk(config))
     yield from _looked("control groups", settings.containment(config))
     yield from _looked("isolation", settings.isolation(config))
+    yield from _looked("pool", settings.pool(config))
     yield from _looked("metrics", watching.metrics(config, in_use=in_use))
     yield from _looked("audit log", watching.audit(config))
     yield from _looked("kernel", machine.kernel())

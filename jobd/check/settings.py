@@ -126,6 +126,27 @@ def _unknown(config: Config) -> Iterator[tuple[str, str]]:
                         yield f"[{kind}.{name}]", str(exc)
 
 
+def pool(config: Config) -> Findings:
+    """Can the machine be in the pool, as far as its own files say? etcd is not asked."""
+    if not config.pool:
+        return
+    from jobd.pools.settings import settings_of  # loaded where there is a pool
+
+    try:
+        with acting_as(server_user(config)):
+            found = settings_of(config)
+    except JobdError as exc:
+        yield wrong("pool", exc)
+        return
+    yield good("pool", f"other machines ask for {found.name}, at {config.advertise}")
+    if found.etcd.tls is None:
+        yield weak("pool", "--pool: without TLS whoever is on this machine can read the pool, and write to it")
+    if config.pool_secrets is None:
+        yield weak("pool", "no --pool-secrets: jobs with secrets are refused")
+    else:
+        yield from _readers(config.pool_secrets, "pool's secret")
+
+
 def containment(config: Config) -> Findings:
     """What holds a job's processes together, and which limits?"""
     about = "control groups"

@@ -19,8 +19,6 @@ def metrics(config: Config, *, in_use: bool) -> Findings:
     Args:
         in_use: a jobd has the state directory, and so the address, now.
     """
-    if config.metrics_anywhere and not config.metrics:
-        yield wrong("metrics", "--metrics-anywhere: there is no --metrics")
     if config.metrics:
         yield _metrics_address(config, in_use=in_use)
     if config.metrics_anywhere:

@@ -28,6 +28,9 @@ from jobd.worker.lifecycle import LIVE, State
 
 COMMIT_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Seconds: a commit is as slow as the disk."""
+LOST: Final = (Reason.DAEMON_LOST, Reason.LAUNCHER_LOST, Reason.REBOOTED, Reason.RESTORED, Reason.SUPERVISOR_FAILED)
+"""Why jobs are lost here. They are counted from the start: an alert asks whether they grow, for which there has to be a
+zero."""
 Values = Iterable[tuple[tuple[str, ...], Any]]
 
 
@@ -100,7 +103,8 @@ def _jobs(sources: Sources) -> Mapping[str, float]:
 
 
 def _ended(sources: Sources) -> Values:
-    return [((str(state), _known(reason)), count) for (state, reason), count in sources.broker.registry.ended.items()]
+    found = {(State.LOST, str(reason)): 0 for reason in LOST} | sources.broker.registry.ended
+    return [((str(state), _known(reason)), count) for (state, reason), count in found.items()]
 
 
 def _known(reason: str) -> str:

@@ -18,6 +18,7 @@ from jobd.config import load
 from pki.parser import build_parser as jobpki_parser
 from tests.support.daemon import ROOT
 from tests.support.documents import DOCUMENTS, generator, options_of, parsers, subparsers_of
+from tests.support.shown import PAGES, everything_shown, named
 
 PROGRAMS = ("jobd", "jobcli", "jobpki")
 ENDS = frozenset({"|", "||", "&", "&&", ";"})
@@ -26,22 +27,6 @@ FOREIGN = frozenset({"--no-deps", "--die-with-parent", "--quick"}) | frozenset(
 )
 """Options of other programs that documents name by themselves: pip, bwrap, the benchmarks, etcd."""
 GIVEN_LATER = re.compile(r"the following arguments are required|one of the arguments .* is required")
-_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
-
-
-def shown(text: str) -> Iterator[str]:
-    """The lines of all blocks of code that are commands; where one begins with $, those that do not are output."""
-    for block in re.findall(r"(?:^(?: {4}.*|)\n)+", text + "\n", re.MULTILINE):
-        lines = [line[4:] for line in block.splitlines() if line.strip()]
-        typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-        yield from typed or lines
-
-
-def named(text: str) -> Iterator[str]:
-    """What the text itself, between blocks, sets as code."""
-    prose = re.sub(r"^ {4}.*$", "", _FENCE.sub("", text), flags=re.MULTILINE)
-    yield from (" ".join(found.split()) for found in _INLINE.findall(prose))
 
 
 def calls_in(line: str) -> Iterator[list[str]]:
@@ -86,14 +71,13 @@ def _parse(call: list[str]) -> None:
             part.parse_args(arguments[1:])
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
 def test_commands_that_are_shown_are_taken(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As they stand there, but for … where something is left out."""
-    for line in shown(document.read_text()):
-        if not set(PROGRAMS) & set(re.findall(r"\w+", line)) or line.startswith("jobd is listening"):
-            continue
-        for call in calls_in(line):
-            assert refusal(call, capsys) == "", line
+    for shown in everything_shown():
+        if shown.document == document.name and set(PROGRAMS) & set(re.findall(r"\w+", shown.command)):
+            for call in calls_in(shown.command):
+                assert refusal(call, capsys) == "", shown.command
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -132,5 +132,7 @@ def test_alertmanager_tells_of_each_severity_to_somebody_that_there_is() -> None
 def test_what_the_rules_are_tried_with_are_alerts_and_metrics_that_there_are() -> None:
     """Where promtool is not installed too."""
     text = ALERTS.with_name("alerts_test.yml").read_text()
-    assert set(re.findall(r"alertname: (\w+)", text)) <= set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+    alerts = set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+    assert set(re.findall(r"alertname: (\w+)", text)) <= alerts
+    assert set(re.findall(r"alertname: (\w+)\n +exp_alerts:", text)) == alerts, "each is seen to fire"
     assert set(re.findall(r"series: '(jobd_\w+)", text)) <= samples()

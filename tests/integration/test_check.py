@@ -148,12 +148,13 @@ def test_what_is_wrong_is_named(pki: TestPki, tmp_path: Path) -> None:
 
 def test_what_is_weak_is_told_with_the_reason(pki: TestPki, tmp_path: Path) -> None:
     """A key that others can read, a directory in memory, more connections than there are descriptors, users that are
-    not there."""
+    not there; and what is wrong. Each with the line of the file, if it is said in one."""
     key = tmp_path / "server.key"
     shutil.copy(pki.server()["key"], key)
     key.chmod(0o644)
     config = tmp_path / "jobd.toml"
-    config.write_text("[principals.alice]\nusers = ['nobody-of-that-name']\n")
+    pool = 'pool = "etcd://127.0.0.1:1"\nworker-name = "localhost"\n'
+    config.write_text(f'metrics = "0.0.0.0:9464"\n{pool}[principals.alice]\nusers = ["nobody-of-that-name"]\n')
     said = check(
         pki,
         Path("/dev/shm/jobd-check-test"),
@@ -164,13 +165,20 @@ def test_what_is_weak_is_told_with_the_reason(pki: TestPki, tmp_path: Path) -> N
         "--config",
         str(config),
         home=tmp_path,
+        code=1,
     )
     weak = [(about, words) for about, found in said.items() for verdict, words in found if verdict == "weak"]
     text = "\n".join(f"{about}: {words}" for about, words in weak)
     assert f"private keys: others than its owner can read the private key {key}" in text
     assert "disk: /dev/shm is in memory (tmpfs)" in text
     assert "descriptors: --connections and --slots may take 100000512" in text
-    assert "users: [principals.alice]: there is no user 'nobody-of-that-name'" in text
+    missing = "users: [principals.alice]: there is no user 'nobody-of-that-name' here"
+    assert f"{missing}; jobs that ask for it are not started ({config}:4: [principals.alice])" in text
+    [(verdict, others)] = said["metrics"]
+    assert verdict == "wrong"
+    assert others.endswith(f"({config}:1: metrics)"), "where it is said"
+    pooled = f"--pool: --advertise is needed too: where the other machines reach this one ({config}:2: pool)"
+    assert said["pool"] == [("wrong", pooled)]
 
 
 @pytest.mark.parametrize(

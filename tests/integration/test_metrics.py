@@ -20,7 +20,7 @@ from api.client import JobClient
 from api.errors import ConfigError, PermissionDeniedError, ResourceExhaustedError
 from jobd.daemon import Daemon, run
 from jobd.metrics import exposition, http
-from jobd.metrics.catalogue import METRICS
+from jobd.metrics.catalogue import LOST, METRICS
 from jobd.quota import Quota, QuotaPolicy
 from tests.support.daemon import config_for, jobd_program, open_daemon, until_dead
 from tests.support.metrics import http as ask
@@ -73,6 +73,8 @@ async def test_every_metric_of_the_catalogue_is_told(pki: TestPki, tmp_path: Pat
         sample = f"{metric.name}_bucket" if metric.kind == "histogram" else metric.name
         assert sample in named or metric.name == "jobd_launcher_up", "this daemon has no launcher"
     assert value(samples, "process_resident_memory_bytes") > 0
+    lost = {reason: value(samples, "jobd_jobs_ended_total", {"state": "lost", "reason": reason}) for reason in LOST}
+    assert set(lost.values()) == {0}, "whether it grows can be asked from the start"
 
 
 async def test_calls_are_counted_by_method_and_status(pki: TestPki, tmp_path: Path) -> None:
@@ -231,11 +233,10 @@ async def test_only_loopback_unless_it_is_said(pki: TestPki, tmp_path: Path) -> 
     ("settings", "says"),
     [
         ({"metrics": "somewhere"}, "'somewhere' is not an address"),
-        ({"metrics_anywhere": True}, "--metrics-anywhere: there is no --metrics"),
         ({"metrics_file": Path("/nowhere/at/all.prom")}, "there is no directory /nowhere/at"),
         ({"metrics_file": Path("/tmp")}, "name a file in it"),
     ],
-    ids=["address", "contradiction", "no directory", "a directory"],
+    ids=["address", "no directory", "a directory"],
 )
 async def test_settings_that_cannot_be_used_are_told_at_the_start(
     pki: TestPki, tmp_path: Path, settings: dict[str, Any], says: str

@@ -20,25 +20,24 @@ from api.version import VERSION
 from tests.machine import image
 from tests.support.accounts import needs_root
 from tests.support.daemon import ROOT
+from tests.support.shown import shown_in
 
 SUITES: Final = {"12": "bookworm", "13": "trixie"}
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 SCRIPTS: Final = ("postinst", "prerm", "postrm")
 LEFT_OUT: Final = ("var/lib/dpkg", "var/log", "var/cache", "root", "tmp", "etc/passwd", "etc/group", "etc/shadow")
 LEFT_OUT_TOO: Final = ("etc/gshadow", "etc/subuid", "etc/subgid", "etc/.pwd.lock", "etc/jobd/server", "etc/jobd/ca")
-USED: Final = """set -eu
-jobpki init /root/pki
-jobpki server /root/pki --host 127.0.0.1
-jobpki client /root/pki alice --role writer
-install -m 0644 /root/pki/ca.crt /root/pki/server.crt /etc/jobd/
-install -m 0600 /root/pki/server.key /etc/jobd/
-jobd check --config /etc/jobd/jobd.toml --listen 127.0.0.1:0
+SET_UP: Final = "\n".join(shown_in("README.Debian", ""))
+"""What the package tells the operator to do."""
+HERE: Final = {"NAME-OF-THIS-MACHINE": "127.0.0.1", "jobd.toml": "jobd.toml --listen 127.0.0.1:0"}
+USED: Final = """
 mkfifo /tmp/ready
 jobd --config /etc/jobd/jobd.toml --listen 127.0.0.1:0 > /tmp/ready &
 jobd=$!
 read -r _ _ _ _ address < /tmp/ready
 server="$address"
-jobcli --server "$server" --ca /root/pki/ca.crt --cert /root/pki/alice.crt --key /root/pki/alice.key \
+pki=/root/jobd-pki
+jobcli --server "$server" --ca $pki/ca.crt --cert $pki/alice.crt --key $pki/alice.key \
     run -- sh -c 'id -un; id -u; cat /etc/jobd/server.key || echo refused'
 kill "$jobd"
 wait "$jobd"
@@ -192,7 +191,10 @@ def test_it_is_installed_used_upgraded_removed_and_purged(package: Path, debian:
     assert (state.stat().st_uid, state.stat().st_mode & 0o777) == (owner, 0o700)
     assert {accounts[name][6] for name in ("jobd", "jobd-jobs")} == {"/usr/sbin/nologin"}
 
-    user, number, refused = debian.use(USED).splitlines()[-3:]
+    set_up = SET_UP
+    for there, here in HERE.items():
+        set_up = set_up.replace(there, here)
+    user, number, refused = debian.use(f"set -eu\n{set_up}{USED}").splitlines()[-3:]
     assert (user, number, refused) == ("jobd-jobs", accounts["jobd-jobs"][2], "refused")
     assert not (debian.root / "usr/lib/jobd/bin/__pycache__").exists()
 

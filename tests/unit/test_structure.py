@@ -37,13 +37,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobd.service", "jobd.pools", "jobd.storage", "jobd.unprivileged", "jobd.machine"}),
     frozenset({"jobd.transport", "jobd.trust", "jobd.middleware"})
     | frozenset({"jobd.broker", "jobd.output", "jobd.launcher", "jobd.limits", "jobd.audit"}),
-    frozenset({"jobd.worker", "jobd.config", "jobd.rules", "jobd.quota", "jobd.logs"}),
+    frozenset({"jobd.worker", "jobd.config", "jobd.needs", "jobd.rules", "jobd.quota", "jobd.logs"}),
     frozenset({"api"}),
 )
 """From the roof down. A room may import rooms on lower floors, and itself; the top floor, its neighbours named here."""
 
 NEIGHBOURS = {
-    "jobd.config": {"jobd.rules", "jobd.quota", "jobd.worker"},
+    "jobd.config": {"jobd.needs", "jobd.rules", "jobd.quota", "jobd.worker"},
     "jobd.rules": {"jobd.quota", "jobd.worker"},  # for the names of limits
     "jobd.quota": {"jobd.worker"},  # for who asks
     "jobd.__main__": {"jobd.cli"},

@@ -38,7 +38,6 @@ async def refusal(pki: TestPki, state: Path, settings: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pool": ""}, "--pool-cert: there is no --pool"),
         ({"pool": "http://127.0.0.1:2379"}, "etcd://"),
         ({"pool_cert": None}, "give --pool-cert, --pool-key and --pool-ca"),
         ({"pool_prefix": "a/b"}, "is not a pool's prefix"),

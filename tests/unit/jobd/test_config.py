@@ -31,6 +31,10 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path)
         ("crl_policy", "hard-fail", "crl", "list.crl"),
         ("crl_policy", "soft-fail", "crl", "list.crl"),
         ("metrics_interval", "15", "metrics_file", "jobd.prom"),
+        ("metrics_anywhere", "yes", "metrics", "127.0.0.1:0"),
+        ("worker", "no", "pool", "etcd://localhost:1"),
+        ("pool_keep", "15", "pool", "etcd://localhost:1"),
+        ("labels", "gpu=a100", "pool", "etcd://localhost:1"),
     ],
 )
 def test_what_says_nothing_without_another_is_refused(
@@ -48,8 +52,16 @@ def test_what_says_nothing_without_another_is_refused(
     ):
         with pytest.raises(ConfigError, match=said):
             load({**FILES, **flags}, environment, file)
-    assert getattr(load({**FILES, other: fits}, {}, file), other) == Path(fits)
+    assert str(getattr(load({**FILES, other: fits}, {}, file), other)) == fits
     load(FILES, {}, None)
+
+
+def test_what_is_so_anyway_may_be_said() -> None:
+    """Nobody believes that something is done."""
+    config = load({**FILES, "worker": True, "metrics_anywhere": False}, {}, None)
+    assert (config.worker, config.metrics_anywhere) == (True, False)
+    with pytest.raises(ConfigError, match=r"^--no-worker: there is no --pool$"):
+        load({**FILES, "worker": False}, {}, None)
 
 
 def test_what_is_missing_is_named() -> None:

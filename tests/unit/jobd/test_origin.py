@@ -15,6 +15,18 @@ listen = "127.0.0.1:50051"
 state = "/var/lib/jobd"
 job-user = "jobs"
 slots = 3
+connections = 9
+metrics = "[::1]:9464"
+audit-log = "/var/log//jobd/"
+user = "ci"
+
+[limits]
+memory = "1G"
+[principals.alice]
+users = ["carol"]
+[principals.alice.limits.max]
+memory = "2G"
+cpus = 2
 """
 
 
@@ -34,12 +46,24 @@ def file(tmp_path: Path) -> Path:
         ("--job-user: there is no user of that name", "6: job-user"),
         ("--job-users: it is another word", ""),
         ("3 is a number that stands in many sentences", ""),
+        ("cannot listen on ::1:9464: Address already in use", "9: metrics"),
+        ("/var/log/jobd cannot be used: it is a directory", "10: audit-log"),
+        ("--user ci: jobd has to be started as root", "11: user"),
+        ("--connections and --slots may take 1,000", "7: slots, {file}:8: connections"),
+        ("[principals.alice]: there is no user 'carol'", "15: [principals.alice]"),
+        (
+            "the limits of cpus, memory in the configuration cannot be held here",
+            "14: [limits]: memory, {file}:18: [principals.alice.limits.max]: memory, "
+            "{file}:19: [principals.alice.limits.max]: cpus",
+        ),
+        ("[roles.writer]: it is said nowhere", ""),
         ("the machine is on fire", ""),
     ],
 )
 def test_the_line_of_the_file_is_told(file: Path, message: str, line: str) -> None:
     """Of what the message is about; else nothing is added."""
-    assert with_origin(message, {}, {}, file) == (f"{message} ({file}:{line})" if line else message)
+    where = line.replace("{file}", str(file))
+    assert with_origin(message, {}, {}, file) == (f"{message} ({file}:{where})" if line else message)
 
 
 def test_what_counts_is_told(file: Path) -> None:

@@ -22,7 +22,6 @@ FILES = {name: Path(name) for name in ("cert", "key", "ca", "state")}
         ({"metrics": "127.0.0.1"}, "is not an address"),
         ({"metrics": "0.0.0.0:9464"}, "others can reach that address"),
         ({"metrics": "[::]:9464"}, "others can reach that address"),
-        ({"metrics_anywhere": True}, "there is no --metrics"),
         ({"metrics_file": Path("/nowhere/at/all.prom")}, "there is no directory"),
     ],
 )
