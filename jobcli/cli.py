@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -18,40 +19,17 @@ from api.errors import ConfigError, JobdError
 from api.trace import trace_in
 from api.version import VERSION
 from jobcli import exit_codes, profile, render
-from jobcli.commands import (
-    attach,
-    delete,
-    drain,
-    forget,
-    query,
-    run,
-    signal,
-    start,
-    stop,
-    stream,
-    undrain,
-    wait,
-    workers,
-)
-from jobcli.commands import list as list_
 from jobcli.commands._command import seconds
 
-VERBS: Final[dict[str, ModuleType]] = {
-    "start": start,
-    "run": run,
-    "stream": stream,
-    "attach": attach,
-    "query": query,
-    "list": list_,
-    "wait": wait,
-    "stop": stop,
-    "signal": signal,
-    "delete": delete,
-    "workers": workers,
-    "drain": drain,
-    "undrain": undrain,
-    "forget": forget,
-}
+VERBS: Final = (
+    *("start", "run", "stream", "attach", "query", "list", "wait", "stop", "signal", "delete"),
+    *("workers", "drain", "undrain", "forget"),
+)
+
+
+def _command(verb: str) -> ModuleType:
+    """What a verb is and does: imported when it is asked for, as a cold command is little else than its modules."""
+    return importlib.import_module(f"jobcli.commands.{verb}")
 
 
 class Parser(nearest.Parser):
@@ -61,7 +39,7 @@ class Parser(nearest.Parser):
         raise ConfigError(f"{self.hinted(message)}; see '{self.prog} --help'")
 
 
-def parser(verbs: Collection[str] = VERBS.keys()) -> argparse.ArgumentParser:
+def parser(verbs: Collection[str] = VERBS) -> argparse.ArgumentParser:
     """The parser; documentation is made from it.
 
     Args:
@@ -95,9 +73,10 @@ def parser(verbs: Collection[str] = VERBS.keys()) -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"jobcli {VERSION}")
     parsers = made.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for name, module in VERBS.items():
+    for name in VERBS:
         if name not in verbs:
             continue
+        module = _command(name)
         text = f"{module.HELP[0].upper()}{module.HELP[1:]}."
         module.configure(
             parsers.add_parser(name, help=module.HELP, description=text, parents=[connection], allow_abbrev=False)
@@ -126,7 +105,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parse(ours: list[str]) -> argparse.Namespace:
     """By a parser that knows the verbs that are there, if it can be done: to make it for all takes a while."""
-    verbs = VERBS.keys() & set(ours)
+    verbs = {*VERBS} & set(ours)
     if verbs and (ours[0] in verbs or not {"-h", "--help"} & set(ours)):
         with contextlib.suppress(ConfigError):  # what is wrong, and what would be right, is said by one that knows all
             return parser(verbs).parse_args(ours)
@@ -197,5 +176,5 @@ async def _run(args: argparse.Namespace, chosen: profile.Profile) -> int:
     retry = {"retry_for": args.retry_for} if hasattr(args, "retry_for") else {}
     who: dict[str, Any] = {"cert": chosen.cert, "key": chosen.key, "key_passphrase_file": chosen.key_passphrase_file}
     async with JobClient.connect(chosen.server, **who, ca=chosen.ca, **retry, trace=trace_in(os.environ)) as client:
-        code: int = await VERBS[args.verb].run(args, client)
+        code: int = await _command(args.verb).run(args, client)
         return code

@@ -164,7 +164,8 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         return len(self._data_to_send)
 
     def forget(self, stream_id: int) -> None:
-        """Let go of a stream that has ended. (h2 does it only when it counts the open ones, by looking at all.)"""
+        """Let go of a stream that has ended, but for how it did (RFC 9113, 5.1: what may still come for it depends on
+        that). h2 does it only when it counts the open ones, by looking at all."""
         stream = self.streams.get(stream_id)
         if stream is not None and stream.closed:
             del self.streams[stream_id]

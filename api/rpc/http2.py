@@ -78,7 +78,8 @@ class FastH2(CorrectedH2):
         )
 
     def _open_streams(self, remainder: int) -> int:
-        """h2 asks this to keep its limits, and looks at all streams each time; far from any limit, all may be open."""
+        """h2 asks this to keep its limits (RFC 9113, 5.1.2), and looks at all streams each time; far from any limit,
+        all may be open: there are never fewer than those that count."""
         count = len(self.streams)
         return count if count < self._few else int(super()._open_streams(remainder))
 

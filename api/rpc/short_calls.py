@@ -9,11 +9,14 @@ of these ways asks first whether h2 would do nothing else, and leaves the frame 
 - **WINDOW_UPDATE in**: of the connection, or of a stream that is open or half closed; the window stays below 2^31
   (RFC 9113, 6.9.1).
 - **DATA in**, all of it within both windows, on a stream that is open for it (RFC 9113, 5.1 and 6.9).
-- **HEADERS in**, of an answer: its headers, or its trailers, as they were judged before, on a stream that waits for
-  them.
-- **A whole request out**: headers and DATA of a new stream, within what the peer allows; its block is remembered.
-- **A whole answer out**: headers, DATA and trailers of a stream whose request has ended, within both windows, in blocks
-  that are remembered. The stream is closed then.
+- **HEADERS in**, of an answer: its headers, or its trailers, which end it (RFC 9113, 8.1), as they were judged before,
+  on a stream that waits for them.
+- **A whole request out**: headers and DATA of a new stream, whose id is the next odd one (RFC 9113, 5.1.1), within the
+  streams (5.1.2), windows (6.9.1) and frame size (4.2) that the peer allows; its block is remembered.
+- **A whole answer out**: headers, DATA and trailers (RFC 9113, 8.1) of a stream whose request has ended, within both
+  windows (6.9.1), in blocks that are remembered. The stream is closed then (5.1).
+- **Credit** for a stream that the peer has ended is the connection's alone: a stream that is half closed (remote) is
+  owed no window (RFC 9113, 5.1).
 
 What h2's tables of states say of these transitions is asserted by a test, beside the property test of all ways.
 """
@@ -189,7 +192,7 @@ class ShortCallsH2(FastH2):
         if stream is None or stream.state_machine.state is not StreamState.HALF_CLOSED_REMOTE:
             super().acknowledge_received_data(acknowledged_size, stream_id)
             return
-        # The stream's own window is of no use any more: the peer has ended it.
+        # The stream's own window is of no use any more: the peer has ended it (RFC 9113, 5.1).
         increment = self._inbound_flow_control_window_manager.process_bytes(acknowledged_size)
         if increment:
             frame = WindowUpdateFrame(0)

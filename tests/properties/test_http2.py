@@ -183,6 +183,30 @@ def test_hostile_frames_end_it_as_h2_would(data: st.DataObject) -> None:
 
 @thoroughly
 @given(st.data())
+def test_input_that_stops_anywhere_makes_nothing_that_is_not_there(data: st.DataObject) -> None:
+    """At most messages that are whole already in a frame that is not; and what is refused then is refused for a header
+    that says too much. When the rest comes after all, there is no difference left."""
+    raw = RawClient()
+    wire = raw.begin() + b"".join(data.draw(st.lists(frame(raw) | hostile(raw), max_size=8)))
+    cut = data.draw(st.integers(0, len(wire)))
+    ours, theirs = Side(Connection(client_side=False)), Side(ByH2(client_side=False))
+    for side in (ours, theirs):
+        side.receive(wire[:cut])
+    if theirs.error is None:
+        whole_frames = theirs.facts()
+        assert ours.facts()[: len(whole_frames)] == whole_frames
+        assert all(fact[0] == "message" for fact in ours.facts()[len(whole_frames) :])
+        assert ours.error is None or isinstance(ours.error, h2.exceptions.FrameTooLargeError)
+    for side in (ours, theirs):
+        side.receive(wire[cut:])
+    assert type(ours.error) is type(theirs.error)
+    if ours.error is None:
+        assert ours.facts() == theirs.facts()
+        assert ours.state() == theirs.state()
+
+
+@thoroughly
+@given(st.data())
 def test_what_is_given_up_in_the_middle_of_a_frame_is_given_up(data: st.DataObject) -> None:
     """Calls are answered, refused and cancelled between any two bytes of their requests; all credit comes back."""
     raw = RawClient()
