@@ -29,6 +29,7 @@ QUICK = ("--grace", "0.3")
 KINDS = [
     pytest.param(("auto",), id="auto"),
     pytest.param(("none",), id="none"),
+    pytest.param(("auto", *AS), id="auto, without privileges", marks=needs_root),
     pytest.param(("none", *AS), id="none, without privileges", marks=needs_root),
 ]
 

@@ -40,7 +40,12 @@ CHOSEN: Final = (
     "not none and not v1 and not cgroup-v2 and not cannot_be_held and not operator_s and not each_process",
 )
 """What depends on control groups, in the kind that the machine has, once: all else is here as anywhere."""
-CONTAINED: Final = (*CHOSEN, "tests/unit/jobd/limits", "tests/faults/test_contained.py")
+CONTAINED: Final = (
+    *CHOSEN,
+    "tests/unit/jobd/limits",
+    "tests/faults/test_contained.py",
+    "tests/faults/test_outlived.py",
+)
 UNPRIVILEGED: Final = ("-k", "not none and not v1", "tests/integration/test_unprivileged.py")
 HOSTILE: Final = (*CHOSEN, "tests/faults/test_hostile_job.py", "tests/faults/test_isolated_ends.py")
 
