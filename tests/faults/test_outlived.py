@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,17 @@ async def test_what_outlives_launcher_and_server_is_supervised_again(
     """A job is not over while a process of it is there. It goes on, can be stopped, and has its limits; a stop that was
     on record goes on; and what is left of one whose first process has ended is ended, as ever."""
     marks = {name: new_mark() for name in ("stays", "stopping", "timeout", "headless", "gone")}
-    soon = Limits(timeout=timedelta(seconds=SECONDS))
+    late = Limits(timeout=timedelta(seconds=1000))
     async with running(pki, place, *flags, *QUICK) as (jobd, client):
         jobs = {
             "stays": await start_script(client, SURVIVES, place, mark=marks["stays"]),
             "stopping": await start_tree(client, "ignores SIGTERM", place, mark=marks["stopping"]),
-            "timeout": await start_tree(client, "left all behind", place, soon, mark=marks["timeout"]),
+            "timeout": await start_tree(client, "left all behind", place, late, mark=marks["timeout"]),
             "headless": await start_tree(client, "double fork", place, mark=marks["headless"]),
             "gone": await start_tree(client, "deep", place, mark=marks["gone"]),
         }
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.stop, jobs["stopping"].id)
+            nursery.start_soon(partial(client.stop, jobs["stopping"].id, grace=1000))
             await until_stopping(client, jobs["stopping"])
             nursery.cancel_scope.cancel()
         await trio.to_thread.run_sync(jobd.crash)
@@ -78,6 +79,9 @@ async def test_what_outlives_launcher_and_server_is_supervised_again(
                 os.kill(pid, signal.SIGKILL)
     assert left_of(marks["headless"])
     async with running(pki, place, *flags, *QUICK) as (jobd, client):
+        asked = await client.query(jobs["stopping"].id)
+        assert (asked.state, asked.stopping, asked.stopped_by) == (JobState.RUNNING, True, "alice")
+        await client.stop(asked.id, grace=0)
         for name in ("headless", "stopping", "gone"):
             [ended] = await client.wait(jobs[name].id)
             assert (ended.state, ended.reason, ended.exit_code) == (JobState.LOST, "LAUNCHER_LOST", None)
@@ -86,7 +90,7 @@ async def test_what_outlives_launcher_and_server_is_supervised_again(
         assert (await client.query(jobs["stopping"].id)).stop_receipt.empty
         there = await client.query(jobs["stays"].id)
         assert (there.state, there.pid, LOST_SINCE in there.message) == (JobState.RUNNING, jobs["stays"].pid, True)
-        stopped = await client.stop(there.id)
+        stopped = await client.stop(there.id, grace=1000)
         assert (stopped.state, stopped.stopped_by) == (JobState.LOST, "alice")
         receipt = stopped.stop_receipt
         assert (receipt.empty, receipt.found, {each.signal for each in receipt.processes}) == (True, 2, {15})
