@@ -15,7 +15,7 @@ import trio
 
 from api.client import JobClient
 from api.messages import Job, JobState, Limits
-from tests.faults.trees import SECONDS, left_of, running, start_script, start_tree
+from tests.faults.trees import left_of, running, start_script, start_tree
 from tests.support.accounts import needs_root, room
 from tests.support.daemon import until_dead
 from tests.support.jobs import new_mark
