@@ -1,7 +1,8 @@
 """A pool on one machine: ``sh .ci/nox -s demo -- pool``.
 
 Three members of etcd and five jobd on loopback, real programs all, worked with through jobcli: jobs go where there is
-room, any broker answers, etcd's leader stops, a machine dies and comes back, another gets the name of a lost one.
+room, any broker answers, etcd's leader stops, a machine dies and comes back, another gets the name of a lost one; at
+last all of etcd is lost, and restored.
 Every step shows the command that a person would type; what is not as it should be ends it.
 """
 
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ import trio
 from jobd.pools.etcd.client import open_client
 from jobd.pools.etcd.errors import EtcdError
 from tests.demo import Demo
+from tests.demo_pool_restore import lose_and_restore
 from tests.support.etcd import Cluster, Member, cluster
 from tests.support.jobs import processes_with
 from tests.support.patience import patient
@@ -55,10 +57,14 @@ class PoolDemo(Demo):
         module = [sys.executable, "-m", *command]
         return subprocess.run(module, stdout=subprocess.PIPE, text=True, env=self.environment, check=False).stdout
 
-    def etcdctl(self, *arguments: str) -> str:
+    def etcdctl(self, *arguments: str, at: Sequence[Member] = ()) -> str:
         """etcd's own tool, with the certificate of a machine."""
-        print(f"$ {shlex.join(['etcdctl', *arguments])}", flush=True)
-        told = subprocess.run(self.etcd.ctl(*arguments), stdout=subprocess.PIPE, text=True, check=True).stdout
+        return self.other("etcdctl", *arguments, command=self.etcd.ctl(*arguments, at=at))
+
+    def other(self, *shown: str, command: Sequence[str] = ()) -> str:
+        """As :meth:`run`, for a program that is not ours: what is shown, or another form of it."""
+        print(f"$ {shlex.join(shown)}", flush=True)
+        told = subprocess.run(command or shown, stdout=subprocess.PIPE, text=True, check=True).stdout
         print(told, end="", flush=True)
         return told
 
@@ -128,6 +134,7 @@ def work(demo: PoolDemo, directory: Path) -> None:
     demo.pool.start("m3", slots="2", labels="zone=b")
     demo.until("jobcli", "workers", shows="m3      up")
     demo.run("jobcli", "run", "--on", "zone=b", "--", "echo", "on the new m3")
+    lose_and_restore(demo, directory)
 
 
 def refused(demo: PoolDemo, start: Callable[[], object]) -> None:

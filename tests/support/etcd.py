@@ -121,6 +121,10 @@ class Member:
         self._pidfd = os.pidfd_open(self._pid)
         self._guard.wait()
 
+    def option(self, name: str) -> str:
+        """What it is started with."""
+        return self.arguments[self.arguments.index(name) + 1]
+
     def send(self, signum: int) -> None:
         signal.pidfd_send_signal(self._pidfd, signum)
 
