@@ -2,8 +2,9 @@
 
 Three members of etcd, five machines, three of them brokers for the clients. Jobs with known outputs, exit codes and
 signals, that leave marks in a file outside; some are stopped. Meanwhile servers and whole jobd are killed and stopped
-(SIGSTOP), machines are cut off from all others (in network namespaces, where root can make them), and come back, and so
-do etcd's leader, any member of it, or two of three. What clients saw, and what the
+(SIGSTOP), machines are cut off from all others, or reached slowly, and come back, and so are etcd's leader, any member
+of it, or two of three killed, stopped and cut off (hosts are network namespaces, where root can make them; else nobody
+is cut off). What clients saw, and what the
 marks say, is judged by :mod:`tests.support.history`, which knows nothing of the pool.
 """
 
@@ -30,11 +31,11 @@ from api.client import JobClient
 from api.errors import NotFoundError, StreamCutError, UnavailableError
 from api.messages import Job, JobState
 from jobd.pools.etcd.client import open_client
-from jobd.pools.etcd.errors import EtcdError
 from jobd.pools.etcd.keys import Keys
 from jobd.worker.job import Reason
+from tests.faults.etcd_faults import HOSTS, EtcdFaults
 from tests.faults.pool_jobs import Plan
-from tests.support.etcd import Cluster, Member, binaries, cluster, that_may_be_killed, version_of
+from tests.support.etcd import Cluster, binaries, cluster, that_may_be_killed, version_of
 from tests.support.history import (
     ENDED,
     NEVER_RAN,
@@ -49,7 +50,7 @@ from tests.support.history import (
     check,
     write,
 )
-from tests.support.network import HUB, alone, network, what_is_missing
+from tests.support.network import alone, network, what_is_missing
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 from tests.support.pool_programs import Programs, programs
@@ -201,7 +202,7 @@ class Chaos:
 
     async def _fault(self, name: str) -> None:
         faults = [self._kill_server, self._kill_server, self._crash, self._pause, self._pause_both]
-        fault = self.rng.choice([*faults, *([self._cut, self._cut] if self.pool.network else [])])
+        fault = self.rng.choice([*faults, *([self._cut, self._cut, self._slow] if self.pool.network else [])])
         self.faults[f"machines: {fault.__name__.strip('_')}"] += 1
         with trio.CancelScope(shield=True):
             await fault(name)
@@ -217,6 +218,10 @@ class Chaos:
         await trio.sleep(self.rng.choice((0, self.rng.uniform(0, 3 * SESSION))))
         await self.start(name)
 
+    def etcd_faults(self) -> EtcdFaults:
+        """Those of etcd, which are counted with the others."""
+        return EtcdFaults(self.rng, self.etcd, self.faults, kills=self.kills_etcd, network=self.pool.network)
+
     async def start(self, name: str) -> None:
         """Start a machine, for the first time or again."""
         jobd = await trio.to_thread.run_sync(lambda: self.pool.start(name, slots=SLOTS))
@@ -227,6 +232,12 @@ class Chaos:
         await trio.to_thread.run_sync(self.pool.network.cut, name)
         await trio.sleep(self.rng.choice((self.rng.uniform(0, 2), self.rng.uniform(0, 3 * SESSION))))
         await trio.to_thread.run_sync(self.pool.network.heal, name)
+
+    async def _slow(self, name: str) -> None:
+        assert self.pool.network is not None
+        await trio.to_thread.run_sync(self.pool.network.slow, name)
+        await trio.sleep(self.rng.uniform(0, 3 * SESSION))
+        await trio.to_thread.run_sync(self.pool.network.quick, name)
 
     async def _pause(self, name: str) -> None:
         await self._stopped([await trio.to_thread.run_sync(self.pool.running[name].server_pid)])
@@ -241,37 +252,6 @@ class Chaos:
         await trio.sleep(self.rng.choice((self.rng.uniform(0, 2), self.rng.uniform(0, 3 * SESSION))))
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-
-    # ---- faults of etcd
-
-    async def members(self) -> None:
-        """Kill and stop members of etcd, until cancelled; then all are there again."""
-        while True:
-            await trio.sleep(self.rng.uniform(1, 8))
-            members = self.rng.sample(self.etcd.members, self.rng.choice((1, 1, 2)))
-            leader = await self._leader()
-            if self.rng.random() < 0.6 and leader not in members and leader:
-                members[0] = leader
-            fault = self.rng.choice(("killed", "stopped")) if self.kills_etcd else "stopped"
-            which = "leader" if leader in members else "follower"
-            self.faults[f"etcd: {len(members)} {fault}, {which}"] += 1
-            with trio.CancelScope(shield=True):
-                for member in members:
-                    await trio.to_thread.run_sync(member.kill if fault == "killed" else member.stop)
-                await trio.sleep(self.rng.uniform(0, 6))
-                for member in members:
-                    await trio.to_thread.run_sync(member.start if fault == "killed" else member.go_on)
-
-    async def _leader(self) -> Member | None:
-        for member in self.etcd.members:
-            try:
-                async with open_client(self.etcd.of([member.endpoint])) as client:
-                    status = await client.status()
-            except EtcdError:
-                continue
-            if status.leader == status.member:
-                return member
-        return None
 
     # ---- the end
 
@@ -333,7 +313,7 @@ async def run(arguments: argparse.Namespace, chaos: Chaos) -> None:
     async with trio.open_nursery() as faults:
         if not arguments.calm:
             faults.start_soon(chaos.machines)
-            faults.start_soon(chaos.members)
+            faults.start_soon(chaos.etcd_faults().run)
         with trio.move_on_after(arguments.limit) as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(chaos.clients, plans)
@@ -354,7 +334,7 @@ def main() -> None:
     arguments = parser.parse_args()
     missing = what_is_missing()
     if not missing:
-        alone({"JOBD_TEST_ETCD_HOST": HUB})
+        alone()
     print(f"chaos: machines are {f'not cut off, which takes {missing}' if missing else 'cut off'}", flush=True)
     print(f"chaos: seed {arguments.seed}", flush=True)
     with ExitStack() as stack:
@@ -364,8 +344,10 @@ def main() -> None:
         whole = list(that_may_be_killed().values())
         binary = (whole or list(binaries().values()))[0]
         print(f"chaos: etcd {version_of(binary)}; its members are {'' if whole else 'not '}killed", flush=True)
-        hosts = None if missing else stack.enter_context(network(MACHINES))
-        etcd = stack.enter_context(cluster(directory / "etcd", size=3, binary=binary))
+        hosts = None if missing else stack.enter_context(network([*MACHINES, *HOSTS]))
+        etcd = stack.enter_context(
+            cluster(directory / "etcd", size=3, binary=binary, hosts=HOSTS if hosts else (), network=hosts)
+        )
         pki = TestPki.make(directory / "pki")
         pool = stack.enter_context(programs(etcd, pki, directory, seconds=SESSION, network=hosts))
         chaos = Chaos(random.Random(arguments.seed), pool, etcd, directory / "marks", kills_etcd=bool(whole))

@@ -29,11 +29,12 @@ from jobd.pools.etcd.errors import StoreFullError, StoreUnavailableError
 from jobd.pools.etcd.session import LeaseSession, Register
 from jobd.pools.etcd.transaction import Delete, Get, Put, Store, Txn, absent, created
 from pki.authority import Authority
+from tests.support.network import Network
 from tests.support.patience import patient
 
 # An address for each process that tests, or another could have the port between the choice of it and its use.
 _PID: Final = os.getpid() + (64 << 16)
-HOST: Final = os.environ.get("JOBD_TEST_ETCD_HOST", f"127.{_PID >> 16 & 255}.{_PID >> 8 & 255}.{_PID & 255}")
+HOST: Final = f"127.{_PID >> 16 & 255}.{_PID >> 8 & 255}.{_PID & 255}"
 _PORTS: Final = itertools.count(12379, 3)
 
 # Is no child of the tests' process (each test looks for those that it left), and ends etcd when that process ends,
@@ -102,18 +103,23 @@ CREDENTIALS: Final = {"cert": "machine.crt", "key": "machine.key", "cacert": "ca
 
 @dataclass
 class Member:
-    """One etcd; :meth:`start` it, and it may be killed, stopped, continued and started again."""
+    """One etcd; :meth:`start` it, and it may be killed, stopped, continued and started again.
+
+    Attributes:
+        enter: what its command is put behind.
+    """
 
     binary: str
     arguments: list[str]
     endpoint: Endpoint
     log: Path
+    enter: Sequence[str] = ()
     _guard: subprocess.Popen[bytes] | None = None
     _pid: int = 0
     _pidfd: int = -1
 
     def start(self) -> None:
-        command = [sys.executable, "-S", "-c", _GUARD, str(self.log), self.binary, *self.arguments]
+        command = [sys.executable, "-S", "-c", _GUARD, str(self.log), *self.enter, self.binary, *self.arguments]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._guard.stdout
         with self._guard.stdout as out:
@@ -241,14 +247,24 @@ async def wait_lost(session: LeaseSession, epoch: int) -> None:
 
 
 @contextmanager
-def cluster(directory: Path, size: int = 1, *, binary: str = "", more: tuple[str, ...] = ()) -> Iterator[Cluster]:
+def cluster(
+    directory: Path,
+    size: int = 1,
+    *,
+    binary: str = "",
+    more: tuple[str, ...] = (),
+    hosts: Sequence[str] = (),
+    network: Network | None = None,
+) -> Iterator[Cluster]:
     """An etcd that answers.
 
     Args:
         more: further arguments of each member.
+        hosts: of ``network``: on each is a member. Else all are on loopback.
     """
+    addresses = [network.addresses[host] for host in hosts] if network else [HOST] * size
     authority = Authority.create(directory, now=datetime.now(UTC), not_before=datetime.now(UTC) - timedelta(days=1))
-    authority.issue_server(directory, [HOST], now=datetime.now(UTC))
+    authority.issue_server(directory, sorted(set(addresses)), now=datetime.now(UTC))
     authority.issue_client(directory, "machine", [], now=datetime.now(UTC))
     binary = binary or next(iter(binaries().values()), "")
     if not binary:
@@ -258,9 +274,12 @@ def cluster(directory: Path, size: int = 1, *, binary: str = "", more: tuple[str
     ports = [next(_PORTS) for _ in range(size)]
     # Alone, a member needs nobody's consent, and begins as soon as these have passed.
     pace = ("--heartbeat-interval", "10", "--election-timeout", "100") if size == 1 else ()
-    peers = ",".join(f"m{number}=http://{HOST}:{port + 1}" for number, port in enumerate(ports))
+    places = [Endpoint(*place) for place in zip(addresses, ports, strict=True)]
+    peers = ",".join(f"m{number}=http://{place.host}:{place.port + 1}" for number, place in enumerate(places))
     more = (*pace, *more)
-    members = [_member(binary, directory, data / f"m{n}", port, peers, more) for n, port in enumerate(ports)]
+    members = [_member(binary, directory, data / f"m{n}", place, peers, more) for n, place in enumerate(places)]
+    for host, member in zip(hosts, members, strict=False):
+        member.enter = network.command(host) if network else ()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, data, ignore_errors=True)
         for member in members:
@@ -271,8 +290,8 @@ def cluster(directory: Path, size: int = 1, *, binary: str = "", more: tuple[str
         yield started
 
 
-def _member(binary: str, directory: Path, data: Path, port: int, peers: str, more: tuple[str, ...]) -> Member:
-    own, peer, plain = f"https://{HOST}:{port}", f"http://{HOST}:{port + 1}", f"http://{HOST}:{port + 2}"
+def _member(binary: str, directory: Path, data: Path, at: Endpoint, peers: str, more: tuple[str, ...]) -> Member:
+    own, peer, plain = f"https://{at}", f"http://{at.host}:{at.port + 1}", f"http://{at.host}:{at.port + 2}"
     arguments = [
         *("--name", data.name, "--data-dir", str(data)),
         *("--listen-client-urls", f"{own},{plain}", "--advertise-client-urls", own),
@@ -284,7 +303,7 @@ def _member(binary: str, directory: Path, data: Path, port: int, peers: str, mor
         *("--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h", "--logger", "zap"),
         *more,
     ]
-    return Member(binary, arguments, Endpoint(HOST, port), directory / f"{data.name}.log")
+    return Member(binary, arguments, at, directory / f"{data.name}.log")
 
 
 async def fill(client: Client, prefix: bytes, *, size: int = 1024 * 1024) -> StoreFullError:

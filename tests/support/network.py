@@ -27,18 +27,18 @@ def what_is_missing() -> str:
     """Why there can be none here; "" if there can."""
     if os.geteuid():
         return "root"
-    missing = [name for name in ("ip", "nsenter", "unshare") if not shutil.which(name)]
+    missing = [name for name in ("ip", "tc", "nsenter", "unshare") if not shutil.which(name)]
     if missing:
         return f"the program {missing[0]}"
     command = ["unshare", "--net", "ip", "link", "add", "name", "b", "type", "bridge"]
     return "" if subprocess.run(command, capture_output=True, check=False).returncode == 0 else "a kernel with bridges"
 
 
-def alone(environment: Mapping[str, str]) -> None:
+def alone() -> None:
     """Execute this program anew where nobody else's network is; returns there."""
     if INSIDE not in os.environ:
         command = ["unshare", "--net", "--", sys.executable, *sys.orig_argv[1:]]
-        os.execvpe(command[0], command, {**os.environ, **environment, INSIDE: "1"})  # ourselves
+        os.execvpe(command[0], command, {**os.environ, INSIDE: "1"})  # ourselves
     _ip("link", "set", "lo", "up")
 
 
@@ -69,6 +69,20 @@ class Network:
     def heal(self, host: str) -> None:
         """What goes and comes arrives again."""
         _ip("link", "set", f"to-{host}", "up")
+
+    def slow(self, host: str) -> None:
+        """What goes to a host is slow from now on, and some of it is lost."""
+        _slow(f"to-{host}")
+
+    def quick(self, host: str) -> None:
+        """As it was, after :meth:`slow`."""
+        subprocess.run(["tc", "qdisc", "del", "dev", f"to-{host}", "root"], check=True)
+
+
+def _slow(device: str) -> None:
+    """Two hundred kilobits a second, and half a second of them that wait; tc(8)."""
+    how = ("tbf", "rate", "200kbit", "burst", "8kb", "latency", "500ms")
+    subprocess.run(["tc", "qdisc", "add", "dev", device, "root", *how], check=True)
 
 
 @contextmanager
