@@ -31,7 +31,6 @@ from jobd.broker.retention import Keep, Retention
 from jobd.config import Config
 from jobd.launcher import control, protocol
 from jobd.launcher.link import LauncherLink, open_link
-from jobd.launcher.visitors import peer_of
 from jobd.machine import what_there_is
 from jobd.middleware.audit import audit_in_log, audit_into
 from jobd.middleware.authorization import authorize
@@ -277,7 +276,7 @@ def _hold(path: Path, kept: int | None, link: LauncherLink | None, who: Identity
         except OSError:
             raise exc from None  # a server whose launcher was killed sees its jobs out, or 'jobd dev'
         with other:
-            if peer_of(other) != os.geteuid():  # it would be given our environment
+            if protocol.peer_of(other) != os.geteuid():  # it would be given our environment
                 raise exc from None
             link.go_elsewhere(str(path), exc.holder, other)
         raise control.ServedElsewhereError from exc

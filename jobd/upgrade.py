@@ -13,7 +13,6 @@ from api.errors import ConfigError, JobdError
 from api.nearest import Parser
 from jobd.config import load_state
 from jobd.launcher import control, protocol
-from jobd.launcher.visitors import peer_of
 
 PATIENCE: Final = 300.0
 """Seconds for open calls to end, for the new launcher, and for a server that is ready."""
@@ -67,7 +66,7 @@ def upgrade(state: Path) -> None:
         raise ConfigError(f"no jobd has the state directory {state}: {exc.strerror}") from exc
     with sock:
         sock.settimeout(PATIENCE)
-        launcher = peer_of(sock)
+        launcher = protocol.peer_of(sock)
         try:
             protocol.send(sock, {"op": "upgrade"})
             heard = protocol.receive(sock)

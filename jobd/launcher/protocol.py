@@ -83,6 +83,8 @@ LISTENER: Final = "listener"
 SOCKET_ENVIRONMENT: Final = "JOBD_LAUNCHER_FD"
 RESTART_ENVIRONMENT: Final = "JOBD_RESTARTED"
 _INT: Final = struct.Struct("i")
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
 
 Message = dict[str, Any]
 
@@ -90,6 +92,12 @@ Message = dict[str, Any]
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected ends."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def peer_of(sock: socket.socket) -> int:
+    """The user at the other end: who connected, or on the connecting side, who began to listen (unix(7))."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[1])
 
 
 def pack(message: Message) -> bytes:

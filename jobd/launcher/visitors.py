@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import struct
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,8 +17,6 @@ from jobd.launcher import protocol
 from jobd.launcher.channel import Channel
 
 NO_DESCRIPTORS_PAUSE: Final = 0.05
-_CREDENTIALS: Final = struct.Struct("3i")
-"""struct ucred of unix(7): pid, uid, gid."""
 _VERSION: Final = {"version": protocol.VERSION}
 
 
@@ -92,7 +89,7 @@ class Visitors:
         assert self._door
         try:
             sock = self._door.accept()[0]
-            uid = peer_of(sock)
+            uid = protocol.peer_of(sock)
             if uid in (0, os.geteuid()):
                 self.welcome(sock)
             else:  # what a front asks for is executed as our user
@@ -200,12 +197,6 @@ class Visitors:
         self._front = by_fd.get(state["front"])
         self._asked = [by_fd[fd] for fd in state["asked"]]
         self.wanted = state["wanted"]
-
-
-def peer_of(sock: socket.socket) -> int:
-    """The user at the other end: who connected, or on the connecting side, who began to listen (unix(7))."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[1])
 
 
 def _wish(memfd: int) -> protocol.Message | None:

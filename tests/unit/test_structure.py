@@ -137,8 +137,9 @@ def test_a_server_does_not_load_the_client() -> None:
     assert not {"api.client", "api.rpc.channel", "jobd.launcher.launcher"} & set(loaded.stdout.split())
     assert not {"jobd.metrics", "prometheus_client"} & set(loaded.stdout.split()), "only where metrics are wanted"
     assert not {"jobd.audit", "jobd.trial"} & set(loaded.stdout.split()), "only with an audit log, and for an upgrade"
-    assert not {"jobd.trust.revocation"} & set(loaded.stdout.split()), "only with a revocation list"
-    assert not {"jobd.launcher.local", "jobd.launcher.allowed"} & set(loaded.stdout.split()), "no launcher; --user"
+    launcher = {f"jobd.launcher.{part}" for part in ("local", "allowed", "visitors")}
+    assert not launcher & set(loaded.stdout.split()), "only without a launcher, with --user, and in the launcher"
+    assert "jobd.trust.revocation" not in loaded.stdout.split(), "only with a revocation list"
 
 
 def test_a_server_without_a_pool_loads_nothing_of_it() -> None:
