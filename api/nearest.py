@@ -20,17 +20,23 @@ def nearest(word: str, names: Iterable[str], closeness: float = 0.6) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, which names the nearest flag, command or choice."""
+    """argparse, which names the nearest flag, command or choice.
+
+    Attributes:
+        commands: those that somebody else parses.
+    """
+
+    commands: tuple[str, ...] = ()
 
     def error(self, message: str) -> NoReturn:
         """End the program with what is wrong."""
         super().error(self.hinted(message))
 
     def hinted(self, message: str) -> str:
-        """argparse's message, with the flag that was meant by one that there is not."""
+        """argparse's message, with the flag that was meant by one that there is not, or the command."""
         _, _, unknown = message.partition("unrecognized arguments: ")
         first = unknown.partition(" ")[0].partition("=")[0]
-        return message + (nearest(first, self.flags()) if first.startswith("--") else "")
+        return message + (nearest(first, self.flags() if first.startswith("--") else self.commands) if first else "")
 
     def flags(self) -> Iterator[str]:
         """Those of this parser, and of the commands below it."""

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
@@ -142,20 +142,22 @@ def _have_standard_descriptors() -> None:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    told: Callable[[JobdError], str] = str
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         chosen = profile.load(vars(args), os.environ)
+        told = chosen.told
         return trio.run(_run, args, chosen)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     except JobdError as exc:
-        render.error(str(exc))
+        render.error(told(exc))
         return exit_codes.OUR_FAILURE
     except BaseExceptionGroup as group:  # KeyboardInterrupt comes in one too
-        return _many(group)
+        return _many(group, told)
 
 
-def _many(group: BaseExceptionGroup[BaseException]) -> int:
+def _many(group: BaseExceptionGroup[BaseException], told: Callable[[JobdError], str]) -> int:
     """The errors of tasks that ran side by side."""
     if group.subgroup(KeyboardInterrupt):
         return exit_codes.INTERRUPTED
@@ -167,7 +169,7 @@ def _many(group: BaseExceptionGroup[BaseException]) -> int:
                 error = error.exceptions[0]
             if isinstance(error, OSError):
                 raise error
-            render.error(str(error))
+            render.error(told(error) if isinstance(error, JobdError) else str(error))
             return exit_codes.OUR_FAILURE
     raise group
 

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "'jobd upgrade' replaces the code of a running one.",
         allow_abbrev=False,
     )
+    made.commands = ("audit", "backup", "check", "dev", "restore", "upgrade")
     made.add_argument("--version", action="version", version=f"jobd {VERSION}")
     return add_settings(made)
 

@@ -55,8 +55,9 @@ def certificates(config: Config) -> Findings:
 def _readers(path: Path, what: str) -> Findings:
     try:
         mode = path.stat().st_mode
-    except OSError:
-        return  # it was read a moment ago: what is wrong with it now will be told by whoever needs it
+    except OSError as exc:  # one that nobody needs: a passphrase for a key that is not encrypted
+        yield weak(f"{what}s", f"{path} is not used, and cannot be: {exc.strerror}")
+        return
     if stat.S_ISREG(mode) and mode & READABLE_BY_OTHERS:
         yield weak(f"{what}s", f"others than its owner can read the {what} {path}: chmod go-r it")
 

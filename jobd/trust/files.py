@@ -169,12 +169,12 @@ def _check_writers(path: Path, what: str, status: os.stat_result) -> None:
             continue
         if not directory.st_mode & stat.S_ISVTX:
             raise CredentialsError(
-                f"{writers.who} can write in {place.parent}, where the {what} is: chmod {writers.mode} it"
+                f"{writers.who} can write in {place.parent}, where the {what} {path} is: chmod {writers.mode} it"
             )
         owner = place.lstat().st_uid  # the first to come, as in /tmp
         if owner not in (0, os.geteuid(), directory.st_uid):
             raise CredentialsError(
-                f"the {what} {place} is user {owner}'s, and {writers.who} can put one there: put it elsewhere"
+                f"the {what} {path} is user {owner}'s, and {writers.who} can put one in {place.parent}: move it"
             )
 
 

@@ -20,6 +20,8 @@ from pki.parser import build_parser
         (server.parser, ["--slotz", "3"], "unrecognized arguments: --slotz 3; did you mean --slots?"),
         (server.parser, ["--slotz=3"], "unrecognized arguments: --slotz=3; did you mean --slots?"),
         (server.parser, ["--crl-polcy", "x"], "did you mean --crl-policy?"),
+        (server.parser, ["upgrad"], "unrecognized arguments: upgrad; did you mean upgrade?"),
+        (server.parser, ["serve"], "unrecognized arguments: serve\n"),
         (build_parser, ["clinet"], "did you mean client?"),
         (build_parser, ["client", "dir", "alice", "--role", "reader", "--forec"], "did you mean --force?"),
         (build_parser, ["show", "a.crt", "--expires-wihtin", "3"], "did you mean --expires-within?"),

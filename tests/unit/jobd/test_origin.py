@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
     ("message", "line"),
     [
         ("cannot listen on 127.0.0.1:50051: Address already in use", "4: listen"),
-        ("everybody can write in /etc/jobd, where the /etc/jobd/server.crt is", "2: cert"),
+        ("everybody can write in /etc/jobd, where the certificate /etc/jobd/server.crt is: chmod go-w it", "2: cert"),
         ("the state directory /var/lib/jobd cannot be used", "5: state"),
         ("--job-user: there is no user of that name", "6: job-user"),
         ("--job-users: it is another word", ""),

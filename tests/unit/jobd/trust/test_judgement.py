@@ -348,7 +348,8 @@ def test_what_everybody_can_write_is_not_trusted(ours: LivePki) -> None:
         load(ours, crl=None)
     ours.ca.chmod(0o644)
     ours.directory.chmod(0o707)
-    with pytest.raises(CredentialsError, match=f"everybody can write in {ours.directory}"):
+    named = f"where the certificate {ours.certificate('server')} is"  # by which the setting is found
+    with pytest.raises(CredentialsError, match=f"everybody can write in {ours.directory}, {named}"):
         load(ours, crl=None)
     ours.directory.chmod(0o1707)  # as /tmp: nobody can replace what is another's
     assert load(ours, crl=None)
