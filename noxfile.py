@@ -103,9 +103,10 @@ def install_node_peers(session: nox.Session) -> None:
 @nox.session
 def judges(session: nox.Session) -> None:
     """What OpenSSL, GnuTLS, pkilint and certvalidator say of our certificates and lists, sslscan and testssl of TLS,
-    promtool of our rules; minutes. (.ci/judges installs those that are programs.)"""
+    promtool of our rules; and whether Prometheus and Alertmanager tell somebody. Minutes. (.ci/judges installs those
+    that are programs.)"""
     install(session, "test", "judges")
-    files = ("test_pki_openssl.py", "test_pki_judges.py", "test_tls_judges.py")
+    files = ("test_pki_openssl.py", "test_pki_judges.py", "test_tls_judges.py", "test_alerting.py")
     asked = [*(f"tests/integration/{name}" for name in files), "tests/contract/test_monitoring.py"]
     session.run("pytest", *asked, *session.posargs, env={"JOBD_JUDGES": "1"})
 

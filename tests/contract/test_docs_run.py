@@ -50,7 +50,7 @@ RUN_BY = {
 """Sections, by the file of the tests that run what they show."""
 
 NAMED = {
-    "amtool": "is not installed with anything of ours; the file is looked at by tests/contract/test_monitoring.py",
+    "amtool": "tests/integration/test_alerting.py, with a Prometheus and an Alertmanager: in the session of the judges",
     "apt": "tests/packages/test_debian.py, with dpkg",
     "cat": "joins files: tests/integration/test_live_lists.py has two CAs and their lists in one",
     "chattr": "takes a file system that knows it",
