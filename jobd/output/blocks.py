@@ -1,8 +1,9 @@
 """What was read from the disk lately, and summed up, for other followers of the same run of a job that come to the same
 place.
 
-Followers that read on from the same byte stay together, since each is given its turn: so a few blocks are enough for
-any number of them. Only who may hold a whole block is given one, since a few bytes of it would keep all of it alive.
+Followers that read on from the same byte stay together, since each is given its turn, but for the few MiB that windows
+let some of them be ahead: so a few blocks are enough for any number of them. Only who may hold a whole block is given
+one, since a few bytes of it would keep all of it alive.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Final
 from jobd.output.reader import Place
 from jobd.worker.ports import Gap, Record
 
-KEPT: Final = 2
-"""Blocks, of all jobs together; each is no larger than what is read at a time."""
+KEPT: Final = 8
+"""Blocks, of all jobs together; each is no larger than what is read at a time. With ten followers, two are enough for
+two of five reads, four for two of three, eight for six of seven."""
 
 
 class Attempt:

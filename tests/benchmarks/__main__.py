@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from tests.benchmarks import beside, comparison, durability, etcd, goals, growth, memory, pool
-from tests.benchmarks.measurements import IncorrectRunError
+from tests.benchmarks.correct import IncorrectRunError
 
 PARTS: Final = {
     "goals": goals.run,

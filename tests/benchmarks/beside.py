@@ -16,7 +16,7 @@ import trio
 
 from api.client import JobClient
 from api.messages import JobState, Limits
-from tests.benchmarks.measurements import IncorrectRunError
+from tests.benchmarks.correct import IncorrectRunError
 from tests.benchmarks.servers import jobd
 from tests.faults.trees import BOMB, held_by
 from tests.support.pki import TestPki

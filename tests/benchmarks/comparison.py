@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks import servers
-from tests.benchmarks.measurements import MEASUREMENTS, QUICK, IncorrectRunError, Plan
+from tests.benchmarks import payload, servers
+from tests.benchmarks.correct import IncorrectRunError
+from tests.benchmarks.measurements import MEASUREMENTS, QUICK, Plan
 from tests.interop.stubs import ROOT, generate
 from tests.support.pki import TestPki
 
@@ -63,6 +64,7 @@ def measure(plan: Plan) -> Results:
     with tempfile.TemporaryDirectory(prefix="jobd-bench-") as name:
         scratch = Path(name)
         pki, stubs = TestPki.make(scratch / "pki"), generate(scratch / "stubs")
+        plan = dataclasses.replace(plan, payload=str(payload.make(scratch / "payload", plan.mebibytes)))
         for number in range(plan.rounds):
             turn = number % len(CONTENDERS)
             for contender in CONTENDERS[turn:] + CONTENDERS[:turn]:

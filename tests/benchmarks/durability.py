@@ -24,7 +24,8 @@ from api import methods
 from api.client import JobClient
 from api.messages import JobState, ListRequest
 from tests.benchmarks import servers
-from tests.benchmarks.measurements import AT_ONCE, CLOCK, check
+from tests.benchmarks.correct import check
+from tests.benchmarks.measurements import AT_ONCE, CLOCK
 from tests.benchmarks.servers import memory_of
 from tests.interop.stubs import ROOT
 from tests.support.daemon import JobdProgram, jobd_program

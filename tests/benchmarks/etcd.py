@@ -26,7 +26,7 @@ from jobd.pools.etcd import answers, requests
 from jobd.pools.etcd.client import open_client
 from jobd.pools.etcd.endpoints import Limits
 from jobd.pools.etcd.transaction import Get, Outcome, Put, Txn, absent
-from tests.benchmarks.measurements import check
+from tests.benchmarks.correct import check
 from tests.support import etcd_messages as m
 from tests.support.etcd import Cluster, cluster
 

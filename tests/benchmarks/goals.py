@@ -1,26 +1,27 @@
-"""How near the machine's limit we are: each number next to what it is measured by, with the goal for the ratio."""
+"""How near the machine's limit we are: each number next to what it is measured by, with the goal for the ratio, and the
+floor: the least that does the same (``references.bare``, and others), in the same run."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tests.benchmarks import programs, servers
-from tests.benchmarks.comparison import run_client
-from tests.benchmarks.measurements import MIB, Plan
-from tests.benchmarks.references import blocking, ssh
-from tests.interop.stubs import ROOT, generate
-from tests.support.pki import TestPki
+from tests.benchmarks.correct import IncorrectRunError
+from tests.benchmarks.measurements import AT_ONCE, Plan
+from tests.benchmarks.payload import written_by
+from tests.benchmarks.place import Figures, Place, place_of
+from tests.benchmarks.references import blocking, task_spooler
+from tests.interop.stubs import ROOT
 
 FULL: Final = Plan(rounds=5, mebibytes=512)
 QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, calls=64, mebibytes=20, lines=20)
@@ -33,12 +34,14 @@ class Goal:
     Attributes:
         value, reference: names of figures.
         ratio: of the first to the second, at least.
+        floor: what the least that does the same takes, or manages.
         at_most: it is to be no more than that, instead.
     """
 
     value: str
     reference: str
     ratio: float
+    floor: str = ""
     at_most: bool = False
 
     def judge(self, ratio: float) -> str:
@@ -46,125 +49,113 @@ class Goal:
         met = ratio <= self.ratio if self.at_most else ratio >= self.ratio
         return f"{'≤' if self.at_most else '≥'} {self.ratio:g}: {'met' if met else 'NOT met'}"
 
+    def row(self, figures: Figures) -> str:
+        """Of the table."""
+        value, reference, floor = figures[self.value], figures[self.reference], figures.get(self.floor)
+        ratio = value / reference
+        of_floor = f"{self.floor} | {floor / reference:.2f} | {value / floor:.2f}" if floor else " | | "
+        return f"| {self.value} to {self.reference} | {ratio:.2f} | {self.judge(ratio)} | {of_floor} |"
 
+
+STREAM, TEN, LINE, TIME = "stream, MiB/s", "ten followers, MiB/s", "line", "server's time, ms/MiB"
 GOALS: Final = (
-    Goal("stream, MiB/s: jobcli", "stream, MiB/s: ssh", 1.5),
-    Goal("stream, MiB/s: grpc.aio client", "stream, MiB/s: ssh", 1.25),
-    Goal("stream, MiB/s: jobcli", "stream, MiB/s: blocking loop", 0.8),
-    Goal("ten followers, MiB/s: own client", "TLS alone, MiB/s", 0.8),
-    Goal("ten followers, MiB/s: grpc.aio client", "ten followers, MiB/s: grpc.aio runner", 2.2),
-    Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2),
-    Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6),
+    Goal(f"{STREAM}: jobcli", f"{STREAM}: ssh", 1.5, f"{STREAM}: bare"),
+    Goal(f"{STREAM}: grpc.aio client", f"{STREAM}: ssh", 1.25, f"{STREAM}: grpc.aio client, recorded"),
+    Goal(f"{STREAM}: jobcli", f"{STREAM}: blocking loop", 0.8, f"{STREAM}: bare"),
+    Goal(f"{TEN}: own client", "TLS alone, MiB/s", 0.8, "TLS alone, MiB/s: bare"),
+    Goal(f"{TEN}: grpc.aio client", f"{TEN}: grpc.aio runner", 2.2, f"{TEN}: grpc.aio client, canned"),
+    Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2, "jobs/s, 1 at a time: bare"),
+    Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6, "jobs/s, 16 at once: bare"),
     Goal("Check calls/s, 16 at once: jobd", "Check calls/s, 16 at once: purerpc as it is", 3.0),
-    Goal("cold run of true, ms: jobcli", "cold run of true, ms: ssh", 1.0, at_most=True),
-    Goal("line p50, ms: jobcli", "line p50, ms: ssh", 1.6, at_most=True),
-    Goal("line p99, ms: jobcli", "line p99, ms: ssh", 1.5, at_most=True),
-    Goal("server's time, ms/MiB: jobd", "server's time, ms/MiB: grpc.aio runner", 0.5, at_most=True),
+    Goal(
+        *("cold run of true, ms: jobcli", "cold run of true, ms: ssh", 1.0),
+        floor="cold run of true, ms: python, its modules alone",
+        at_most=True,
+    ),
+    Goal("line p50, ms: jobcli", "line p50, ms: ssh", 1.6, "line p50, ms: bare", at_most=True),
+    Goal("line p99, ms: jobcli", "line p99, ms: ssh", 1.5, "line p99, ms: bare", at_most=True),
+    Goal(f"{TIME}: jobd", f"{TIME}: grpc.aio runner", 0.5, f"{TIME}: bare", at_most=True),
 )
-
-Figures = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Everything that is measured, running.
-
-    Attributes:
-        jobcli: the command line up to the verb.
-        ssh: its client's command line; empty where there is none.
-    """
-
-    plan: Plan
-    pki: TestPki
-    stubs: Path
-    jobd: servers.Serving
-    runner: servers.Serving
-    purerpc: servers.Serving
-    loop: servers.Serving
-    jobcli: list[str]
-    ssh: list[str]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """For jobcli."""
-        files = {f"JOBCLI_{name.upper()}": str(path) for name, path in self.pki.credentials("alice").items()}
-        return {**os.environ, **files, "JOBCLI_SERVER": self.jobd.address, "PYTHONPATH": str(ROOT)}
-
-    def client(self, peer: str, server: servers.Serving, measurement: str) -> Figures:
-        """What a client process measured."""
-        files = [str(path) for path in self.pki.credentials("alice").values()]
-        plan = json.dumps(dataclasses.asdict(self.plan))
-        return run_client(measurement, [peer, measurement, plan, str(self.stubs), server.address, *files])
-
-
-@contextmanager
-def _place(plan: Plan, scratch: Path) -> Iterator[Place]:
-    pki, stubs = TestPki.make(scratch / "pki"), generate(scratch / "stubs")
-    (scratch / "loop").mkdir()
-    with (
-        servers.jobd(pki, stubs, scratch) as jobd,
-        servers.reference(pki, stubs, scratch) as runner,
-        servers.purerpc(pki, stubs, scratch) as purerpc,
-        servers.blocking(pki, scratch / "loop") as loop,
-    ):
-        place = Place(plan, pki, stubs, jobd, runner, purerpc, loop, [sys.executable, "-m", "jobcli"], [])
-        if why := ssh.why_not():
-            print(f"without ssh: {why}\n")
-            yield place
-        else:
-            with ssh.serving(scratch / "ssh") as command:
-                yield dataclasses.replace(place, ssh=command)
 
 
 # ---- the figures, each a step of a round
 
 
 def _streams(place: Place) -> Figures:
-    size = place.plan.mebibytes * MIB
-    head = ["head", "-c", str(size), "/dev/zero"]
-    found = {
-        "stream, MiB/s: jobcli": programs.stream([*place.jobcli, "run", "--", *head], size, place.environment),
-        "stream, MiB/s: blocking loop": _loop(place, size, through_file=True),
-        "TLS alone, MiB/s": _loop(place, size, through_file=False),
-    }
+    head = written_by(place.plan.payload, place.size)
+    stream = partial(programs.stream, size=place.size, came=place.came, expected=place.digest)
+    before = place.bare.processor_time()
+    found = {f"{STREAM}: bare": stream([*place.bare_client("run"), *head], environment=place.environment)}
+    found[f"{TIME}: bare"] = (place.bare.processor_time() - before) / place.plan.mebibytes * 1e3
+    found[f"{STREAM}: jobcli"] = stream([*place.jobcli, "run", "--", *head], environment=place.environment)
     if place.ssh:
-        found["stream, MiB/s: ssh"] = programs.stream([*place.ssh, *head], size)
+        found[f"{STREAM}: ssh"] = stream([*place.ssh, *head])
+    receive = partial(blocking.receive, place.loop.address, *place.files, place.size, place.came)
+    found[f"{STREAM}: blocking loop"] = receive(place.digest, place.plan.payload)
+    found["TLS alone, MiB/s"] = receive(blocking.memory_digest(place.size))
+    before = place.bare.processor_time()
+    found["TLS alone, MiB/s: bare"] = _bare(place, "memory", place.plan.mebibytes)
+    found[f"TLS alone, {TIME}: bare"] = (place.bare.processor_time() - before) / place.plan.mebibytes * 1e3
     return found
 
 
-def _loop(place: Place, size: int, *, through_file: bool) -> float:
-    files = place.pki.credentials("alice")
-    return blocking.receive(
-        place.loop.address, files["cert"], files["key"], files["ca"], size, through_file=through_file
-    )
+def _bare(place: Place, *what: str | int) -> float:
+    """A figure of the bare program's."""
+    command = [*place.bare_client(str(what[0])), *map(str, what[1:])]
+    done = subprocess.run(command, cwd=ROOT, env=place.environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise IncorrectRunError(f"bare, {what}: {done.stderr}")
+    return float(done.stdout)
 
 
 def _streams_of_clients(place: Place) -> Figures:
     found: Figures = {}
-    size = place.plan.mebibytes
-    for name, server in (("jobd", place.jobd), ("grpc.aio runner", place.runner)):
+    servers_ = {"jobd": place.jobd, "grpc.aio runner": place.runner}
+    for name, server in {**servers_, "canned": place.canned, "recorded": place.recorded}.items():
+        label = {"jobd": "grpc.aio client", "grpc.aio runner": name}.get(name, f"grpc.aio client, {name}")
         before = server.processor_time()
-        rate = place.client("grpc_aio_peer", server, "stream")["stream, MiB/s"]
-        found[f"server's time, ms/MiB: {name}"] = (server.processor_time() - before) / size * 1e3
-        found[f"stream, MiB/s: {'grpc.aio client' if server is place.jobd else name}"] = rate
+        found[f"{STREAM}: {label}"] = place.client("grpc_aio_peer", server, "stream")[STREAM]
+        found[f"{TIME}: {name}"] = (server.processor_time() - before) / place.plan.mebibytes * 1e3
     return found
 
 
 def _followers(place: Place) -> Figures:
-    label = "ten followers, MiB/s"
-    return {
-        f"{label}: own client": place.client("job_client_peer", place.jobd, "followers")[label],
-        f"{label}: grpc.aio client": place.client("grpc_aio_peer", place.jobd, "followers")[label],
-        f"{label}: grpc.aio runner": place.client("grpc_aio_peer", place.runner, "followers")[label],
-    }
+    found: Figures = {}
+    for label, peer, server in (
+        ("own client", "job_client_peer", place.jobd),
+        ("own client, canned", "job_client_peer", place.canned),
+        ("grpc.aio client", "grpc_aio_peer", place.jobd),
+        ("grpc.aio client, canned", "grpc_aio_peer", place.canned),
+        ("grpc.aio runner", "grpc_aio_peer", place.runner),
+    ):
+        before = server.processor_time()
+        found[f"{TEN}: {label}"] = place.client(peer, server, "followers")[TEN]
+        found[f"ten followers, {TIME}: {label}"] = (server.processor_time() - before) / place.plan.mebibytes * 1e3
+    return found
 
 
 def _jobs(place: Place) -> Figures:
+    plan = place.plan
+    return {
+        **_jobs_of(place, "1 at a time", "jobs_one_by_one", plan.jobs, 1),
+        **_jobs_of(place, f"{AT_ONCE} at once", "jobs_at_once", plan.jobs_at_once, AT_ONCE),
+    }
+
+
+def _jobs_of(place: Place, kind: str, measurement: str, count: int, at_once: int) -> Figures:
+    label = f"jobs/s, {kind}"
     found: Figures = {}
-    for name, server in (("jobd", place.jobd), ("grpc.aio runner", place.runner)):
-        for measurement in ("jobs_one_by_one", "jobs_at_once"):
-            for label, value in place.client("grpc_aio_peer", server, measurement).items():
-                found[f"{label}: {name}"] = value
+
+    def note(name: str, server: servers.Serving, measure: Callable[[], float]) -> None:
+        before = server.processor_time()
+        found[f"{label}: {name}"] = measure()
+        found[f"server's time, ms a job, {kind}: {name}"] = (server.processor_time() - before) / count * 1e3
+
+    note("jobd", place.jobd, lambda: place.client("grpc_aio_peer", place.jobd, measurement)[label])
+    note("grpc.aio runner", place.runner, lambda: place.client("grpc_aio_peer", place.runner, measurement)[label])
+    note("bare", place.bare, lambda: _bare(place, "jobs", count, at_once))
+    if task_spooler.program():
+        found[f"{label}: task-spooler"] = task_spooler.jobs(place.scratch, count, at_once)
     return found
 
 
@@ -188,15 +179,16 @@ def _cold(place: Place) -> Figures:
 
 def _lines(place: Place) -> Figures:
     commands: dict[str, tuple[list[str], dict[str, str] | None]] = {
-        "jobcli": ([*place.jobcli, "run", "--"], place.environment)
+        "jobcli": ([*place.jobcli, "run", "--"], place.environment),
+        "bare": (place.bare_client("run"), place.environment),
     }
     if place.ssh:
         commands["ssh"] = (place.ssh, None)
     found: Figures = {}
     for name, (command, environment) in commands.items():
         ages = programs.latencies(command, place.plan.lines, place.plan.interval, environment)
-        found[f"line p50, ms: {name}"] = ages[len(ages) // 2]
-        found[f"line p99, ms: {name}"] = ages[len(ages) * 99 // 100]
+        found[f"{LINE} p50, ms: {name}"] = ages[len(ages) // 2]
+        found[f"{LINE} p99, ms: {name}"] = ages[len(ages) * 99 // 100]
     return found
 
 
@@ -214,8 +206,10 @@ def run(*, quick: bool, rounds: int | None) -> None:
     plan = QUICK if quick else FULL
     plan = dataclasses.replace(plan, rounds=rounds or plan.rounds)
     print(f"\n{plan}\n")
+    if not task_spooler.program():
+        print("without task-spooler: it is not installed\n")
     figures: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="jobd-bench-") as name, _place(plan, Path(name)) as place:
+    with tempfile.TemporaryDirectory(prefix="jobd-bench-") as name, place_of(plan, Path(name)) as place:
         for number in range(plan.rounds):
             turn = number % len(STEPS)
             for step in STEPS[turn:] + STEPS[:turn]:
@@ -229,8 +223,8 @@ def _print(figures: dict[str, list[float]]) -> None:
     for label in sorted(figures):
         values = figures[label]
         print(f"| {label} | {statistics.median(values):.4g} | {min(values):.4g} to {max(values):.4g} |")
-    print("\n| goal | ratio | |\n|---|---|---|")
+    medians = {label: statistics.median(values) for label, values in figures.items()}
+    print("\n| goal | ratio | | its floor | the floor's ratio | of the floor |\n|---|---|---|---|---|---|")
     for goal in GOALS:
-        if goal.value in figures and goal.reference in figures:
-            ratio = statistics.median(figures[goal.value]) / statistics.median(figures[goal.reference])
-            print(f"| {goal.value} to {goal.reference} | {ratio:.2f} | {goal.judge(ratio)} |")
+        if goal.value in medians and goal.reference in medians:
+            print(goal.row(medians))

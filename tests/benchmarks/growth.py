@@ -45,11 +45,13 @@ class Found:
         rates: jobs a second, sixteen at once.
         ages: milliseconds, p50 and p99 of a line's.
         shared: the same, by the number of followers of one job.
+        beside: jobs a second, sixteen at once, by the number of those who follow a job that writes lines meanwhile.
     """
 
     rates: dict[int, float] = field(default_factory=dict)
     ages: dict[int, tuple[float, float]] = field(default_factory=dict)
     shared: dict[int, tuple[float, float]] = field(default_factory=dict)
+    beside: dict[int, float] = field(default_factory=dict)
 
 
 def run(*, quick: bool, rounds: int | None) -> None:
@@ -71,9 +73,12 @@ def run(*, quick: bool, rounds: int | None) -> None:
     for count, rate in found.rates.items():
         p50, p99 = found.ages[count]
         print(f"| {count} | {rate:.0f} | {p50:.2f} | {p99:.2f} |")
-    print("\n| so many followers of one job | line p50, ms | line p99, ms |\n|---|---|---|")
+    print(
+        "\n| beside so many followers of one job | jobs/s, 16 at once | line p50, ms | line p99, ms |"
+        "\n|---|---|---|---|"
+    )
     for count, (p50, p99) in found.shared.items():
-        print(f"| {count} | {p50:.2f} | {p99:.2f} |")
+        print(f"| {count} | {found.beside[count]:.0f} | {p50:.2f} | {p99:.2f} |")
     print(f"\nSIGTERM, beside {max(plan.running)} running jobs, until all have ended and are recorded: {ended:.1f} s")
     if not quick:
         _draw(found)
@@ -86,6 +91,7 @@ async def _measure(pki: TestPki, server: Serving, plan: Plan) -> Found:
             await _jobs(client, AT_ONCE)
             for count in plan.followers:
                 found.shared[count] = await _lines(client, plan.lines, count)
+                found.beside[count] = await _jobs_beside(client, plan.jobs, count)
             there = 0
             for count in plan.running:
                 await _start_quiet(client, count - there)
@@ -95,6 +101,28 @@ async def _measure(pki: TestPki, server: Serving, plan: Plan) -> Found:
                 found.rates[count] = plan.jobs / (time.perf_counter() - begin)
                 found.ages[count] = await _lines(client, plan.lines, 1)
     return found
+
+
+async def _jobs_beside(client: JobClient, jobs: int, followers: int) -> float:
+    """Jobs a second, while so many follow one that writes lines, as fast as in :func:`_lines`."""
+    peer = JobClientPeer(client)
+    job_id = await peer.start([*CLOCK_COMMAND, "1000000", str(_interval(followers))])
+    ages = [LineAges() for _ in range(followers)]
+    async with trio.open_nursery() as nursery:
+        for each in ages:
+            nursery.start_soon(peer.stream, job_id, each.read)
+        while not all(each.some for each in ages):
+            await trio.sleep(0.01)
+        begin = time.perf_counter()
+        await _jobs(client, jobs)
+        seconds = time.perf_counter() - begin
+        nursery.cancel_scope.cancel()
+    await client.stop(job_id, grace=0)
+    return jobs / seconds
+
+
+def _interval(followers: int) -> float:
+    return max(0.01, followers / MESSAGES)
 
 
 async def _start_quiet(client: JobClient, count: int) -> None:
@@ -113,8 +141,7 @@ async def _jobs(client: JobClient, count: int) -> None:
 async def _lines(client: JobClient, lines: int, followers: int) -> tuple[float, float]:
     """The median and the last hundredth of all lines' ages, of all followers."""
     peer = JobClientPeer(client)
-    interval = max(0.01, followers / MESSAGES)
-    job_id = await peer.start([*CLOCK_COMMAND, str(lines), str(interval)])
+    job_id = await peer.start([*CLOCK_COMMAND, str(lines), str(_interval(followers))])
     ages = [LineAges() for _ in range(followers)]
     await peer.side_by_side([partial(peer.stream, job_id, each.read) for each in ages])
     every = sorted(age for each in ages for age in each.all_of(lines))
@@ -127,9 +154,12 @@ def _draw(found: Found) -> None:
     except ImportError:
         print("\nno plot: matplotlib is not installed")
         return
+    pyplot.rcParams["svg.hashsalt"] = "jobd"  # the same figures make the same file
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    left.plot(list(found.rates), list(found.rates.values()), "o-")
-    left.set(xscale="symlog", xlabel="running jobs", ylabel="jobs/s, 16 at once", ylim=(0, None))
+    left.plot(list(found.rates), list(found.rates.values()), "o-", label="running jobs")
+    left.plot(list(found.beside), list(found.beside.values()), "s--", label="followers of one job")
+    left.set(xscale="symlog", xlabel="so many beside", ylabel="jobs/s, 16 at once", ylim=(0, None))
+    left.legend()
     for axes, points, what in ((middle, found.ages, "running jobs"), (right, found.shared, "followers of one job")):
         axes.plot(list(points), [p50 for p50, _ in points.values()], "o-", label="p50")
         axes.plot(list(points), [p99 for _, p99 in points.values()], "s--", label="p99")

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.benchmarks.measurements import Peer, check
+from tests.benchmarks.correct import check
+from tests.benchmarks.measurements import Peer
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ import trio
 from api import methods
 from api.client import JobClient
 from api.messages import HealthCheckRequest, HealthCheckResponseServingStatus, JobState
-from tests.benchmarks.measurements import Peer, check
+from tests.benchmarks.correct import check
+from tests.benchmarks.measurements import Peer
 
 T = TypeVar("T")
 

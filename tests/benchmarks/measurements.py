@@ -1,15 +1,18 @@
-"""What is measured, the same for every peer. A run that was not correct raises: its numbers mean nothing."""
+"""What is measured, the same for every peer; in a run that was not correct, nothing is."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-MIB: Final = 1024 * 1024
+from tests.benchmarks.correct import check
+from tests.benchmarks.payload import MIB, digest, kept, written_by
+
 AT_ONCE: Final = 16
 FOLLOWERS: Final = 10
 TRUE: Final = ("/bin/true",)
@@ -25,13 +28,13 @@ for line in range(lines):
 CLOCK_COMMAND: Final = (sys.executable, "-S", "-c", CLOCK)
 
 
-class IncorrectRunError(Exception):
-    """A job did not end as it should, or its output is not what it wrote."""
-
-
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything a run does."""
+    """How much of everything a run does.
+
+    Attributes:
+        payload: the file that jobs write; it has so many ``mebibytes``.
+    """
 
     rounds: int = 5
     jobs: int = 60
@@ -40,6 +43,7 @@ class Plan:
     mebibytes: int = 256
     lines: int = 250
     interval: float = 0.01
+    payload: str = ""
 
 
 QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, calls=64, mebibytes=8, lines=20)
@@ -70,16 +74,6 @@ class Peer(Protocol):
         """Run the functions concurrently."""
 
 
-def check(truth: bool, message: str) -> None:
-    """Make a run that was not correct fail.
-
-    Raises:
-        IncorrectRunError: it was not.
-    """
-    if not truth:
-        raise IncorrectRunError(message)
-
-
 class LineAges:
     """How old the lines of a CLOCK are when they come, in milliseconds."""
 
@@ -92,6 +86,11 @@ class LineAges:
         now = time.monotonic_ns()
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         self._ages += [(now - int(line)) / 1e6 for line in lines]
+
+    @property
+    def some(self) -> bool:
+        """A line has come."""
+        return bool(self._ages)
 
     def all_of(self, count: int) -> list[float]:
         """In the order of their coming.
@@ -163,34 +162,27 @@ async def checks_at_once(peer: Peer, plan: Plan) -> dict[str, float]:
 async def stream(peer: Peer, plan: Plan) -> dict[str, float]:
     """MiB a second from one job that writes as fast as it can to one follower, from Start to verdict."""
     size = plan.mebibytes * MIB
-    received = 0
-
-    def count(data: bytes) -> None:
-        nonlocal received
-        received += len(data)
-
-    begin = time.perf_counter()
-    await peer.stream(await peer.start(("head", "-c", str(size), "/dev/zero")), count)
-    seconds = time.perf_counter() - begin
-    check(received == size, f"{received} bytes came of {size}")
+    with kept(size) as came:
+        begin = time.perf_counter()
+        await peer.stream(await peer.start(written_by(plan.payload, size)), came.take)
+        seconds = time.perf_counter() - begin
+        came.judge(digest(plan.payload, size), "a follower")
     return {"stream, MiB/s": plan.mebibytes / seconds}
 
 
 async def followers(peer: Peer, plan: Plan) -> dict[str, float]:
     """MiB a second, the sum of ten followers of one job over one connection, from Start to the last verdict."""
     size = plan.mebibytes * MIB // FOLLOWERS
-    received = 0
-
-    def count(data: bytes) -> None:
-        nonlocal received
-        received += len(data)
-
-    begin = time.perf_counter()
-    job_id = await peer.start(("head", "-c", str(size), "/dev/zero"))
-    await peer.side_by_side([partial(peer.stream, job_id, count)] * FOLLOWERS)
-    seconds = time.perf_counter() - begin
-    check(received == size * FOLLOWERS, f"{received} bytes came of {FOLLOWERS} times {size}")
-    return {"ten followers, MiB/s": received / MIB / seconds}
+    with ExitStack() as stack:
+        each = [stack.enter_context(kept(size)) for _ in range(FOLLOWERS)]
+        begin = time.perf_counter()
+        job_id = await peer.start(written_by(plan.payload, size))
+        await peer.side_by_side([partial(peer.stream, job_id, came.take) for came in each])
+        seconds = time.perf_counter() - begin
+        expected = digest(plan.payload, size)
+        for came in each:
+            came.judge(expected, "one of the followers")
+    return {"ten followers, MiB/s": size * FOLLOWERS / MIB / seconds}
 
 
 async def latency(peer: Peer, plan: Plan) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 import ssl
@@ -19,7 +20,9 @@ from api import methods
 from api.client import JobClient
 from api.messages import StreamRequest
 from api.protobuf import encode
-from tests.benchmarks.measurements import MIB, TRUE, check
+from tests.benchmarks.correct import check
+from tests.benchmarks.measurements import TRUE
+from tests.benchmarks.payload import MIB, digest, make, written_by
 from tests.benchmarks.servers import Serving, jobd
 from tests.support.pki import TestPki
 from tests.support.wire import CALL, RawClient
@@ -88,21 +91,25 @@ async def _measured(measure: Callable[[], Awaitable[list[Row]]]) -> str:
 
 async def _output(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
     """Much output, followed to its end, job after job."""
+    payload = make(own / "payload", plan.output_of_each)
+    expected = digest(payload, plan.output_of_each * MIB)
     async with _client(pki, server) as client:
-        await _follow(client, 1)
+        await _follow(client, payload, MIB, digest(payload, MIB))
         idle = server.memory()
         for _ in range(plan.output // plan.output_of_each):
-            await _follow(client, plan.output_of_each)
+            await _follow(client, payload, plan.output_of_each * MIB, expected)
         return [Row("idle", idle, 60), Row(f"after {plan.output} MiB of output, more", server.memory() - idle, 10)]
 
 
-async def _follow(client: JobClient, mebibytes: int) -> None:
-    job = await client.start(["head", "-c", str(mebibytes * MIB), "/dev/zero"])
-    received = 0
+async def _follow(client: JobClient, payload: Path, size: int, expected: bytes) -> None:
+    job = await client.start(written_by(payload, size))
+    received, found = 0, hashlib.sha256()
     async with client.stream(job.id) as output:
         async for piece in output:
             received += len(piece.data)
-    check(received == mebibytes * MIB, f"{received} bytes came of {mebibytes} MiB")
+            found.update(piece.data)
+    check(received == size, f"{received} bytes came of {size}")
+    check(found.digest() == expected, "the bytes that came have another hash")
     await client.delete(job.id)
 
 
@@ -122,19 +129,17 @@ async def _connections(pki: TestPki, server: Serving, plan: Plan, own: Path) -> 
 
 
 async def _streams(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
-    """All of them on ten connections: one takes no more than a hundred."""
+    """All of them on one."""
     async with _client(pki, server) as client:
         job = await _written(client)
         before = server.memory()
-        with ExitStack() as sockets:
-            each = max(plan.followers // 10, 1)
-            for _ in range(plan.followers // each):
-                sock = await trio.to_thread.run_sync(_connected, pki, server)
-                sockets.callback(sock.close)
-                sock.sendall(_opening() + b"".join(_call(job, 2 * number + 1) for number in range(each)))
+        sock = await trio.to_thread.run_sync(_connected, pki, server)
+        with sock:
+            calls = b"".join(_call(job, 2 * number + 1) for number in range(plan.followers))
+            await trio.to_thread.run_sync(sock.sendall, _opening() + calls)
             await _all_there(own, plan.followers)
             held = await _settled(server) - before
-        return [Row(f"{plan.followers} stalled followers, {each} a connection, more", held, plan.followers * 0.04)]
+        return [Row(f"{plan.followers} stalled followers on one connection, more", held, plan.followers * 0.04)]
 
 
 async def _running(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:

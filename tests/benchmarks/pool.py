@@ -33,7 +33,8 @@ from jobd.pools.etcd.transaction import Put, Txn
 from jobd.worker.job import Job as Known
 from jobd.worker.job import JobSpec
 from jobd.worker.lifecycle import State as Standing
-from tests.benchmarks.measurements import AT_ONCE, MIB, TRUE, check
+from tests.benchmarks.correct import check
+from tests.benchmarks.measurements import AT_ONCE, MIB, TRUE
 from tests.benchmarks.servers import Serving, jobd, memory_of
 from tests.support.daemon import JobdProgram
 from tests.support.etcd import Cluster, cluster

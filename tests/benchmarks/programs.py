@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tests.benchmarks.measurements import CLOCK, MIB, LineAges, check
+from tests.benchmarks.correct import check
+from tests.benchmarks.measurements import CLOCK, LineAges
+from tests.benchmarks.payload import MIB, Kept
 
 SPLICED: Final = 2**20
 
@@ -24,19 +26,25 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     return seconds * 1e3
 
 
-def stream(command: Sequence[str], size: int, environment: Mapping[str, str] | None = None) -> float:
-    """MiB a second of what the program writes, from its start to its end. The bytes are counted and not copied."""
-    begin, received = time.perf_counter(), 0
-    with (
-        open(os.devnull, "wb") as sink,  # noqa: PTH123 # a device
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, pipesize=SPLICED) as process,
-    ):
+def stream(
+    command: Sequence[str], size: int, came: Kept, expected: bytes, environment: Mapping[str, str] | None = None
+) -> float:
+    """MiB a second of what the program writes, from its start to its end.
+
+    Args:
+        came: room for all of it.
+        expected: its hash.
+    """
+    came.begin()
+    begin = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, pipesize=SPLICED) as process:
         assert process.stdout is not None
-        while count := os.splice(process.stdout.fileno(), sink.fileno(), SPLICED):
-            received += count
+        while came.splice(process.stdout.fileno()):
+            pass
         code = process.wait()
     seconds = time.perf_counter() - begin
-    check((code, received) == (0, size), f"{command}: code {code}, {received} bytes of {size}")
+    check(code == 0, f"{command}: code {code}")
+    came.judge(expected, f"{command}")
     return size / MIB / seconds
 
 

@@ -115,6 +115,21 @@ def blocking(pki: TestPki, scratch: Path) -> Iterator[Serving]:
         yield server
 
 
+@contextmanager
+def bare(pki: TestPki, scratch: Path) -> Iterator[Serving]:
+    """``bare``."""
+    command = ["tests.benchmarks.references.bare", "serve", *_files(pki), str(scratch)]
+    with _serving(command, scratch.with_suffix(".log")) as server:
+        yield server
+
+
+@contextmanager
+def canned(pki: TestPki, stubs: Path, log: Path, *what: Path) -> Iterator[Serving]:
+    """``canned``, with its last words."""
+    with _serving([*_reference("canned", pki, stubs), *map(str, what)], log) as server:
+        yield server
+
+
 def _reference(name: str, pki: TestPki, stubs: Path) -> list[str]:
     return [f"tests.benchmarks.references.{name}", str(stubs), *_files(pki)]
 
