@@ -30,10 +30,15 @@ from tests.support.wire import CALL, RawClient
 SECONDS: Final = 7200.0
 QUIET: Final = ("/bin/sleep", "100000")
 LARGEST_WINDOW: Final = 2**31 - 1
+INITIAL_WINDOW: Final = 4
+"""The setting (RFC 9113, 6.5.2)."""
 AT_ONCE: Final = 32
 PATIENCE: Final = 60.0
 METRICS: Final = "jobd.prom"
 """The file, beside its state, in which a daemon tells how it is."""
+UNSENT: Final = 'jobd_held_bytes{what="unsent"}'
+QUIET_FOR: Final = 2.5
+"""Seconds, in which that file is written twice."""
 
 
 @dataclass(frozen=True)
@@ -124,21 +129,25 @@ async def _connections(pki: TestPki, server: Serving, plan: Plan, own: Path) -> 
                 sockets.callback(sock.close)
                 sock.sendall(_opening() + _call(job, 1))
             await _all_there(own, plan.followers)
+            await _sent(own)
             held = await _settled(server) - before
         return [Row(f"{plan.followers} stalled followers, a connection each, more", held, plan.followers * 0.4)]
 
 
 async def _streams(pki: TestPki, server: Serving, plan: Plan, own: Path) -> list[Row]:
-    """All of them on one."""
+    """All of them on one. Its windows are opened when all are there: of who does not read, no more is read."""
     async with _client(pki, server) as client:
         job = await _written(client)
         before = server.memory()
         sock = await trio.to_thread.run_sync(_connected, pki, server)
         with sock:
             calls = b"".join(_call(job, 2 * number + 1) for number in range(plan.followers))
-            await trio.to_thread.run_sync(sock.sendall, _opening() + calls)
+            await trio.to_thread.run_sync(sock.sendall, _opening(0) + calls)
             await _all_there(own, plan.followers)
+            sock.sendall(RawClient().settings({INITIAL_WINDOW: LARGEST_WINDOW}))
+            await _sent(own)
             held = await _settled(server) - before
+            check(_metric(own, "jobd_open_streams") == plan.followers, "some of the followers have gone")
         return [Row(f"{plan.followers} stalled followers on one connection, more", held, plan.followers * 0.04)]
 
 
@@ -198,9 +207,9 @@ def _connected(pki: TestPki, server: Serving) -> ssl.SSLSocket:
     return pki.context("alice").wrap_socket(plain, server_hostname=host)
 
 
-def _opening() -> bytes:
+def _opening(window: int = LARGEST_WINDOW) -> bytes:
     raw = RawClient()
-    return raw.begin({4: LARGEST_WINDOW}) + raw.window(0, LARGEST_WINDOW - 65_535)
+    return raw.begin({INITIAL_WINDOW: window}) + raw.window(0, LARGEST_WINDOW - 65_535)
 
 
 def _call(job_id: str, stream_id: int) -> bytes:
@@ -213,14 +222,24 @@ def _call(job_id: str, stream_id: int) -> bytes:
 async def _all_there(own: Path, count: int) -> None:
     """What was refused, or has ended, would hold nothing: all of them are open."""
     with trio.move_on_after(PATIENCE):
-        while _open_streams(own) < count:
+        while _metric(own, "jobd_open_streams") < count:
             await trio.sleep(0.1)
-    check(_open_streams(own) == count, f"{_open_streams(own)} followers are there, and not {count}")
+    there = _metric(own, "jobd_open_streams")
+    check(there == count, f"{there} followers are there, and not {count}")
 
 
-def _open_streams(own: Path) -> int:
-    found = re.search(r"^jobd_open_streams (\d+)", (own / METRICS).read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
+async def _sent(own: Path) -> None:
+    """What can be sent has been sent, and some of it is not taken."""
+    before = 0
+    with trio.fail_after(PATIENCE):
+        while (sent := _metric(own, "jobd_sent_bytes_total")) != before or not _metric(own, UNSENT):
+            before = sent
+            await trio.sleep(QUIET_FOR)
+
+
+def _metric(own: Path, name: str) -> int:
+    found = re.search(rf"^{re.escape(name)} (\S+)", (own / METRICS).read_text(), re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 async def _settled(server: Serving) -> float:
