@@ -42,6 +42,7 @@ RUN_BY = {
     },
     "tests/packages/test_documented.py": {("operations.md", "Installing")},
     "tests/packages/test_debian.py": {("README.Debian", "")},
+    "tests/integration/pool/test_pool_faults.py": {("pool.md", "When etcd is full")},
     "tests/integration/etcd/test_manual.py": {
         ("pool.md", "What an operator has to know"),
         ("security.md", "Who may do what"),
@@ -56,7 +57,7 @@ NAMED = {
     "chattr": "takes a file system that knows it",
     "chmod": "says no file",
     "chown": "takes root: tests/integration/test_unprivileged.py",
-    "etcdctl": "tests/integration/etcd/test_manual.py, but for the alarm: that takes a full etcd",
+    "etcdctl": "tests/integration/etcd/test_manual.py; of one that is full: tests/integration/pool/test_pool_faults.py",
     "etcdutl": "the same; a newer one than there is",
     "getconf": "below",
     "install": "tests/integration/test_operations.py",

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -213,7 +214,8 @@ class Chaos:
         await trio.to_thread.run_sync(self.pool.running[name].server_pid)
 
     async def _crash(self, name: str) -> None:
-        await trio.to_thread.run_sync(self.pool.crash, name)
+        outlived = self.rng.random() < 0.5
+        await trio.to_thread.run_sync(partial(self.pool.crash, name, outlived=outlived))
         self.history.append(Lost(at=time.time(), machine=name))
         await trio.sleep(self.rng.choice((0, self.rng.uniform(0, 3 * SESSION))))
         await self.start(name)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.daemon import JobdProgram, jobd_program
+from tests.support.daemon import JobdProgram, children_of, jobd_program, until_dead
 from tests.support.etcd import Cluster
 from tests.support.network import Network
 from tests.support.pki import TestPki
@@ -55,9 +56,15 @@ class Programs:
             self._stacks[name] = stack.pop_all()
         return self.running[name]
 
-    def crash(self, name: str) -> None:
-        """SIGKILL to launcher and server."""
-        self.running.pop(name).crash()
+    def crash(self, name: str, *, outlived: bool = False) -> None:
+        """SIGKILL to launcher, server and jobs, as when the machine dies; the jobs live on if they are to."""
+        machine = self.running.pop(name)
+        jobs = [] if outlived else children_of(machine.launcher)
+        machine.crash()
+        for job in jobs:
+            with suppress(ProcessLookupError):  # the server is one of them, and leads no group
+                os.killpg(job, signal.SIGKILL)
+        until_dead(*jobs)
         self._stacks.pop(name).close()
 
     def end(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from tests.support.pki import TestPki
 from tests.support.pool import Pool, open_pool
 from tests.support.pool_programs import Programs
 from tests.support.refusals import stdout_of
+from tests.support.shown import shown_in
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An id that no broker has given."""
@@ -169,13 +171,17 @@ async def fill_it(etcd: Cluster) -> None:
 
 
 async def make_room(etcd: Cluster) -> None:
-    """As operators are told to; who else has filled it has gone."""
+    """With the commands of the manual; who else has filled it has gone."""
     async with open_client(etcd.etcd) as client:
         while (page := await client.page(FILLING)).found:
             for each in page.found:
                 await client.delete(each.key)
-    for command in (("compact", "--physical", str(page.revision)), ("defrag", "--cluster"), ("alarm", "disarm")):
-        await trio.run_process(etcd.ctl(*command), capture_stdout=True)
+    program, *options = etcd.ctl()
+    commands = "\n".join(["set -e", f"E={shlex.quote(shlex.join(options))}", *shown_in("pool.md", "When etcd is full")])
+    path = f"{Path(program).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "ETCDCTL_API": "3"}
+    done = await trio.run_process(["sh", "-c", commands], env=env, capture_stdout=True)
+    assert b"alarm:NOSPACE" in done.stdout
 
 
 async def test_an_etcd_that_comes_after_jobd(
