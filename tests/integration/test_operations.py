@@ -18,12 +18,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import ROOT
+from tests.support.patience import patient
 from tests.support.program import SECONDS, program, with_programs
-from tests.support.shown import shown_in
+from tests.support.shown import sections_of, shown_in
 
 MANUAL = (ROOT / "docs" / "operations.md").read_text()
 USERS = re.compile(r"^(user|job-user) = .*\n", re.MULTILINE)
 """Settings that take root."""
+LONG = patient(300)
+"""For some fifty programs, one after another."""
+FLAGS = ("private_tmp", "read_only_root", "no_network", "pid_namespace")
 MAKEFILE = "all:\n\t@echo made\ntest:\n\t@echo tested\n"
 
 
@@ -111,7 +115,7 @@ def test_the_operations_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     )
     configuration = here.write("etc/jobd.toml", USERS.sub("", block("The first hour", r"^```toml\n(.*?)^```")))
     here.all_of(commands[:started])
-    with program(["--config", str(configuration)], here.environment) as (_, ready):
+    with program(["--config", str(configuration)], here.environment, LONG) as (_, ready):
         here.words["localhost:50051"] = ready.split()[-1].replace("127.0.0.1", "localhost")
         here.write("config/jobcli/profile.toml", block("The first hour", r"^((?:    \w+ = [^\n]*\n){4})"))
         two_clients_and_a_revocation(here, commands[started + 1 : revoked], commands[revoked:])
@@ -123,6 +127,7 @@ def test_the_operations_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         if shutil.which("buf", path=here.environment["PATH"]):
             _, listed = here.all_of(shown_in("operations.md", "Health, and other tools"), "pki")
             assert "uname" in listed
+        each_wish(here)
         an_audit_log_that_was_rotated(here)
         a_backup(here)
     monkeypatch.chdir(tmp_path / "pki")
@@ -158,6 +163,19 @@ def jobs_of_a_file(here: Here) -> None:
     [ids] = here.all_of(shown_in("operations.md", "Several jobs in one file"))
     assert len(ids.split()) == 2
     here.all_of([f"jobcli wait {' '.join(ids.split())}"])
+
+
+def each_wish(here: Here) -> None:
+    """Of the how-to: what a section shows is one session of a shell. What cannot be had here is left out."""
+    worker = json.loads(here.all_of(["jobcli workers --json"])[0])
+    missing = [
+        *(f" --{limit}" for limit in ("memory", "cpus", "processes") if limit not in worker["limits"]),
+        *(f" --{name.replace('_', '-')}" for name in FLAGS if name not in worker["isolation"]),
+    ]
+    for section in sections_of("howto.md"):
+        script = "\n".join(["set -e", *shown_in("howto.md", section)])
+        if "-it" not in script:  # that is the README's, and takes a person
+            here.all_of([re.sub(rf"({'|'.join(missing)})( [\d.]+M?)?" if missing else "(?!)", "", script)])
 
 
 def a_program_of_python(here: Here) -> None:

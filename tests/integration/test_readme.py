@@ -75,7 +75,7 @@ def test_the_session_goes_as_it_is_shown(environment: dict[str, str], tmp_path: 
     pairs = list(transcript())
     assert len(pairs) >= 8
     ids: dict[str, str] = {}
-    with program(["dev"], environment):
+    with program(["dev"], environment, patient(120)):
         status = 0
         for typed, shown in pairs:
             for there, here in ids.items():

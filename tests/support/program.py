@@ -42,8 +42,14 @@ def with_programs(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def program(arguments: list[str], environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A jobd with exactly these arguments and variables, and its first line of stdout."""
+def program(
+    arguments: list[str], environment: Mapping[str, str], seconds: float = SECONDS
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A jobd with exactly these arguments and variables, and its first line of stdout.
+
+    Args:
+        seconds: what all that is done with it may take.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "jobd", *arguments],
         stdout=subprocess.PIPE,
@@ -51,7 +57,7 @@ def program(arguments: list[str], environment: Mapping[str, str]) -> Iterator[tu
         text=True,
         env=environment,
     ) as process:
-        watchdog = threading.Timer(SECONDS, process.kill)
+        watchdog = threading.Timer(seconds, process.kill)
         watchdog.start()
         try:
             assert process.stdout is not None

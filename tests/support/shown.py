@@ -20,7 +20,9 @@ NOT_RUN: Final = {
     "useradd --system jobd": "would change the machine's users",
     "useradd --system jobs": "the same; the Debian package's postinst makes such users, in a Debian of its own",
     "jobd --user jobd --job-user jobs …": "takes root and such users: tests/integration/test_unprivileged.py",
+    "jobcli run --user build -- id -un": "takes root and such a user: tests/integration/test_run_as.py",
     "systemctl enable --now jobd": "takes systemd: tests/machine",
+    "chown -R etcd: /var/lib/etcd": "takes such a user: the test's etcd runs as whoever runs the tests",
     "systemctl start etcd": "takes systemd; the test starts etcd itself",
     "apt install ./dist/jobd_*+deb12_amd64.deb": "dpkg does, in a Debian of its own: tests/packages/test_debian.py",
     "sh .ci/nox": "is what runs this",
@@ -70,6 +72,11 @@ def named(text: str) -> Iterator[str]:
     """What the text itself, between blocks, sets as code."""
     prose = re.sub(r"^ {4}.*$", "", _FENCE.sub("", text), flags=re.MULTILINE)
     yield from (" ".join(found.split()) for found in _INLINE.findall(prose))
+
+
+def sections_of(document: str) -> list[str]:
+    """Those that show commands, in their order."""
+    return list(dict.fromkeys(each.section for each in everything_shown() if each.document == document))
 
 
 def _blocks(page: Path) -> Iterator[tuple[str, list[str]]]:
