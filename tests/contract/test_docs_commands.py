@@ -23,7 +23,17 @@ from tests.support.shown import PAGES, everything_shown, named
 PROGRAMS = ("jobd", "jobcli", "jobpki")
 ENDS = frozenset({"|", "||", "&", "&&", ";"})
 FOREIGN = frozenset({"--no-deps", "--die-with-parent", "--quick"}) | frozenset(
-    {"--client-cert-auth", "--trusted-ca-file", "--bump-revision", "--mark-compacted", "--quota-backend-bytes"}
+    {
+        "--client-cert-auth",
+        "--trusted-ca-file",
+        "--bump-revision",
+        "--mark-compacted",
+        "--quota-backend-bytes",
+        "--cert-file",
+        "--key-file",
+        "--endpoints",
+        "--insecure-skip-tls-verify",
+    }
 )
 """Options of other programs that documents name by themselves: pip, bwrap, the benchmarks, etcd."""
 GIVEN_LATER = re.compile(r"the following arguments are required|one of the arguments .* is required")
