@@ -19,6 +19,8 @@ from api.toml import read_toml_table
 NAMES: Final = ("server", "cert", "key", "ca", "key_passphrase_file")
 OPTIONAL: Final = ("key_passphrase_file",)
 ENV_PREFIX: Final = "JOBCLI_"
+ALIKE: Final = 0.9
+"""How near a variable, with that prefix, is to one that was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Pro
     Raises:
         ConfigError: one is missing, or a profile cannot be used.
     """
+    _check_variables(environment)
     given = {n: flags.get(n) or environment.get(ENV_PREFIX + n.upper()) for n in NAMES}
     origins = {n: ENV_PREFIX + n.upper() for n in NAMES if given[n] and not flags.get(n)}
     if not all(given[n] for n in NAMES if n not in OPTIONAL):
@@ -74,6 +77,16 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Pro
     cert, key, ca = (Path(str(given[n])).expanduser() for n in ("cert", "key", "ca"))
     passphrase = given["key_passphrase_file"]
     return Profile(str(given["server"]), cert, key, ca, Path(passphrase).expanduser() if passphrase else None, origins)
+
+
+def _check_variables(environment: Mapping[str, str]) -> None:
+    """One that is nearly a setting's does nothing, and somebody believes that it does; others are not ours."""
+    known = [ENV_PREFIX + name.upper() for name in NAMES]
+    for variable, value in environment.items():
+        if variable.startswith(ENV_PREFIX) and value and variable not in known:
+            near = nearest(variable, known, ALIKE)
+            if near:
+                raise ConfigError(f"{variable}: there is no such setting{near}")
 
 
 def _first_profile(chosen: Path | None, environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

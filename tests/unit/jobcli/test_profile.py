@@ -49,3 +49,16 @@ def test_what_counts_is_told(file: Path) -> None:
     assert profile.load({"profile": str(file), "server": "elsewhere"}, {}).told(error) == str(error)
     named = profile.load({"profile": str(file)}, {"JOBCLI_SERVER": "elsewhere"}).told(error)
     assert named == f"{error} (JOBCLI_SERVER)"
+
+
+@pytest.mark.parametrize(("variable", "meant"), [("JOBCLI_SERVR", "SERVER"), ("JOBCLI_CRET", "CERT")])
+def test_a_variable_that_is_nearly_a_setting_s_is_refused(file: Path, variable: str, meant: str) -> None:
+    """It would do nothing."""
+    with pytest.raises(ConfigError, match=f"^{variable}: there is no such setting; did you mean JOBCLI_{meant}\\?$"):
+        profile.load({"profile": str(file)}, {variable: "x"})
+
+
+def test_other_variables_are_nobody_s_business(file: Path) -> None:
+    """And one that is empty says nothing."""
+    environment = {"JOBCLI_SOMETHING": "x", "JOBCLI_SERVR": "", "JOB_SERVER": "x"}
+    assert profile.load({"profile": str(file)}, environment).server == "localhost"
