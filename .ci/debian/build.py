@@ -33,7 +33,7 @@ from {module} import main
 sys.exit(main())
 """
 DOCUMENTS: Final = (
-    *("operations.md", "runbook.md", "security.md", "failure-model.md", "pool.md"),
+    *("howto.md", "operations.md", "runbook.md", "security.md", "failure-model.md", "pool.md"),
     *("cli.md", "api.md", "limits.md", "metrics.md"),
 )
 

@@ -12,9 +12,12 @@ from typing import Final
 
 from tests.hostile.expected import CONNECTIONS, HANDSHAKES, Expected
 from tests.hostile.siege import Siege, Site
+from tests.support.patience import patient
 
 PLACES: Final = 128
 """Those that shake hands at once, as docs/security.md has it."""
+LIMIT: Final = 12.0
+"""Seconds after which the server has sent away who is slow, and a bit."""
 PATIENCE: Final = 8.0
 """Seconds after which one that is slow is sent away, less some."""
 SILENT: Final = 400
@@ -106,9 +109,19 @@ def a_thousand_at_once(site: Site) -> Counter[str]:
             while waiting and time.monotonic() < until:
                 results = [(each, shake(each)) for each in waiting]
                 waiting = [each for each, result in results if result == "more"]
-            time.sleep(0.2)
-            answers.update("taken" if is_taken(each) else "closed" for each in begun)
+            answers.update(fates(begun))
     return answers
+
+
+def fates(begun: list[ssl.SSLSocket]) -> Iterator[str]:
+    """What becomes of each, when it is known of all: at the latest when the server has sent away who is slow."""
+    waiting, until = begun, time.monotonic() + patient(LIMIT)
+    while waiting and time.monotonic() < until:
+        time.sleep(0.05)
+        fate = {each: is_taken(each) for each in waiting}
+        yield from ("taken" if taken else "closed" for taken in fate.values() if taken is not None)
+        waiting = [each for each, taken in fate.items() if taken is None]
+    yield from ("never heard of" for _ in waiting)
 
 
 def shake(made: ssl.SSLSocket) -> str:
@@ -121,10 +134,12 @@ def shake(made: ssl.SSLSocket) -> str:
     return "done"
 
 
-def is_taken(made: ssl.SSLSocket) -> bool:
-    """The server speaks HTTP/2 with it."""
+def is_taken(made: ssl.SSLSocket) -> bool | None:
+    """The server speaks HTTP/2 with it; None while that is not known."""
     try:
         return bool(made.recv(65536))
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
     except OSError:
         return False
 
