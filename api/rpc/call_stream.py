@@ -42,6 +42,7 @@ class CallStream:
         "_ended",
         "_error",
         "_messages",
+        "_outgoing",
         "_session",
         "_usual",
         "_window_opened",
@@ -57,6 +58,7 @@ class CallStream:
         # Both events are there when somebody waits, or has looked and is about to wait.
         self._arrived: trio.Event | None = None
         self._window_opened: trio.Event | None = None
+        self._outgoing: Outgoing | None = None  # what is being sent
         self._at_end = False  # whoever waits for what arrives waits for the end
         self._usual = 0  # how much the peer accepts of late, when it accepts most
         self._ended = False  # the peer sends no more messages
@@ -107,6 +109,11 @@ class CallStream:
     def unread(self) -> int:
         """What the messages that nobody took have of the connection's window."""
         return sum(event.flow_controlled_length for event in self._messages)
+
+    @property
+    def ready(self) -> int:
+        """Bytes that are held for the peer, until its window and their turn let them be sent."""
+        return self._outgoing.size if self._outgoing else 0
 
     def take_unread(self) -> int:
         """Drop the messages that nobody took; returns their part of the connection's window."""
@@ -232,7 +239,11 @@ class CallStream:
 
     async def send_messages(self, messages: Sequence[WireMessage], *, end_stream: bool = False) -> None:
         """Send several messages in one go; otherwise as :meth:`send_message`."""
-        await self._session.send(self, Outgoing(messages), end_stream=end_stream)
+        self._outgoing = Outgoing(messages)
+        try:
+            await self._session.send(self, self._outgoing, end_stream=end_stream)
+        finally:
+            self._outgoing = None
 
     def answer(self, data: bytes) -> bool:
         """Send a whole response, from its headers to OK, without waiting. False: it has to go the long way."""

@@ -19,11 +19,13 @@ class Holdings:
     Attributes:
         calls: that are open.
         unread_bytes: of requests that no handler has taken yet, and of such that are not whole.
-        unsent_bytes: that the kernel has not taken yet.
+        ready_bytes: that wait for the peer's windows, or for their turn.
+        unsent_bytes: that were sent, and that the kernel has not taken yet.
     """
 
     calls: int = 0
     unread_bytes: int = 0
+    ready_bytes: int = 0
     unsent_bytes: int = 0
 
     def __add__(self, other: Holdings) -> Holdings:
@@ -64,6 +66,7 @@ def holdings(session: Session) -> Holdings:
     return Holdings(
         calls=len(session.streams),
         unread_bytes=unread + session.connection.incomplete_bytes,
+        ready_bytes=sum(stream.ready for stream in session.streams.values()),
         unsent_bytes=session.transport.pending + session.connection.unsent,
     )
 

@@ -91,7 +91,7 @@ def _cut(sources: Sources) -> Mapping[str, float]:
 
 def _held(sources: Sources) -> Mapping[str, float]:
     held = sources.connections.statistics().held
-    return {"unread": held.unread_bytes, "unsent": held.unsent_bytes}
+    return {"unread": held.unread_bytes, "ready": held.ready_bytes, "unsent": held.unsent_bytes}
 
 
 def _jobs(sources: Sources) -> Mapping[str, float]:
@@ -205,7 +205,8 @@ METRICS: Final = (
     Metric(
         "jobd_held_bytes",
         "gauge",
-        "Bytes that connections hold: requests that nobody has taken yet, answers that the kernel has not.",
+        "Bytes that connections hold: requests that nobody has taken yet (unread), answers that wait for a client's "
+        "window (ready), and those that the kernel has not taken (unsent).",
         _by(_held),
         ("what",),
     ),

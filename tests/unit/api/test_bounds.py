@@ -119,6 +119,25 @@ async def test_what_nobody_has_taken_is_counted() -> None:
         assert counted.statistics().held == Holdings()
 
 
+@pytest.mark.parametrize("ends", ["window", "reset"])
+async def test_what_waits_for_a_window_is_counted(ends: str) -> None:
+    """Until the peer wants it, or gives the call up."""
+    counted = Connections()
+    answer = QueryResponse()
+    answer.job.message = "x" * 1000
+    size = 5 + len(encode(answer))
+
+    async def handler(call: ServerCall, request: QueryRequest) -> None:
+        call.start_response()
+        await call.send(answer)
+
+    async with raw_client(router({PATH: server_stream(handler)}), counted) as (client, raw):
+        await send(client, raw.begin({4: 10}) + raw.call(1))
+        assert counted.statistics().held == Holdings(calls=1, ready_bytes=size - 10)
+        await send(client, raw.window(1, size) if ends == "window" else raw.reset(1))
+        assert counted.statistics().held == Holdings()
+
+
 async def test_reset_calls_leave_nothing() -> None:
     """A thousand that were opened and given up at once: no task, no stream, no answer."""
     counted = Connections()
