@@ -121,6 +121,8 @@ def _check_tail(wal: BinaryIO, read: int, page: int, salts: list[int], before: S
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
+    """A page of the journal."""
+
     commit: bool
     salts: list[int]
     sums: Sums

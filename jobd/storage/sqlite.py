@@ -42,6 +42,8 @@ _LIVE: Final = (State.PENDING, State.STARTING, State.RUNNING)
 
 @dataclass(eq=False)
 class _Operation(Generic[T]):
+    """What somebody waits for."""
+
     run: Callable[[sqlite3.Connection], T]
     writes: bool
     result: outcome.Outcome[T] | None = None
