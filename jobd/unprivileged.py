@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jobd.launcher.allowed import Allowed
 
 OTHERS_WRITE: Final = 0o022
+CODE: Final = Path(__file__)
 
 
 def server_user(config: Config) -> Identity | None:
@@ -123,9 +124,21 @@ async def give_up(link: LauncherLink, config: Config, who: Identity) -> None:
         raise ConfigError(f"--user: the control groups cannot be given to {who.name}: {exc.strerror}") from exc
     await link.allow(_allowed(link, config, who, list(rooms)))
     become(who)
+    see_that_code_is_readable(who)
     if stat_of(os.getppid()) is None:
         raise ConfigError(f"--user: /proc hides other users' processes (hidepid) from {who.name}, who has to see jobs")
     link.containment.send = link.signal_pids
+
+
+def see_that_code_is_readable(who: Identity) -> None:
+    """Some of it is read when it is needed. For whom we act as now.
+
+    Raises:
+        ConfigError: this user cannot.
+    """
+    if not os.access(CODE, os.R_OK, effective_ids=True):
+        where = "install it where everybody can read it"
+        raise ConfigError(f"--user: {who.name} cannot read the code of jobd, in {CODE.parent}: {where}")
 
 
 def become(who: Identity) -> None:

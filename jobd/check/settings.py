@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from api.address import parse_address
-from api.errors import JobdError
+from api.errors import ConfigError, JobdError
 from jobd.check.finding import Findings, good, untried, weak, wrong
 from jobd.config import Config
 from jobd.daemon import files_of
@@ -19,10 +19,9 @@ from jobd.limits.detect import Choice, detect
 from jobd.machine import means_of
 from jobd.transport.listener import bind, resolve
 from jobd.trust.trust import load_trust
-from jobd.unprivileged import acting_as, server_user
+from jobd.unprivileged import acting_as, see_that_code_is_readable, server_user
 from jobd.worker.identity import Identity, UnknownAccountError, gid_of, look_up, own
 
-PACKAGE: Final = str(Path(__file__).parents[1])
 """Where this code is."""
 READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 
@@ -106,11 +105,16 @@ def users(config: Config) -> Findings:
 
 
 def _program(who: Identity) -> Findings:
-    """Can the server's user execute what root can?"""
-    with acting_as(who):
-        shut = [each for each in (sys.executable, PACKAGE) if not os.access(each, os.X_OK, effective_ids=True)]
-    if shut:
-        says = f"{who.name} cannot {'execute' if shut[0] == sys.executable else 'enter'} {shut[0]}"
+    """Can the server's user read and execute what root can?"""
+    try:
+        with acting_as(who):
+            executable = os.access(sys.executable, os.X_OK, effective_ids=True)
+            see_that_code_is_readable(who)
+    except ConfigError as exc:
+        yield wrong("users", exc)
+        return
+    if not executable:
+        says = f"{who.name} cannot execute {sys.executable}"
         yield weak(
             "users", f"{says}: 'jobd backup' and 'jobd restore', as that user, do not work; install jobd elsewhere"
         )

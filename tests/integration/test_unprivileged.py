@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -344,6 +345,22 @@ def test_a_setting_that_protects_nothing_is_refused(pki: TestPki, flags: tuple[s
         with pytest.raises(AssertionError, match=why), jobd_program(pki, directory / "state", *flags):
             pass
         assert not (directory / "state").exists()
+
+
+def test_code_that_the_server_cannot_read_is_told_of(pki: TestPki) -> None:
+    """When it has become its user, and before anything is served: in one sentence."""
+    with room() as directory:
+        code = directory / "code"
+        for name in ("api", "jobd", "pki"):
+            shutil.copytree(ROOT / name, code / name)
+        code.chmod(0o700)
+        why = f"--user: daemon cannot read the code of jobd, in {code}/jobd"
+        with (
+            pytest.raises(AssertionError, match=why) as caught,
+            jobd_program(pki, directory / "state", *AS, path=[code]),
+        ):
+            pass
+        assert "Traceback" not in str(caught.value)
 
 
 def test_a_state_of_somebody_elses_is_refused(pki: TestPki) -> None:
