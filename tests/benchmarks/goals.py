@@ -181,6 +181,7 @@ def _lines(place: Place) -> Figures:
     commands: dict[str, tuple[list[str], dict[str, str] | None]] = {
         "jobcli": ([*place.jobcli, "run", "--"], place.environment),
         "bare": (place.bare_client("run"), place.environment),
+        "bare, nothing recorded": (place.bare_client("relay"), place.environment),
     }
     if place.ssh:
         commands["ssh"] = (place.ssh, None)

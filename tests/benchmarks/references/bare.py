@@ -7,9 +7,9 @@ second call, no role, no audit, no queue, no stop, no launcher that outlives the
 follower, no late one, and no bound on what a client may make it hold: whatever jobd takes more than this is for those,
 and what this takes, nobody saves who keeps the promises and the stack.
 
-``python -m tests.benchmarks.references.bare serve CERT KEY CA DIRECTORY``; ``… run SERVER CERT KEY CA WORD…``; ``… jobs
-SERVER CERT KEY CA COUNT AT-ONCE``, which prints how many a second; ``… memory SERVER CERT KEY CA MIB``, which prints
-how many MiB a second come out of memory.
+``python -m tests.benchmarks.references.bare serve CERT KEY CA DIRECTORY``, and with the words SERVER CERT KEY CA behind
+each: ``… run WORD…``; ``… relay WORD…``, the same without a record of its output; ``… jobs COUNT AT-ONCE``, which
+prints how many a second; ``… memory MIB``, which prints how many MiB a second come out of memory.
 """
 
 from __future__ import annotations
@@ -113,6 +113,16 @@ class Record:
             os.close(file)
 
 
+class Unrecorded:
+    """As :class:`Record`, and nothing is kept."""
+
+    def take(self, pipe: int) -> bytes:
+        return os.read(pipe, MIB)
+
+    def finish(self) -> None:
+        """There is nothing."""
+
+
 async def serve(certificate: Path, key: Path, ca: Path, directory: Path) -> None:
     """Serve until SIGTERM."""
     context = server_context(certificate=certificate, key=key, ca=ca)
@@ -132,11 +142,11 @@ async def _connection(sock: socket.socket, context: ssl.SSLContext, store: Store
     stream = await TLSStream.handshake(sock, context, server_side=True, receive_size=SMALL)
     try:
         while order := bytes(await stream.receive()):
-            argv = json.loads(order)
-            if isinstance(argv, int):
-                await _memory(stream, argv)
-            else:
-                await _job(stream, argv, store, directory)
+            match json.loads(order):
+                case int(pieces):
+                    await _memory(stream, pieces)
+                case [bool(recorded), list(argv)]:
+                    await _job(stream, argv, store, Record(directory, str(uuid.uuid4())) if recorded else Unrecorded())
     finally:
         await stream.aclose()
 
@@ -147,17 +157,17 @@ async def _memory(stream: TLSStream, pieces: int) -> None:
     await _send(stream, b"\0", EXIT)
 
 
-async def _job(stream: TLSStream, argv: list[str], store: Store, directory: Path) -> None:
+async def _job(stream: TLSStream, argv: list[str], store: Store, record: Record | Unrecorded) -> None:
     job_id = str(uuid.uuid4())
     await store.commit(job_id, argv=argv, state="starting")
     with _popen(argv) as process:
         ended = os.pidfd_open(process.pid)
         try:
-            await store.commit(job_id, argv=argv, state="running", pid=process.pid)
-            record = Record(directory, job_id)
             async with trio.open_nursery() as nursery:
                 for pipe in (process.stdout, process.stderr):
+                    assert pipe is not None
                     nursery.start_soon(_output, stream, pipe.fileno(), record)
+                await store.commit(job_id, argv=argv, state="running", pid=process.pid)
             await trio.lowlevel.wait_readable(ended)
         finally:
             os.close(ended)
@@ -175,7 +185,7 @@ def _popen(argv: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-async def _output(stream: TLSStream, pipe: int, record: Record) -> None:
+async def _output(stream: TLSStream, pipe: int, record: Record | Unrecorded) -> None:
     """While a piece is sent, the next one is recorded."""
     os.set_blocking(pipe, False)
     piece = b""
@@ -225,9 +235,9 @@ class Client:
             await TLSStream.handshake(sock, context, server_side=False, server_hostname=host, receive_size=RECEIVE)
         )
 
-    async def run(self, argv: list[str] | int, take: Callable[[memoryview], int]) -> int:
+    async def run(self, order: list[Any] | int, take: Callable[[memoryview], int]) -> int:
         """Give what the job writes to somebody who says how much of it was taken; its exit code."""
-        self._stream.write([json.dumps(argv).encode()])
+        self._stream.write([json.dumps(order).encode()])
         head, left, kind = bytearray(), 0, DATA
         while True:
             data = await self._stream.receive()
@@ -251,10 +261,10 @@ class Client:
         await self._stream.aclose()
 
 
-async def run(server: str, certificate: Path, key: Path, ca: Path, argv: list[str]) -> int:
+async def run(server: str, certificate: Path, key: Path, ca: Path, order: list[Any]) -> int:
     """As ``ssh`` does it."""
     client = await Client.connect(server, certificate, key, ca)
-    code = await client.run(argv, partial(os.write, sys.stdout.fileno()))
+    code = await client.run(order, partial(os.write, sys.stdout.fileno()))
     await client.aclose()
     return code
 
@@ -265,7 +275,7 @@ async def jobs(server: str, certificate: Path, key: Path, ca: Path, count: int, 
 
     async def some(client: Client, number: int) -> None:
         for _ in range(number):
-            check(await client.run(["/bin/true"], len) == 0, "a bare job failed")
+            check(await client.run([True, ["/bin/true"]], len) == 0, "a bare job failed")
 
     for client in clients:
         await some(client, 1)
@@ -303,8 +313,8 @@ if __name__ == "__main__":
     what, *words = sys.argv[1:]
     if what == "serve":
         trio.run(serve, *map(Path, words))
-    elif what == "run":
-        sys.exit(trio.run(run, words[0], *map(Path, words[1:4]), words[4:]))
+    elif what in ("run", "relay"):
+        sys.exit(trio.run(run, words[0], *map(Path, words[1:4]), [what == "run", words[4:]]))
     else:
         asked = {"jobs": jobs, "memory": memory}[what]
         print(trio.run(asked, words[0], *map(Path, words[1:4]), *map(int, words[4:])))
