@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.daemon import ROOT
 from tests.support.patience import patient
-from tests.support.program import SECONDS, program, with_programs
+from tests.support.program import program, with_programs
 from tests.support.shown import sections_of, shown_in
 
 MANUAL = (ROOT / "docs" / "operations.md").read_text()
@@ -78,7 +78,7 @@ class Here:
         variables = {f"JOBCLI_{name.upper()}": str(path) for name, path in profile.items()}
         done = subprocess.run(
             ["bash", "-c", self.text(command)], cwd=self.directory / place, env={**self.environment, **variables},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONG,
             check=False,
         )  # fmt: skip
         return f"{done.returncode} {done.stdout}"
@@ -92,7 +92,7 @@ class Here:
 
 def until(seen: Callable[[], object], what: Callable[[], object] = lambda: "it is never seen") -> None:
     """Wait for what comes."""
-    limit = time.monotonic() + SECONDS
+    limit = time.monotonic() + LONG
     while not seen():
         assert time.monotonic() < limit, what()
         time.sleep(0.01)
