@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
+from jobcli.cli import VERBS
 from tests.support.daemon import ROOT
 from tests.support.documents import DOCUMENTS
 from tests.support.shown import NOT_RUN, everything_shown, named, sections_of
@@ -66,13 +67,15 @@ NAMED = {
     "iostat": "is not installed with anything of ours",
     "ls": "below",
     "man": "tests/packages/test_pages.py",
+    "nox": "sessions: tests/contract/test_docs_commands.py sees that they are there",
     "openssl": "below, and tests/integration/test_encrypted_keys.py",
     "pip": "tests/packages/conftest.py",
     "pipx": "tests/packages/test_installers.py",
     "promtool": "tests/contract/test_monitoring.py",
     "ps": "below",
     "python": "what jobd starts, or a session does",
-    "sh": "sessions: tests/contract/test_docs_commands.py sees that they are there",
+    "py-spy": "is not installed with anything of ours",
+    "sh": "as nox",
     "ss": "below",
     "systemctl": "tests/machine",
     "systemd-analyze": "tests/contract/test_units.py",
@@ -84,8 +87,6 @@ RUN_HERE = (
     *("ps -o pid,stat,wchan -p N", "ps -o pid,stat,wchan -g PGID", "ls /proc/PID/fd", "ss -ltnp"),
     *("getconf ARG_MAX", "openssl rand -hex 32"),
 )
-NUMBERS = {"PID": os.getpid, "PGID": lambda: os.getsid(0), "N": os.getpid}
-"""A job is a session of its own, as who runs this is; its process group has the same number."""
 
 
 def test_every_command_that_is_shown_is_run() -> None:
@@ -108,30 +109,32 @@ def test_the_tests_that_run_them_are_there() -> None:
         assert [path for path in re.findall(r"(?:tests|docs)/[\w./-]*\w", why) if not (ROOT / path).exists()] == []
 
 
-def programs_named() -> set[str]:
-    """By which a command of several words begins that the text sets as code."""
-    codes = [code for page in DOCUMENTS for code in named(page.read_text())]
-    return {code.split()[0].rpartition("/")[2] for code in codes if " " in code}
+def programs_named() -> Iterator[tuple[str, str]]:
+    """The programs by which codes of several words begin that the text has, if they are any; and the whole code."""
+    for page in DOCUMENTS:
+        for code in named(page.read_text()):
+            if found := re.match(r"(?:/[\w./-]+/)?([a-z][a-z-]*) ", code):
+                yield found[1], code
 
 
 def test_every_program_that_is_named_has_somebody_who_runs_it() -> None:
-    """Or it is said why there is nobody. (What is a program can be seen for those alone that are installed.)"""
-    programs = programs_named()
-    assert NAMED.keys() - programs == set(), "is named nowhere"
-    installed = {name for name in programs if shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")}
-    assert installed - NAMED.keys() - {"jobd", "jobcli", "jobpki", *WORDS} == set()
+    """Or it is said why there is nobody. Whatever has options or paths behind it is taken for one."""
+    programs = dict(programs_named())
+    assert NAMED.keys() - programs.keys() == set(), "is named nowhere"
+    surely = {name: code for name, code in programs_named() if re.search(r" (-[a-z]\b|--[a-z]|/)", code)}
+    assert {name: surely[name] for name in surely.keys() - NAMED.keys() - OURS} == {}
 
 
-WORDS = {"systemd", "which"}
-"""Those that are programs, and are none where they stand."""
+OURS = {"jobd", "jobcli", "jobpki", *VERBS, "show", "jobs"}
+"""Ours, by their verbs too; and the first word of a message."""
 
 
 @pytest.mark.parametrize("command", RUN_HERE)
 def test_what_is_named_to_look_with_can_be_run(command: str) -> None:
-    """As it stands, of this process."""
+    """As it stands, of the process that it is itself."""
     if not shutil.which(command.split()[0]):
         pytest.skip(f"needs {command.split()[0]}")
     assert any(f"`{command}`" in page.read_text() for page in DOCUMENTS)
-    command = re.sub(r"\b(PID|PGID|N)\b", lambda found: str(NUMBERS[found[0]]()), command)
-    done = subprocess.run(command.split(), check=True, capture_output=True, text=True)
+    script = re.sub(r"\b(PID|PGID|N)\b", "$$", f"exec {command}")  # as a job, it is a session of its own
+    done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True, start_new_session=True)
     assert done.stdout
