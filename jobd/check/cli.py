@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"jobd check: {exc}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return _print(_with_origins(findings(config), flags, path), as_json=args.json)
+        return _print(_with_origins(findings(config, path), flags, path), as_json=args.json)
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_WRONG
@@ -73,9 +73,14 @@ def _with_origins(found: Findings, flags: Flags, file: Path | None) -> Findings:
         yield each if is_good else replace(each, says=with_origin(each.says, flags, os.environ, file))
 
 
-def findings(config: Config) -> Findings:
-    """All of them, in the order in which one would look."""
+def findings(config: Config, file: Path | None = None) -> Findings:
+    """All of them, in the order in which one would look.
+
+    Args:
+        file: that the settings are in.
+    """
     in_use = state.is_in_use(config)
+    yield from _looked("settings", settings.file(file))
     yield from _looked("certificates", settings.certificates(config))
     yield from _looked("address", settings.address(config, in_use=in_use))
     yield from _looked("users", settings.users(config))

@@ -18,12 +18,25 @@ from jobd.daemon import files_of
 from jobd.limits.detect import Choice, detect
 from jobd.machine import means_of
 from jobd.transport.listener import bind, resolve
+from jobd.trust.files import others_who_write
 from jobd.trust.trust import load_trust
 from jobd.unprivileged import acting_as, see_that_code_is_readable, server_user
 from jobd.worker.identity import Identity, UnknownAccountError, gid_of, look_up, own
 
 """Where this code is."""
 READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
+
+
+def file(path: Path | None) -> Findings:
+    """Can others change the settings?"""
+    if path is None:
+        return
+    for place in (path, path.absolute().parent):
+        status = place.stat()
+        writers = others_who_write(status)
+        if writers and not status.st_mode & stat.S_ISVTX:
+            says = f"{writers.who} can write {'in ' if stat.S_ISDIR(status.st_mode) else ''}{place}"
+            yield weak("settings", f"{says}, and so say whom jobs run as: chmod {writers.mode} it")
 
 
 def certificates(config: Config) -> Findings:

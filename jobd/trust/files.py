@@ -157,14 +157,14 @@ def _read(path: Path, what: str) -> bytes:
 
 def _check_writers(path: Path, what: str, status: os.stat_result) -> None:
     """Who can write these files can let anybody in."""
-    writers = _others_who_write(status)
+    writers = others_who_write(status)
     if stat.S_ISREG(status.st_mode) and writers:
         raise CredentialsError(
             f"{writers.who} can write the {what} {path}: chmod {writers.mode} it, and see that it is yours still"
         )
     for place in {path, path.resolve()}:
         directory = place.parent.stat()
-        writers = _others_who_write(directory)
+        writers = others_who_write(directory)
         if not writers:
             continue
         if not directory.st_mode & stat.S_ISVTX:
@@ -178,18 +178,19 @@ def _check_writers(path: Path, what: str, status: os.stat_result) -> None:
             )
 
 
-class _Writers(NamedTuple):
+class Writers(NamedTuple):
     """Who can write beside the owner, and what chmod(1) takes it from them with."""
 
     who: str
     mode: str
 
 
-def _others_who_write(status: os.stat_result) -> _Writers | None:
+def others_who_write(status: os.stat_result) -> Writers | None:
+    """Those who can write what has this status; None if there is nobody but its owner, and root."""
     if status.st_mode & stat.S_IWOTH:
-        return _Writers("everybody", "o-w" if not status.st_mode & stat.S_IWGRP else "go-w")
+        return Writers("everybody", "o-w" if not status.st_mode & stat.S_IWGRP else "go-w")
     if status.st_mode & stat.S_IWGRP and not _is_the_owners(status):
-        return _Writers(f"the group {_group(status.st_gid)}", "g-w")
+        return Writers(f"the group {_group(status.st_gid)}", "g-w")
     return None
 
 

@@ -153,6 +153,8 @@ def test_what_is_weak_is_told_with_the_reason(pki: TestPki, tmp_path: Path) -> N
     shutil.copy(pki.server()["key"], key)
     key.chmod(0o644)
     config = tmp_path / "jobd.toml"
+    config.touch()
+    config.chmod(0o666)
     pool = 'pool = "etcd://127.0.0.1:1"\nworker-name = "localhost"\n'
     config.write_text(f'metrics = "0.0.0.0:9464"\n{pool}[principals.alice]\nusers = ["nobody-of-that-name"]\n')
     said = check(
@@ -169,6 +171,7 @@ def test_what_is_weak_is_told_with_the_reason(pki: TestPki, tmp_path: Path) -> N
     )
     weak = [(about, words) for about, found in said.items() for verdict, words in found if verdict == "weak"]
     text = "\n".join(f"{about}: {words}" for about, words in weak)
+    assert f"settings: everybody can write {config}, and so say whom jobs run as: chmod go-w it" in text
     assert f"private keys: others than its owner can read the private key {key}" in text
     assert "disk: /dev/shm is in memory (tmpfs)" in text
     assert "descriptors: --connections and --slots may take 100000512" in text
