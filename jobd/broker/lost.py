@@ -27,7 +27,7 @@ def lost_job(job: Job, launcher: str, *, output: int, dropped: int, now: int) ->
 
 
 def _why(job: Job, launcher: str) -> tuple[Reason, str]:
-    gone = f"pid {job.pid} is there no more" if job.pid else "no process of it was found"
+    gone = f"pid {job.pid} is not there, or not ours" if job.pid else "no process of it was found"
     if not job.launcher or not launcher:
         return Reason.DAEMON_LOST, f"jobd was killed while the job ran: {gone}"
     if rebooted(job, launcher):

@@ -74,18 +74,23 @@ class _Recovery:
         self._broker.place()
 
     async def _take_up_outlived(self, untraced: Sequence[tuple[Entry, Worker]]) -> None:
-        """Those of which processes are there yet, which end when these do, or are ended."""
+        """Those of which processes are there yet, which end when these do, or are ended. They are looked for together:
+        a look is at all processes, and there can be as many of these jobs as there are processes."""
         async with AsyncExitStack() as looking:
             for worker in {worker.name: worker for _, worker in untraced}.values():
                 await looking.enter_async_context(worker.containment.looking())
-            for entry, worker in untraced:
-                job = entry.cell.job
-                adopted = None if rebooted(job, worker.launcher) else await worker.adopt_outlived(entry.cell)
-                if adopted is None:
-                    await self._lose(job, worker)
-                else:
-                    log.warning("a job has outlived its launcher", job=job.id, pid=job.pid)
-                    self._broker.take_up(entry, worker, adopted)
+            async with trio.open_nursery() as nursery:
+                for entry, worker in untraced:
+                    nursery.start_soon(self._take_up_or_lose, entry, worker)
+
+    async def _take_up_or_lose(self, entry: Entry, worker: Worker) -> None:
+        job = entry.cell.job
+        adopted = None if rebooted(job, worker.launcher) else await worker.adopt_outlived(entry.cell)
+        if adopted is None:
+            await self._lose(job, worker)
+        else:
+            log.warning("a job has outlived its launcher", job=job.id, pid=job.pid)
+            self._broker.take_up(entry, worker, adopted)
 
     async def _lose(self, job: Job, worker: Worker) -> None:
         recorded, dropped = await self._archive.recover(job.id)

@@ -49,7 +49,10 @@ def signal_descendants(pids: Iterable[tuple[int, int]], signum: int, *, but: int
 
 def signal_marked(pids: Iterable[tuple[int, int]], signum: int, mark: int) -> list[tuple[int, int]]:
     """The same for those that bear a mark (:func:`jobd.worker.containment.mark_of`), whoever they descend from: what
-    has outlived its launcher. Returns those that live, and do not bear it."""
+    has outlived its launcher. Returns those that live, and do not bear it. A mark that this process has itself is
+    that of another jobd's job."""
+    if _mark_of(os.getpid()) == mark:
+        return list(pids)
     strangers = []
     for pid, started in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -128,6 +131,29 @@ def _ancestry(pid: int, but: int | None) -> list[tuple[int, int]] | None:
             return []
         pid = there[0]
     return []
+
+
+def is_above(number: int, pid: int) -> bool:
+    """A process that is called so, where it is itself, has this one below it."""
+    for _ in range(LOOKS):
+        above: int | None = pid
+        while above and above > 1:
+            there = _stat(above)
+            above = there[0] if there else None
+            if above and _own_number(above) == number:
+                return True
+        if above is not None or _stat(pid) is None:
+            return False
+    return False  # those above it end all the time: that is no launcher
+
+
+def _own_number(pid: int) -> int:
+    """In its own namespace of processes."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 # pathlib is large, and this is all it would do
+            return int(file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()[-1])
+    except (OSError, IndexError):
+        return pid
 
 
 def started(pid: int) -> int | None:

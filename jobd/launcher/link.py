@@ -80,7 +80,7 @@ class LauncherLink:
         self.end = False
         self.confined = False
         self._signalling: dict[int, trio.Event] = {}
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)  # 0: nobody waits for it
 
     # ---- wishes
 
@@ -148,8 +148,7 @@ class LauncherLink:
         self._send({"op": "signal", "id": job_id, "signal": signum, **({"main": True} if main else {})})
 
     def signal_pids(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
-        """Send a signal to processes of a job (pid, and start in ticks since boot); returns when it is sent, or when
-        nobody can any more. Only in a thread of trio's."""
+        """To processes of a job (pid, start in ticks since boot). In a thread; returns when it is sent, or cannot be."""
         for first in range(0, len(targets), protocol.MOST_PIDS):
             trio.from_thread.run(self._signal_pids, job_id, targets[first : first + protocol.MOST_PIDS], signum)
 
@@ -157,13 +156,16 @@ class LauncherLink:
         if self.gone.is_set():
             await trio.lowlevel.checkpoint()
             return
-        number, sent = next(self._numbers), trio.Event()
-        self._signalling[number] = sent
+        number = next(self._numbers)
+        sent = self._signalling[number] = trio.Event()
         try:
-            self._send({"op": "signal_pids", "number": number, "signal": signum, "id": job_id, "pids": targets})
+            self._ask_for_signal(job_id, targets, signum, number)
             await sent.wait()
         finally:
             del self._signalling[number]
+
+    def _ask_for_signal(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int, number: int = 0) -> None:
+        self._send({"op": "signal_pids", "number": number, "signal": signum, "id": job_id, "pids": targets})
 
     async def allow(self, allowed: Allowed) -> None:
         """Say what the launcher may still be asked for; returns when it is said, and all before it.
@@ -317,8 +319,7 @@ class LauncherLink:
         if known is None:
             known = self._processes[message["id"]] = LaunchedProcess(self, message, fds)
         else:
-            for fd in fds:
-                os.close(fd)
+            protocol.close_all(fds)
         return known
 
     def release_adopted(self, job_id: str) -> None:
@@ -332,9 +333,10 @@ class LauncherLink:
         """The process that an earlier server had started for a job, if there is one."""
         return self.adopted.pop(job_id, None)
 
-    async def find_outlived(self, job_id: str, pid: int) -> OutlivedProcess | None:
+    async def find_outlived(self, job_id: str, pid: int, launcher: str) -> OutlivedProcess | None:
         """What is left of a job that another launcher made, if anything is."""
-        return await find_outlived(self.containment, job_id, pid)
+        by, ask = "" if launcher == self.identity else launcher, lambda *wish: self._ask_for_signal(job_id, *wish)
+        return await find_outlived(self.containment, job_id, pid, by, ask)
 
     def forget(self, job_id: str) -> None:
         """The job's exit is recorded: the launcher need not remember it."""
@@ -346,8 +348,7 @@ class LauncherLink:
         for process in self._processes.values():
             process.close()
         for _, fds in self._unsent:
-            for fd in fds:
-                os.close(fd)
+            protocol.close_all(fds)
         self._socket.close()
 
 

@@ -71,9 +71,9 @@ class LocalLauncher:
         """Nothing outlives this process that is not killed."""
         return None
 
-    async def find_outlived(self, job_id: str, pid: int) -> OutlivedProcess | None:
+    async def find_outlived(self, job_id: str, pid: int, launcher: str) -> OutlivedProcess | None:
         """What is left of a job of one that was, if anything is."""
-        return await find_outlived(self.containment, job_id, pid)
+        return await find_outlived(self.containment, job_id, pid, launcher)
 
     def _spawn(self, container: Container, program: dict[str, Any], spec: JobSpec) -> LocalProcess:
         with ExitStack() as ours, ExitStack() as theirs:

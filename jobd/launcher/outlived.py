@@ -4,41 +4,78 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+import structlog
 import trio
 
+from jobd.launcher import family
 from jobd.launcher.contained import ContainedProcess, group_is_empty
 from jobd.launcher.pipe import FdPipe
-from jobd.launcher.procfs import signal_group
+from jobd.launcher.procfs import has_ended, signal_group
 from jobd.worker.containment import Container, Containment
 from jobd.worker.ports import Pipe, Source
 
+log = structlog.get_logger(__name__)
 
-async def find_outlived(containment: Containment, job_id: str, pid: int) -> OutlivedProcess | None:
-    """What is left of a job; None when nothing is. In a block of :meth:`Containment.looking`.
+Ask = Callable[[Sequence[tuple[int, int]], int], object]
+"""Has somebody who may send a signal to processes, each named by its pid and its start; does not wait for it."""
+
+
+def nobody_asked(targets: Sequence[tuple[int, int]], signum: int) -> None:
+    """There is nobody who may what we may not."""
+
+
+async def find_outlived(
+    containment: Containment, job_id: str, pid: int, launcher: str, ask: Ask = nobody_asked
+) -> OutlivedProcess | None:
+    """What is left of a job; None when nothing is, or when its launcher is alive and has it: that of another jobd, of
+    whose state directory ours is a copy. In a block of :meth:`Containment.looking`.
 
     Args:
         pid: the job's first process; 0 when that was not recorded any more.
+        launcher: the identity of the one that made it; "" when that cannot have it any more.
+        ask: for the signals that this process may not send.
     """
-    return await trio.to_thread.run_sync(_find, containment, job_id, pid)
-
-
-def _find(containment: Containment, job_id: str, pid: int) -> OutlivedProcess | None:
     # Nobody has waited for the first process: its number, and that of its session, can be somebody else's by now.
     container = containment.find(job_id, 0)
-    members = {member.pid: member for member in container.members()}
-    if not members:
+    parents = {member.pid: member.parent for member in await trio.to_thread.run_sync(container.members)}
+    if not parents:
         return None
-    first = pid or min(member.pid for member in members.values() if member.parent not in members)
-    pidfd = -1
-    if first in members:
-        with suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(first)
-    if pidfd >= 0 and first not in {member.pid for member in container.members()}:  # it had ended before that
+    if (number := _number_of(launcher)) and await trio.to_thread.run_sync(_descend, parents, number):
+        log.warning("a job is another jobd's, and left alone", job=job_id, pid=pid, launcher=number)
+        return None
+    first = pid or min(parents, key=lambda each: (parents[each] in parents, each))
+    pidfd = _opened(first) if first in parents else -1
+    if pidfd < 0:
+        return OutlivedProcess(containment, container, first, -1, ask)
+    try:
+        async with containment.looking():  # at who is there while we have that: those who look for many jobs look once
+            there = await trio.to_thread.run_sync(container.members)
+    except BaseException:
+        os.close(pidfd)
+        raise
+    if first not in {member.pid for member in there}:  # it had ended before that
         os.close(pidfd)
         pidfd = -1
-    return OutlivedProcess(containment, container, first, pidfd)
+    return OutlivedProcess(containment, container, first, pidfd, ask)
+
+
+def _number_of(launcher: str) -> int:
+    number = launcher.partition("/")[2].partition(".")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _descend(pids: Iterable[int], launcher: int) -> bool:
+    """From who called itself by this number. What outlives its launcher has those above it that were there before."""
+    return any(family.is_above(launcher, pid) for pid in pids)
+
+
+def _opened(pid: int) -> int:
+    with suppress(ProcessLookupError):
+        return os.pidfd_open(pid)
+    return -1
 
 
 class OutlivedProcess(ContainedProcess):
@@ -47,13 +84,14 @@ class OutlivedProcess(ContainedProcess):
     started_at: int | None = None
     stdin = None
 
-    def __init__(self, containment: Containment, container: Container, pid: int, pidfd: int) -> None:
+    def __init__(self, containment: Containment, container: Container, pid: int, pidfd: int, ask: Ask) -> None:
         """
         Args:
             pidfd: of the first process; -1 when that has ended, and others are left.
         """
         super().__init__(containment, container, pid)
         self._pidfd = pidfd
+        self._ask = ask
         self._is_known = pidfd >= 0
         self._has_ended = False
         if not self._is_known:
@@ -95,12 +133,16 @@ class OutlivedProcess(ContainedProcess):
 
     def signal_main(self, signum: int) -> None:
         if self._pidfd >= 0:
-            with suppress(ProcessLookupError, PermissionError):
+            try:
                 signal.pidfd_send_signal(self._pidfd, signum)
+            except ProcessLookupError:
+                pass
+            except PermissionError:  # we have given up our privileges
+                self._ask([(self.pid, family.started(self.pid) or 0)], signum)
 
     def _signal_group(self, signum: int) -> None:
-        if self._is_known:
-            signal_group(self.pid, signum, leader_reaped=self._has_ended)
+        if self._is_known:  # whoever has reaped it did so at once: we may not have heard of its end yet
+            signal_group(self.pid, signum, leader_reaped=self._has_ended or has_ended(self._pidfd))
 
     async def release(self) -> None:
         await super().release()

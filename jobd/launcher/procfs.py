@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 from collections.abc import Iterator
 
 _DEAD = frozenset({b"Z", b"X"})
@@ -32,6 +33,15 @@ def signal_group(pgid: int, signum: int, *, leader_reaped: bool) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pgid, signum)
+
+
+def has_ended(pidfd: int) -> bool:
+    """The process has, reaped or not. One that we have let go of (-1) has."""
+    if pidfd < 0:
+        return True
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def is_led(pgid: int) -> bool:

@@ -170,12 +170,14 @@ class Launcher(Protocol):
     def take_adopted(self, job_id: str) -> Process | None:
         """The process that was started for a job by a server before this one, if there is one."""
 
-    async def find_outlived(self, job_id: str, pid: int) -> Process | None:
+    async def find_outlived(self, job_id: str, pid: int, launcher: str) -> Process | None:
         """What is left of a job whose launcher is gone: nobody has its output any more, nor can tell its exit code.
-        None when no process of it is alive. In a block of :meth:`jobd.worker.containment.Containment.looking`.
+        None when no process of it is alive, or when that launcher is, and so another jobd has the job. In a block of
+        :meth:`jobd.worker.containment.Containment.looking`.
 
         Args:
             pid: its first process; 0 when that was not recorded any more.
+            launcher: the identity of the one that made it.
         """
 
 

@@ -118,7 +118,7 @@ class Worker:
     async def adopt_outlived(self, cell: JobCell) -> trio.Event | None:
         """As :meth:`adopt`, of a job whose launcher and server were killed together: it can be waited for and ended,
         but what it writes is lost. In a block of :meth:`jobd.worker.containment.Containment.looking`."""
-        process = await self._launcher.find_outlived(cell.job.id, cell.job.pid)
+        process = await self._launcher.find_outlived(cell.job.id, cell.job.pid, cell.job.launcher)
         return self._supervise(cell, process, outlived=True) if process else None
 
     def _supervise(self, cell: JobCell, adopted: Process | None, *, outlived: bool = False) -> trio.Event:

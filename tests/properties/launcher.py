@@ -215,7 +215,7 @@ class Link:
     def take_adopted(self, job_id: str) -> LinkedProcess | None:
         return self.adopted.pop(job_id, None)
 
-    async def find_outlived(self, job_id: str, pid: int) -> None:
+    async def find_outlived(self, job_id: str, pid: int, launcher: str) -> None:
         """Nothing outlives its launcher here."""
 
     def release_adopted(self, job_id: str) -> None:

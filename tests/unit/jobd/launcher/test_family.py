@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -62,3 +63,29 @@ def test_a_mark_is_as_good_as_a_descent_and_no_other_is() -> None:
         assert ours.wait() == -signal.SIGTERM
         assert other.poll() is None
         other.kill()
+
+
+def test_a_mark_of_the_launcher_itself_is_no_job_of_its(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a job of another jobd, it has that one's mark, and so have its front and what else is in that job: a server
+    without privileges is not to reach those."""
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        mark = mark_of("a job of another jobd")
+        found = [(other.pid, family.started(other.pid) or 0)]
+        monkeypatch.setattr(family, "_mark_of", lambda pid: mark)
+        assert family.signal_marked(found, signal.SIGKILL, mark) == found
+        assert other.poll() is None
+        other.kill()
+
+
+def test_who_is_above_a_process_is_found_however_far_up() -> None:
+    """And nobody else is."""
+    with subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        child = int(shell.stdout.readline())
+        assert family.is_above(shell.pid, child)
+        assert family.is_above(os.getpid(), child)
+        assert not family.is_above(child, child)
+        assert not family.is_above(child, shell.pid)
+        os.kill(child, signal.SIGKILL)
+        shell.wait()
+        assert not family.is_above(os.getpid(), child)
