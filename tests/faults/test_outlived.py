@@ -98,6 +98,7 @@ async def test_what_outlives_launcher_and_server_is_supervised_again(
             assert b"".join([chunk.data async for chunk in output]) == b"ready\n"
         assert not left_of(marks["stays"])
         assert (await client.query(jobs["timeout"].id)).state == JobState.RUNNING
-        limited = await client.stop(jobs["timeout"].id, main_only=True, grace=1000)  # reaches whom it may not signal itself
+        # Also where the server may not signal it.
+        limited = await client.stop(jobs["timeout"].id, main_only=True, grace=1000)
         assert limited.stop_receipt.empty
         assert not left_of(marks["timeout"])

@@ -67,6 +67,6 @@ async def test_what_has_the_number_of_the_first_process_is_not_taken_for_it(
     found.signal_main(signal.SIGKILL)
     await found.exited()
     await found.kill()
+    assert process.wait() == -signal.SIGKILL
     assert await found.is_empty()
     assert other.poll() is None
-    assert process.wait() == -signal.SIGKILL
