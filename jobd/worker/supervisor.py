@@ -279,7 +279,7 @@ class Supervisor:
         known = {"usage": usage, "receipt": receipt}
         if status is None:
             why = "the launcher ended before the job did, and nobody can tell how the job ended"
-            why = f"{why}; it had been told to: {job.reason}" if job.stopping else why
+            why = f"{why}; it had been told to end ({job.reason})" if job.stopping else why
             why = f"{why}; {self._incomplete}" if self._incomplete else why
             await self._end(Event.UNTRACEABLE, reason=Reason.LAUNCHER_LOST, message=why, **known)
             return

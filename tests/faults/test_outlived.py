@@ -92,6 +92,7 @@ async def test_what_outlives_launcher_and_server_is_supervised_again(
         assert (there.state, there.pid, LOST_SINCE in there.message) == (JobState.RUNNING, jobs["stays"].pid, True)
         stopped = await client.stop(there.id, grace=1000)
         assert (stopped.state, stopped.stopped_by) == (JobState.LOST, "alice")
+        assert "told to end (STOPPED_BY_REQUEST)" in stopped.message
         receipt = stopped.stop_receipt
         assert (receipt.empty, receipt.found, {each.signal for each in receipt.processes}) == (True, 2, {15})
         async with client.stream(there.id) as output:
