@@ -148,7 +148,7 @@ class LauncherLink:
         self._send({"op": "signal", "id": job_id, "signal": signum, **({"main": True} if main else {})})
 
     def signal_pids(self, job_id: str, targets: Sequence[tuple[int, int]], signum: int) -> None:
-        """To processes of a job (pid, start in ticks since boot). In a thread; returns when it is sent, or never."""
+        """To processes of a job (pid, start in ticks since boot). Blocks a thread until it is sent, or cannot be."""
         for first in range(0, len(targets), protocol.MOST_PIDS):
             trio.from_thread.run(self._signal_pids, job_id, targets[first : first + protocol.MOST_PIDS], signum)
 
