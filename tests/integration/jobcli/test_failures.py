@@ -111,7 +111,8 @@ async def test_a_key_of_somebody_else_is_named(offline: Jobcli, tmp_path: Path) 
 async def test_a_key_of_another_certificate_is_said(offline: Jobcli, pki: TestPki) -> None:
     """Both files are named."""
     told = await offline.fails("list", "--key", str(pki.key("rita")))
-    assert told == f"the private key {pki.key('rita')} does not belong to the certificate {pki.certificate('alice')}"
+    certificate = f"{pki.certificate('alice')} (JOBCLI_CERT)"
+    assert told == f"the private key {pki.key('rita')} does not belong to the certificate {certificate}"
 
 
 @pytest.mark.parametrize("what", ["cert", "key", "ca"])
