@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +42,7 @@ async def restore(stream: BinaryIO, state: Path, *, now: int) -> Restored:
         BackupError: what there is, is no backup, is not whole, or cannot be written.
     """
     with hold_directory(state):
-        strangers = sorted(set(os.listdir(state)) - {LOCK})  # noqa: PTH208 # names
-        if strangers:
+        if strangers := _strangers_in(state):
             raise ConfigError(f"{state} is not empty (it has {strangers[0]!a}): name a directory that is, or a new one")
         try:
             with _room(state / RESTORING) as room:
@@ -60,6 +58,10 @@ async def restore(stream: BinaryIO, state: Path, *, now: int) -> Restored:
         except StoreError as exc:
             raise BackupError(str(exc)) from exc
     return Restored(made_at, lost)
+
+
+def _strangers_in(state: Path) -> list[str]:
+    return sorted({path.name for path in state.iterdir()} - {LOCK})
 
 
 @contextmanager

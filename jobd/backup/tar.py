@@ -76,10 +76,11 @@ def entries(stream: BinaryIO) -> Iterator[tuple[str, Content]]:
 
 
 def _header(stream: BinaryIO) -> tarfile.TarInfo | None:
-    try:
-        return tarfile.TarInfo.frombuf(_block(stream, tarfile.BLOCKSIZE), "utf-8", "strict")
-    except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # a block of zeros: the end
+    block = _block(stream, tarfile.BLOCKSIZE)
+    if not any(block):  # of zeros: the end
         return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except (tarfile.TarError, ValueError) as exc:
         raise BackupError(NO_BACKUP) from exc
 

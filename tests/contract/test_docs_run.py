@@ -47,7 +47,6 @@ RUN_BY = {
     "tests/integration/pool/test_pool_faults.py": {("pool.md", "When etcd is full")},
     "tests/integration/etcd/test_manual.py": {
         ("pool.md", "What an operator has to know"),
-        ("pool.md", "When etcd is full"),
         ("security.md", "Who may do what"),
     },
 }

@@ -127,7 +127,6 @@ def test_what_an_operator_of_a_pool_does(operator: Operator) -> None:
     assert said.endswith("/jobd/frozen\n{}\n")
     assert operator.run(ways, "etcdctl $E del /PREFIX/frozen") == "1\n"
 
-    operator.run(ways, *shown_in("pool.md", "When etcd is full"))
     freed = POOL[: that('E="')]
     assert operator.run(ways, *freed) == "1\n1\n"
     access_rules(operator)
