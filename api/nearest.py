@@ -36,16 +36,24 @@ class Parser(argparse.ArgumentParser):
         """argparse's message, with the flag that was meant by one that there is not, or the command."""
         _, _, unknown = message.partition("unrecognized arguments: ")
         first = unknown.partition(" ")[0].partition("=")[0]
-        return message + (nearest(first, self.flags() if first.startswith("--") else self.commands) if first else "")
+        if not first.startswith("--"):
+            return message + (nearest(first, self.commands) if first else "")
+        if whose := [name for name, below in self._below() if first in below.flags()]:
+            return f"{message}; it is an option of {', '.join(whose)}"
+        return message + ("; it comes before the command" if first in self.flags() else nearest(first, self.flags()))
 
     def flags(self) -> Iterator[str]:
         """Those of this parser, and of the commands below it."""
         for action in self._actions:
             yield from action.option_strings
+        for _, below in self._below():
+            yield from below.flags()
+
+    def _below(self) -> Iterator[tuple[str, Parser]]:
+        """The commands of this one."""
+        for action in self._actions:
             if isinstance(action.choices, dict):
-                for below in action.choices.values():
-                    if isinstance(below, Parser):
-                        yield from below.flags()
+                yield from ((name, below) for name, below in action.choices.items() if isinstance(below, Parser))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

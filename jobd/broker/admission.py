@@ -51,7 +51,9 @@ async def admitted(
     if beyond and all(beyond):
         raise InvalidSpecError(
             tuple(
-                FieldViolation(f"spec.limits.{LIMITS[name][0]}", f"is {wanted:.15g}, and the machine has {has:.15g}")
+                FieldViolation(
+                    f"spec.limits.{LIMITS[name][0]}", f"is {wanted:.15g}, and the machine has {has:.15g} for jobd"
+                )
                 for name, wanted, has in beyond[0]
             )
         )

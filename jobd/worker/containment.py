@@ -203,7 +203,7 @@ class Containment(Protocol):
 
     @property
     def capacity(self) -> Limits:
-        """What the machine has: the most that each limit may be; 0 where that is not known."""
+        """What the machine has for us: the most that each limit may be; 0 where that is not known."""
 
     send: Send
     """How signals are sent."""

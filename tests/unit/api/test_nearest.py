@@ -47,6 +47,8 @@ def test_the_nearest_flag_or_command_is_named(
         (["list", "--stat", "running"], "did you mean --state?"),
         (["strat", "true"], "did you mean start?"),
         (["query", "x", "--sever", "y"], "did you mean --server?"),
+        (["run", "--signal", "HUP", "--", "true"], "unrecognized arguments: --signal; it is an option of stop; see"),
+        (["run", "--version", "--", "true"], "unrecognized arguments: --version; it comes before the command; see"),
     ],
 )
 def test_jobcli_names_them_too(argv: list[str], meant: str) -> None:
