@@ -23,7 +23,6 @@ from jobd.trust.trust import load_trust
 from jobd.unprivileged import acting_as, see_that_code_is_readable, server_user
 from jobd.worker.identity import Identity, UnknownAccountError, gid_of, look_up, own
 
-"""Where this code is."""
 READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 
 
