@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from jobd.launcher.outlived import OutlivedProcess, find_outlived
+from jobd.launcher.procfs import has_ended
 from jobd.limits.walk import Walk
 from jobd.worker.containment import MARK_VARIABLE
 
@@ -33,6 +34,19 @@ def job() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with subprocess.Popen(
         ["sleep", "1000"], env={**os.environ, MARK_VARIABLE: job_id}, start_new_session=True
     ) as process:
+        yield job_id, process
+        process.kill()
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A job's id, and its process, which has a child."""
+    job_id, command = str(uuid.uuid4()), ["sh", "-c", "sleep 1000 & echo $!; wait"]
+    with subprocess.Popen(
+        command, env={**os.environ, MARK_VARIABLE: job_id}, start_new_session=True, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
         yield job_id, process
         process.kill()
 
@@ -70,3 +84,30 @@ async def test_what_has_the_number_of_the_first_process_is_not_taken_for_it(
     assert process.wait() == -signal.SIGKILL
     assert await found.is_empty()
     assert other.poll() is None
+
+
+async def test_one_whose_first_process_was_not_recorded_any_more_is_found(
+    two: tuple[str, subprocess.Popen[bytes]],
+) -> None:
+    """Launcher and server were killed while it was being started: it is the one that no other of the job has made."""
+    job_id, first = two
+    found = await find(job_id, 0, f"boot/{NOBODY}.1")
+    assert found
+    assert found.pid == first.pid
+    assert len(await found.members()) == 2
+    await found.kill()
+    first.wait()
+    found.close()
+
+
+def test_who_has_ended_is_seen_whoever_reaps_it(other: subprocess.Popen[bytes]) -> None:
+    """Its number can be another one's from then on: nothing is sent to its group."""
+    pidfd = os.pidfd_open(other.pid)
+    try:
+        assert not has_ended(pidfd)
+        other.kill()
+        other.wait()
+        assert has_ended(pidfd)
+    finally:
+        os.close(pidfd)
+    assert has_ended(-1)
