@@ -164,12 +164,12 @@ async def test_a_revocation_ends_open_calls(ours: LivePki, server: str, log_guar
 
 async def test_expiry_ends_open_calls(ours: LivePki, server: str, log_guard: list[EventDict]) -> None:
     """At the moment that the certificate names. A new connection does not get through the handshake."""
-    ours.client("brief", lifetime=timedelta(seconds=3))
-    ends = x509.load_pem_x509_certificate(ours.certificate("brief").read_bytes()).not_valid_after_utc
-    async with connect(ours, server, "brief") as brief, connect(ours, server, "alice") as alice:
+    async with connect(ours, server, "alice") as alice:
         job = await alice.start(["sh", "-c", "echo one; exec sleep 1000"])
+        ours.client("brief", lifetime=timedelta(seconds=5))
+        ends = x509.load_pem_x509_certificate(ours.certificate("brief").read_bytes()).not_valid_after_utc
         follower = Follower()
-        async with trio.open_nursery() as nursery:
+        async with connect(ours, server, "brief") as brief, trio.open_nursery() as nursery:
             await nursery.start(follower.follow, brief.stream(job.id))
             assert (await brief.query(job.id)).state is JobState.RUNNING
         late = datetime.now(UTC) - ends
