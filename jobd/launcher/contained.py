@@ -11,6 +11,7 @@ import trio
 
 from jobd.launcher.environment import remove_container
 from jobd.launcher.procfs import group_has_members
+from jobd.launcher.together import in_turn
 from jobd.worker.containment import Container, Containment, Member, Usage
 
 
@@ -62,14 +63,14 @@ class ContainedProcess:
 
     async def is_empty(self) -> bool:
         try:
-            return await trio.to_thread.run_sync(self._look) and await group_is_empty(self.pid)
+            return await in_turn(self._look, prompt=self._containment.prompt) and await group_is_empty(self.pid)
         except OSError:
             return False  # what cannot be seen is not called empty
 
     def _look(self) -> bool:
         if not self._container.is_empty():
             return False
-        self._used = self._container.usage()  # in the same thread: nothing more is used from here on
+        self._used = self._container.usage_of_all()  # nothing more is used from here on
         return True
 
     async def usage(self) -> Usage:
@@ -78,7 +79,7 @@ class ContainedProcess:
         return await trio.to_thread.run_sync(self._container.usage)
 
     async def release(self) -> None:
-        await remove_container(self._container)
+        await remove_container(self._containment, self._container)
 
 
 async def group_is_empty(pgid: int) -> bool:

@@ -59,20 +59,20 @@ async def make_container(containment: Containment, job_id: str, spec: JobSpec) -
         LaunchError: it cannot be made.
     """
     try:
-        return await in_turn(partial(containment.create, job_id, spec.limits))
+        return await in_turn(partial(containment.create, job_id, spec.limits), prompt=containment.prompt)
     except OSError as exc:
         raise LaunchError(
             Reason.CONTAINMENT_FAILED, f"there is no control group to be had for the job: {exc.strerror}"
         ) from exc
 
 
-async def remove_container(container: Container) -> None:
+async def remove_container(containment: Containment, container: Container) -> None:
     """Leave nothing of it. Jobs that made thousands of groups in their own hold up no other's start."""
-    if not await in_turn(container.remove_at_once):
+    if not await in_turn(container.remove_at_once, prompt=containment.prompt):
         await trio.to_thread.run_sync(container.remove, limiter=_REMOVING)
 
 
-async def give_up(container: Container, spec: JobSpec, failure: LaunchError) -> None:
+async def give_up(containment: Containment, container: Container, spec: JobSpec, failure: LaunchError) -> None:
     """Leave nothing of the container of a job that could not be started.
 
     Raises:
@@ -80,7 +80,7 @@ async def give_up(container: Container, spec: JobSpec, failure: LaunchError) -> 
     """
     of_sandbox = failure.reason is Reason.ISOLATION_FAILED and spec.limits.memory
     used = await trio.to_thread.run_sync(container.usage) if of_sandbox else None
-    await remove_container(container)
+    await remove_container(containment, container)
     if used and used.out_of_memory:
         why = f"the job's sandbox cannot be made in the {spec.limits.memory} bytes of memory that it may use"
         raise LaunchError(Reason.OUT_OF_MEMORY, why) from failure

@@ -98,7 +98,7 @@ class LauncherLink:
         try:
             return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
         except LaunchError as exc:
-            await give_up(container, spec, exc)
+            await give_up(self.containment, container, spec, exc)
             raise
 
     async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:

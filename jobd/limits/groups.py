@@ -43,6 +43,7 @@ class ControlGroups:
         self._rooms = [each.base / name for each in self._all]
         self.send: Send = send_directly
         self.capacity = capacity(groups=[each.base for each in self._all])
+        self.prompt = tree.version == 2  # else emptiness is read from each group that the job made in its own
         self.limits = frozenset[str]().union(*(holdable(each.controllers) for each in self._all))
         kinds = {each.version for each in self._all}
         self.name = "cgroup v2" if kinds == {2} else "cgroup v1" if kinds == {1} else "cgroup v1 and v2"
@@ -70,14 +71,14 @@ class ControlGroups:
                 files = list(settings(limits, each.controllers, each.version))
                 if not files and each is not self._tree and not each.controllers & COUNTING:
                     continue  # nothing to hold, nothing to count
-                directory = room / job_id
+                directory = f"{room}/{job_id}"
                 try:
-                    directory.mkdir(exist_ok=True)
+                    _mkdir(directory)
                 except FileNotFoundError:
                     _make_room(room, each)
-                    directory.mkdir(exist_ok=True)
+                    _mkdir(directory)
                 for file, value in files:
-                    _set(directory / file, value)
+                    _set(Path(directory, file), value)
                 group.entrances.append(f"{directory}/{PROCS}")
         except OSError:
             group.remove()
@@ -204,6 +205,10 @@ class ControlGroup:
         used = usage(self._controllers)
         return used if used.processes is not None else replace(used, processes=sum(1 for _ in self._pids()))
 
+    def usage_of_all(self) -> Usage:
+        used = usage(self._controllers)
+        return used if used.processes is not None else replace(used, processes=0)
+
     def remove_at_once(self) -> bool:
         return all(map(_rmdir, self._directories))
 
@@ -262,6 +267,11 @@ def _make_room(room: Path, hierarchy: Hierarchy) -> None:
     room.mkdir(exist_ok=True)
     if hierarchy.version == 2 and hierarchy.controllers:
         (room / "cgroup.subtree_control").write_text(shared(hierarchy))
+
+
+def _mkdir(directory: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory)  # noqa: PTH102 # for each job: no Path objects
 
 
 def _rmdir(directory: str | Path) -> bool:

@@ -35,6 +35,7 @@ class Walk:
         "memory, processors and number of processes are neither limited nor counted",
     )
     limits: frozenset[str] = frozenset()
+    prompt = False
 
     def __init__(self, problems: Sequence[str] = ()) -> None:
         """
@@ -139,6 +140,9 @@ class WalkedJob:
         return not self._find()
 
     def usage(self) -> Usage:
+        return Usage()
+
+    def usage_of_all(self) -> Usage:
         return Usage()
 
     def remove(self) -> None:

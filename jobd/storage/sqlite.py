@@ -42,10 +42,16 @@ _LIVE: Final = (State.PENDING, State.STARTING, State.RUNNING)
 
 @dataclass(eq=False)
 class _Operation(Generic[T]):
-    """What somebody waits for."""
+    """What somebody waits for.
+
+    Attributes:
+        run: what to do. Where it raises ValueError it has written nothing; where sqlite3.IntegrityError, nothing that
+            SQLite has not undone.
+        writes: how many statements of it write.
+    """
 
     run: Callable[[sqlite3.Connection], T]
-    writes: bool
+    writes: int = 0
     result: outcome.Outcome[T] | None = None
     done: trio.Event = field(default_factory=trio.Event)
 
@@ -77,12 +83,12 @@ class SqliteStore:
             StoreError: it could not be recorded.
         """
         self._lately.changed(job.id)
-        return await self._ask(lambda db: _insert(db, job), writes=True)
+        return await self._ask(lambda db: _insert(db, job), writes=1)
 
     def note(self, job: Job) -> None:
         """Record a change with the next commit."""
         self._lately.changed(job.id)
-        self._queue.put(_Operation(partial(update, job=job), writes=True))
+        self._queue.put(_Operation(partial(update, job=job), writes=1))
 
     async def settle(self) -> None:
         """Wait until what was noted before is durable, or could not be made so.
@@ -99,7 +105,7 @@ class SqliteStore:
             StoreError: it could not be recorded.
         """
         self._lately.changed(job.id)
-        await self._ask(lambda db: update(db, job), writes=True)
+        await self._ask(lambda db: update(db, job), writes=1)
 
     async def get(self, job_id: str) -> Job | None:
         """The job with this id."""
@@ -142,7 +148,7 @@ class SqliteStore:
             StoreError: it could not be.
         """
         self._lately.changed(job_id)
-        await self._ask(lambda db: forget(db, job_id), writes=True)
+        await self._ask(lambda db: forget(db, job_id), writes=2)
 
     async def deletions(self) -> list[str]:
         """Jobs that were forgotten, and whose output may still be there."""
@@ -151,7 +157,7 @@ class SqliteStore:
     def deleted(self, job_id: str) -> None:
         """The output of a forgotten job is gone: nothing needs to be remembered of it."""
         query = "DELETE FROM deletions WHERE id = ?"
-        self._queue.put(_Operation(lambda db: db.execute(query, (job_id,)).close(), writes=True))
+        self._queue.put(_Operation(lambda db: db.execute(query, (job_id,)).close(), writes=1))
 
     async def ended(self, limit: int) -> list[Ended]:
         """Jobs that have ended, the one that ended first foremost."""
@@ -164,7 +170,7 @@ class SqliteStore:
         count, size = await self._ask(lambda db: db.execute(query).fetchone())
         return count, size
 
-    async def _ask(self, run: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
+    async def _ask(self, run: Callable[[sqlite3.Connection], T], *, writes: int = 0) -> T:
         operation = _Operation(run, writes)
         self._queue.put(operation)
         await operation.done.wait()
@@ -219,14 +225,16 @@ class SqliteStore:
             group[0].result = outcome.Error(exc)
 
     def _transact(self, group: list[_Operation[Any]]) -> None:
-        writes = any(operation.writes for operation in group)
+        writes = sum(operation.writes for operation in group)
         begun = time.perf_counter()
         if writes:
             self._see_that_it_is_there()
-        self._connection.execute("BEGIN IMMEDIATE")
+        if writes > 1:  # one statement is a transaction of its own: for that, the interpreter's lock changes hands once
+            self._connection.execute("BEGIN IMMEDIATE")
         for operation in group:
-            operation.result = _in_savepoint(self._connection, operation.run)
-        self._connection.execute("COMMIT")
+            operation.result = _outcome(self._connection, operation.run)
+        if writes > 1:
+            self._connection.execute("COMMIT")
         if writes and self.on_commit:
             self.on_commit(time.perf_counter() - begun)
         if writes and self.failing:
@@ -236,7 +244,7 @@ class SqliteStore:
     def _see_that_it_is_there(self) -> None:
         """One whose file was deleted or replaced can still be written, and nobody would ever read that."""
         try:
-            there = os.path.samestat(self._file, self._path.stat())
+            there = os.path.samestat(self._file, os.stat(self._path))  # noqa: PTH116 # for each commit: no Path methods
         except OSError:
             there = False
         if not there:
@@ -247,16 +255,12 @@ class SqliteStore:
         self._queue.put(None)
 
 
-def _in_savepoint(db: sqlite3.Connection, run: Callable[[sqlite3.Connection], T]) -> outcome.Outcome[T]:
-    """One operation's failure undoes that operation, not its neighbours in the group."""
-    db.execute("SAVEPOINT operation")
+def _outcome(db: sqlite3.Connection, run: Callable[[sqlite3.Connection], T]) -> outcome.Outcome[T]:
+    """One operation's failure is its own, and not that of its neighbours in the group."""
     try:
-        result: outcome.Outcome[T] = outcome.Value(run(db))
+        return outcome.Value(run(db))
     except (sqlite3.IntegrityError, ValueError) as exc:
-        db.execute("ROLLBACK TO operation")
-        result = outcome.Error(exc)
-    db.execute("RELEASE operation")
-    return result
+        return outcome.Error(exc)
 
 
 def _tell(group: list[_Operation[Any]]) -> None:

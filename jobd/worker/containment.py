@@ -175,6 +175,9 @@ class Container(Protocol):
     def usage(self) -> Usage:
         """What was used."""
 
+    def usage_of_all(self) -> Usage:
+        """The same, when it is empty."""
+
     def remove(self) -> None:
         """Leave nothing behind. Only when it is empty."""
 
@@ -183,7 +186,14 @@ class Container(Protocol):
 
 
 class Containment(Protocol):
-    """Makes containers."""
+    """Makes containers.
+
+    Attributes:
+        prompt: to make a container, to see whether it is empty and what was used in it, and to remove it at once, are a
+            few system calls each, that wait for nobody, whatever the job has done.
+    """
+
+    prompt: bool
 
     @property
     def name(self) -> str:
