@@ -130,7 +130,7 @@ class Broker:
         entry.recorded = True
         self.registry.accepted += 1
         if worker:
-            self._nursery.start_soon(self._run, entry, worker)
+            self._begin(entry, worker)
         else:
             self.place()
         return entry
@@ -182,23 +182,26 @@ class Broker:
             entry.cell.set(unassigned(entry.cell.job))
             self._wait_again(entry)
             return
-        await self._run(entry, worker)
+        self._begin(entry, worker)
 
     def _wait_again(self, entry: Entry) -> None:
         """Back to its place among those that wait."""
         self._queue.insert(sum(each.number < entry.number for each in self._queue), entry)
         self.place()
 
-    async def _run(self, entry: Entry, worker: Worker) -> None:
-        await self._see_out(entry, worker, worker.begin(entry.cell))
+    def _begin(self, entry: Entry, worker: Worker) -> None:
+        worker.begin(entry.cell, entry.begun)
+        self._see_out(entry, worker)
 
-    async def _see_out(self, entry: Entry, worker: Worker, launched: trio.Event) -> None:
-        job_id = entry.cell.job.id
-        await launched.wait()  # before that, the log of an adopted job does not know how far it goes
-        entry.begun.set()
-        await entry.cell.ended()
-        worker.forget(job_id)
-        self._drop(entry)
+    def _see_out(self, entry: Entry, worker: Worker) -> None:
+        """Be there when it ends."""
+
+        def gone() -> None:
+            worker.forget(entry.cell.job.id)
+            if not self._nursery.cancel_scope.cancel_called:  # else nothing more is handed out
+                self._drop(entry)
+
+        entry.cell.when_ended(gone)
 
     # ---- look
 
@@ -382,7 +385,8 @@ class Broker:
         self.registry.add(entry)
         entry.worker = worker
         self._taken[worker.name].add(entry.cell.job.id)
-        self._nursery.start_soon(self._see_out, entry, worker, launched)
+        entry.begun = launched
+        self._see_out(entry, worker)
 
     def place(self) -> None:
         """Hand out queued jobs, first come first served, as long as a worker is free."""

@@ -38,13 +38,14 @@ class Worker(Protocol):
         """What its jobs can be isolated with."""
 
     def adopt(self, cell: JobCell) -> trio.Event | None:
-        """Take up a job that runs already; the event as for :meth:`begin`. None when no process of it is known."""
+        """Take up a job that runs already; the event as for :meth:`begin`: before that, the log of such a job does not
+        know how far it goes. None when no process of it is known."""
 
     async def adopt_outlived(self, cell: JobCell) -> trio.Event | None:
         """As :meth:`adopt`, of a job that has outlived its launcher: its output and its exit code are lost. In a block
         of :meth:`jobd.worker.containment.Containment.looking`."""
 
-    def begin(self, cell: JobCell) -> trio.Event:
+    def begin(self, cell: JobCell, launched: trio.Event) -> None:
         """Take a job that is starting; the event is set when its process runs, or could not be started."""
 
     async def stop(self, job_id: str, how: Stop) -> Job:

@@ -333,6 +333,7 @@ class JobCell:
         self._job = job
         self.recorded = True
         self._changed = trio.Event()
+        self._when_ended: list[Callable[[], None]] = []
 
     @property
     def job(self) -> Job:
@@ -343,6 +344,17 @@ class JobCell:
         self._job = job
         self._changed.set()
         self._changed = trio.Event()
+        if job.state.terminal:
+            called, self._when_ended = self._when_ended, []
+            for call in called:
+                call()
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called when the end is published, in the same step; now, if it was."""
+        if self._job.state.terminal:
+            call()
+        else:
+            self._when_ended.append(call)
 
     async def wait_until(self, condition: Callable[[Job], bool]) -> Job:
         """Return the first job, from now on, for which the condition holds."""

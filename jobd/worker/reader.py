@@ -46,12 +46,15 @@ class Reader:
 
     async def halt(self) -> None:
         """Wait for no more bytes."""
-        self._waiting.cancel()
-        await self._done.wait()
+        if not self.at_end.is_set():
+            self._waiting.cancel()
+            await self._done.wait()
 
     async def finish(self) -> bool:
         """Take what is there, and no more: whoever still writes may do so faster than we read. False: the stream had
         not ended. Only after every reader of the job was halted."""
+        if self.at_end.is_set():
+            return True
         left = in_pipe(self._pipe.fileno())
         while not self.at_end.is_set() and (state := polled(self._pipe.fileno())):
             if left <= 0 and not state & select.POLLHUP:

@@ -87,7 +87,7 @@ class Supervisor:
     ) -> None:
         """
         Args:
-            ends_with_worker: asked when the supervisor is cancelled: is the job to be ended, or left to run for
+            ends_with_worker: asked when the worker is to end: is the job to be ended, or left to run for
                 whoever takes it up next?
             incomplete: why the output lacks its end already.
         """
@@ -100,6 +100,7 @@ class Supervisor:
         self._clock = clock
         self._ending = Ending(timings.kill, clock, self._record_found, cell.job.receipt)
         self._process: Process | None = None
+        self._life = trio.CancelScope(shield=True)
         self.desk: StdinDesk | None = None  # those who write to its stdin come there
         self._decided = (
             False  # how the job ended is decided, and on its way to the journal: nothing changes it any more
@@ -160,35 +161,29 @@ class Supervisor:
     async def run(self, *, launched: Callable[[], None], adopted: Process | None = None) -> None:
         """Launch (or adopt), supervise, and publish the end.
 
-        When cancelled, the job is told to end and its end is waited for; or it is left to run, if it can be. An error
-        that nobody expected is not raised: it costs this job, and no other.
+        That it is cancelled is told by :meth:`leave_or_end`. An error that nobody expected is not raised: it costs this
+        job, and no other.
 
         Args:
             launched: called once, when the process runs or could not be started.
             adopted: the job's process, when it runs already.
         """
-        async with trio.open_nursery() as nursery:
-            with trio.CancelScope(shield=True) as shielded:
-                nursery.start_soon(self._when_cancelled, shielded)
-                try:
-                    await self._run(launched, adopted)
-                except Exception as exc:  # noqa: BLE001 # whatever it is, the other jobs and the server go on
-                    await self._fail(exc)
-                    launched()
-            if shielded.cancelled_caught:
-                with trio.CancelScope(shield=True):
-                    await self.output.leave()
-            nursery.cancel_scope.cancel()
+        with self._life:
+            try:
+                await self._run(launched, adopted)
+            except Exception as exc:  # noqa: BLE001 # whatever it is, the other jobs and the server go on
+                await self._fail(exc)
+                launched()
+        if self._life.cancelled_caught:
+            with trio.CancelScope(shield=True):
+                await self.output.leave()
 
-    async def _when_cancelled(self, shielded: trio.CancelScope) -> None:
-        try:
-            await trio.sleep_forever()
-        except trio.Cancelled:
-            if not self._ends_with_worker():
-                shielded.cancel()
-            elif not self.cell.job.state.terminal:
-                self.stop(Stop(), Reason.WORKER_SHUT_DOWN)
-            raise
+    def leave_or_end(self) -> None:
+        """The worker is to end: so is the job, and its end is waited for; or it is left to run, if it can be."""
+        if not self._ends_with_worker():
+            self._life.cancel()
+        elif not self.cell.job.state.terminal:
+            self.stop(Stop(), Reason.WORKER_SHUT_DOWN)
 
     async def _run(self, launched: Callable[[], None], adopted: Process | None) -> None:
         try:
@@ -263,9 +258,10 @@ class Supervisor:
 
     async def _drain(self, readers: list[Reader]) -> None:
         """Wait for the end of both streams; whoever holds them open after a while is told to end as well."""
-        with trio.move_on_after(self._timings.drain):
-            for reader in readers:
-                await reader.at_end.wait()
+        if not all(reader.at_end.is_set() for reader in readers):  # most often they are, by now
+            with trio.move_on_after(self._timings.drain):
+                for reader in readers:
+                    await reader.at_end.wait()
 
     @property
     def survived(self) -> bool:

@@ -71,6 +71,8 @@ class Worker:
         self._ends_jobs = ends_jobs
         self._clock = clock
         self._supervisors: dict[str, Supervisor] = {}
+        self._running: set[Supervisor] = set()
+        self._watch: trio.CancelScope | None = None  # of the task that sees the nursery cancelled
 
     @property
     def jobs(self) -> list[Job]:
@@ -86,7 +88,8 @@ class Worker:
         spec.check()
         job = Job(str(uuid.uuid4()), spec, State.PENDING, self._clock(), started_by=started_by)
         cell = JobCell(job.moved(Event.ASSIGNED, worker=self.name, launcher=self.launcher))
-        launched = self.begin(cell)
+        launched = trio.Event()
+        self.begin(cell, launched)
         await launched.wait()
         return cell.job
 
@@ -105,23 +108,25 @@ class Worker:
         """Which launcher makes this worker's processes."""
         return self._launcher.identity
 
-    def begin(self, cell: JobCell) -> trio.Event:
+    def begin(self, cell: JobCell, launched: trio.Event) -> None:
         """Take a job that is starting. The event is set when its process runs, or could not be started."""
-        return self._supervise(cell, None)
+        self._supervise(cell, None, launched)
 
     def adopt(self, cell: JobCell) -> trio.Event | None:
         """Take up a job whose process was started before this one, as :meth:`begin`; None when there is no such
         process."""
         process = self._launcher.take_adopted(cell.job.id)
-        return self._supervise(cell, process) if process else None
+        return self._supervise(cell, process, trio.Event()) if process else None
 
     async def adopt_outlived(self, cell: JobCell) -> trio.Event | None:
         """As :meth:`adopt`, of a job whose launcher and server were killed together: it can be waited for and ended,
         but what it writes is lost. In a block of :meth:`jobd.worker.containment.Containment.looking`."""
         process = await self._launcher.find_outlived(cell.job.id, cell.job.pid, cell.job.launcher)
-        return self._supervise(cell, process, outlived=True) if process else None
+        return self._supervise(cell, process, trio.Event(), outlived=True) if process else None
 
-    def _supervise(self, cell: JobCell, adopted: Process | None, *, outlived: bool = False) -> trio.Event:
+    def _supervise(
+        self, cell: JobCell, adopted: Process | None, launched: trio.Event, *, outlived: bool = False
+    ) -> trio.Event:
         supervisor = self._supervisors[cell.job.id] = Supervisor(
             cell,
             self._outputs.create(cell.job.id, cell.job.spec.limits.output),
@@ -132,7 +137,6 @@ class Worker:
             incomplete=OUTLIVED if outlived else "",
             clock=self._clock,
         )
-        launched = trio.Event()
 
         async def run() -> None:
             # Whoever made a slot free may have been in another trace.
@@ -140,10 +144,31 @@ class Worker:
             structlog.contextvars.bind_contextvars(job=cell.job.id)
             if cell.job.spec.traceparent:
                 structlog.contextvars.bind_contextvars(trace_id=cell.job.spec.traceparent.split("-")[1])
-            await supervisor.run(launched=launched.set, adopted=adopted)
+            try:
+                await supervisor.run(launched=launched.set, adopted=adopted)
+            finally:
+                self._running.discard(supervisor)
+                if self._watch and not self._running:
+                    self._watch.cancel()
 
+        self._running.add(supervisor)
         self._nursery.start_soon(run)
+        if self._watch is None or self._watch.cancel_called:
+            self._watch = trio.CancelScope()
+            self._nursery.start_soon(self._when_cancelled, self._watch)
         return launched
+
+    async def _when_cancelled(self, watch: trio.CancelScope) -> None:
+        """Tell all supervisors when the nursery is cancelled: one task for them all, while there are any."""
+        with watch:
+            try:
+                await trio.sleep_forever()
+            finally:
+                if self._watch is watch:
+                    self._watch = None
+                if not watch.cancel_called:
+                    for supervisor in list(self._running):
+                        supervisor.leave_or_end()
 
     def query(self, job_id: str) -> Job:
         """The job as it is now; while it runs, with the output recorded so far."""

@@ -111,7 +111,7 @@ async def supervise_without_descriptors(
     async with open_link(ours.detach(), Walk()) as link, trio.open_nursery() as nursery:
         worker = Worker(nursery, link, LogStore(output), timings=Timings(5.0, 0.3, 5.0))
         cell = JobCell(job)
-        worker.begin(cell)
+        worker.begin(cell, trio.Event())
         assert (await launcher.hear())["op"] == "launch"
         with no_descriptors_left():
             facts = {"id": job.id, "pid": 4_000_000, "started_at": 2, "status": None}
