@@ -16,7 +16,7 @@ from jobd.launcher.pipe import FdPipe
 from jobd.launcher.procfs import signal_group
 from jobd.launcher.relay import Relay, writing_end
 from jobd.launcher.stdin import FdStdin
-from jobd.worker.containment import Containment
+from jobd.worker.containment import Container, Containment
 from jobd.worker.ports import Pipe, Source
 
 
@@ -41,10 +41,15 @@ class Link(Protocol):
 class LaunchedProcess(ContainedProcess):
     """A child of the launcher, as a :class:`jobd.worker.ports.Process`."""
 
-    def __init__(self, link: Link, facts: dict[str, Any], fds: list[int]) -> None:
+    def __init__(self, link: Link, facts: dict[str, Any], fds: list[int], container: Container | None = None) -> None:
+        """
+        Args:
+            container: that was made for it, unless an earlier server did that.
+        """
         self._link = link
         self._id: str = facts["id"]
-        super().__init__(link.containment, link.containment.find(self._id, facts["pid"]), facts["pid"])
+        pid: int = facts["pid"]
+        super().__init__(link.containment, container or link.containment.find(self._id, pid), pid)
         self.main_pid = facts.get("main", self.pid)  # an older launcher does not say
         self.started_at: int | None = facts["started_at"]
         self._status: int | None = facts["status"]

@@ -32,7 +32,7 @@ from jobd.launcher.environment import (
 from jobd.launcher.launched import LaunchedProcess
 from jobd.launcher.outlived import OutlivedProcess, find_outlived
 from jobd.launcher.stdin import giving
-from jobd.worker.containment import Containment
+from jobd.worker.containment import Container, Containment
 from jobd.worker.errors import LauncherGoneError, LaunchError
 from jobd.worker.isolation import NO_MEANS, Means
 from jobd.worker.job import JobSpec, Reason
@@ -96,17 +96,19 @@ class LauncherLink:
         who = await identity_of(spec)
         container = await make_container(self.containment, job_id, spec)
         try:
-            return await self._launch(job_id, spec, program_of(job_id, spec, container, self.means, who))
+            return await self._launch(job_id, spec, container, program_of(job_id, spec, container, self.means, who))
         except LaunchError as exc:
             await give_up(self.containment, container, spec, exc)
             raise
 
-    async def _launch(self, job_id: str, spec: JobSpec, program: dict[str, Any]) -> LaunchedProcess:
+    async def _launch(
+        self, job_id: str, spec: JobSpec, container: Container, program: dict[str, Any]
+    ) -> LaunchedProcess:
         unknown = self._unknown(program)
         if unknown:
             why = "the launcher is older than this server; 'jobd upgrade' replaces it"
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its {unknown}: {why}")
-        waiting = self._launching[job_id] = _Launch()
+        waiting = self._launching[job_id] = _Launch(container)
         try:
             with giving(spec) as stdin:
                 memfd = protocol.as_memfd(program)
@@ -294,8 +296,14 @@ class LauncherLink:
     def _take(self, message: protocol.Message, fds: list[int]) -> None:
         match message["op"]:
             case "job" | "launched":
-                process = self._processed(message, fds)
-                if waiting := self._launching.get(message["id"]):
+                waiting = self._launching.get(message["id"])
+                process = self._processes.get(message["id"])
+                if process is None:  # the first message about it
+                    container = waiting.container if waiting else None
+                    process = self._processes[message["id"]] = LaunchedProcess(self, message, fds, container)
+                else:
+                    protocol.close_all(fds)
+                if waiting:
                     waiting.process = process
                     waiting.answered.set()
             case "failed":
@@ -312,15 +320,6 @@ class LauncherLink:
             case "exited":
                 if process_or_none := self._processes.get(message["id"]):
                     process_or_none.take_status(message["status"])
-
-    def _processed(self, message: protocol.Message, fds: list[int]) -> LaunchedProcess:
-        """The process that a message is about, made at its first."""
-        known = self._processes.get(message["id"])
-        if known is None:
-            known = self._processes[message["id"]] = LaunchedProcess(self, message, fds)
-        else:
-            protocol.close_all(fds)
-        return known
 
     def release_adopted(self, job_id: str) -> None:
         """A job that an earlier server had recorded the end of, and did not live to acknowledge."""
@@ -355,7 +354,8 @@ class LauncherLink:
 class _Launch:
     """A launch that was asked for and not answered yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, container: Container) -> None:
+        self.container = container
         self.answered = trio.Event()
         self.process: LaunchedProcess | None = None
         self.failure: tuple[str, int, str] | None = None

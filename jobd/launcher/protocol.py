@@ -153,16 +153,22 @@ def close_all(fds: list[int]) -> None:
 def as_memfd(content: Message) -> int:
     """A descriptor from which ``content`` can be read."""
     fd = os.memfd_create("jobd-spec", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(pack(content))
+    try:
+        left = memoryview(pack(content))
+        while left:
+            left = left[os.write(fd, left) :]
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
 def from_memfd(fd: int) -> Message:
     """What :func:`as_memfd` put there; closes the descriptor."""
-    with os.fdopen(fd, "rb") as file:
-        file.seek(0)
-        return unpack(file.read(min(os.fstat(fd).st_size, MAX_MEMFD)))  # it may grow meanwhile
+    try:
+        return unpack(os.pread(fd, min(os.fstat(fd).st_size, MAX_MEMFD), 0))  # it may grow meanwhile
+    finally:
+        os.close(fd)
 
 
 def held_by(path: str, holder: str) -> str:

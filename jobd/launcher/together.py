@@ -16,9 +16,9 @@ from trio.lowlevel import RunVar
 
 T = TypeVar("T")
 
-LONG: Final = 0.002
+LONG: Final = 0.01
 """Seconds that no work in the loop may take. Who moves processes from one control group to another holds a lock of the
-kernel for ten times as long, and whoever makes a group meanwhile waits for that."""
+kernel until every processor has been elsewhere, and whoever makes a group meanwhile waits for that: 15 ms, and more."""
 PAUSE: Final = 1.0
 """Seconds from such work on, in which there is none in the loop."""
 

@@ -90,7 +90,7 @@ class ControlGroups:
         return self._group(job_id, pid)
 
     def _group(self, job_id: str, pid: int = 0) -> ControlGroup:
-        directories = [room / job_id for room in self._rooms]
+        directories = [f"{room}/{job_id}" for room in self._rooms]
         by_controller = {
             controller: (each.version, directory)
             for each, directory in zip(self._all, directories, strict=True)
@@ -132,8 +132,8 @@ class ControlGroup:
 
     def __init__(
         self,
-        directories: Sequence[Path],
-        controllers: Mapping[str, tuple[int, Path]],
+        directories: Sequence[str],
+        controllers: Mapping[str, tuple[int, str]],
         pid: int,
         send: Send = send_directly,
     ) -> None:
@@ -145,7 +145,8 @@ class ControlGroup:
         """
         self.entrances: list[str] = []
         self._directories = directories
-        self._strays = WalkedJob(directories[0].name, send)
+        self._id = directories[0].rpartition("/")[2]
+        self._strays = WalkedJob(self._id, send)
         self._controllers = controllers
         self._tree = directories[0]
         self._pid = pid
@@ -171,7 +172,7 @@ class ControlGroup:
     def kill(self) -> None:
         pids = set(self._pids())
         try:
-            (self._tree / "cgroup.kill").write_text("1")
+            Path(self._tree, "cgroup.kill").write_text("1")
         except OSError:
             self._kill_frozen()
         self._strays.kill(but=pids)
@@ -180,7 +181,7 @@ class ControlGroup:
         """Without ``cgroup.kill``: no process of a frozen group can fork while it is killed."""
         version, freezer = self._controllers.get("freezer", (0, self._tree))
         for _ in range(ROUNDS):
-            with _frozen(freezer if version == 1 else None):
+            with _frozen(Path(freezer) if version == 1 else None):
                 pids = list(self._pids())
                 self._signal(pids, signal.SIGKILL)
             if not pids or all(member_of(pid, 0) is None for pid in pids):
@@ -188,7 +189,7 @@ class ControlGroup:
 
     def _signal(self, pids: Sequence[int], signum: int) -> None:
         found = (stat for pid in pids if (stat := stat_of(pid)) is not None)
-        self._send(self._directories[0].name, parents_first(found, self._pid), signum)
+        self._send(self._id, parents_first(found, self._pid), signum)
 
     def is_empty(self) -> bool:
         """What the kernel says of the group and of those that the job made in it. Zombies have left it.
@@ -274,7 +275,7 @@ def _mkdir(directory: str) -> None:
         os.mkdir(directory)  # noqa: PTH102 # for each job: no Path objects
 
 
-def _rmdir(directory: str | Path) -> bool:
+def _rmdir(directory: str) -> bool:
     """Whether it is gone; not, when it has processes or groups of its own."""
     try:
         os.rmdir(directory)  # noqa: PTH106 # for each job: no Path objects
@@ -293,10 +294,10 @@ def _children(directory: str | Path) -> list[str]:
         return []
 
 
-def _descendants(directory: str | Path) -> list[str]:
+def _descendants(directory: str) -> list[str]:
     """The groups below, parents before their children. A job that may make groups makes as many as it likes."""
     found: list[str] = []
-    waiting: list[str | Path] = [directory]
+    waiting = [directory]
     while waiting:
         below = _children(waiting.pop())
         found += below

@@ -60,7 +60,7 @@ def holdable(controllers: frozenset[str]) -> frozenset[str]:
     return frozenset(name for controller in controllers for name in names.get(controller, ()))
 
 
-def usage(groups: Mapping[str, tuple[int, Path]]) -> Usage:
+def usage(groups: Mapping[str, tuple[int, str]]) -> Usage:
     """What a job used.
 
     Args:
@@ -78,7 +78,7 @@ def usage(groups: Mapping[str, tuple[int, Path]]) -> Usage:
     )
 
 
-def _cpu(groups: Mapping[str, tuple[int, Path]]) -> int | None:
+def _cpu(groups: Mapping[str, tuple[int, str]]) -> int | None:
     counted = _number(groups, "cpuacct", "", "cpuacct.usage")
     if counted is None:  # version 2 counts in every group, with no controller at all
         microseconds = _fields(groups, "tree", "cpu.stat").get("usage_usec")
@@ -86,18 +86,18 @@ def _cpu(groups: Mapping[str, tuple[int, Path]]) -> int | None:
     return counted
 
 
-def _peak(groups: Mapping[str, tuple[int, Path]]) -> int | None:
+def _peak(groups: Mapping[str, tuple[int, str]]) -> int | None:
     return _number(groups, "memory", "memory.peak", "memory.max_usage_in_bytes")
 
 
-def _out_of_memory(groups: Mapping[str, tuple[int, Path]]) -> int:
+def _out_of_memory(groups: Mapping[str, tuple[int, str]]) -> int:
     version, _ = groups.get("memory", (0, None))
     if not version:
         return 0
     return _fields(groups, "memory", "memory.events" if version == 2 else "memory.oom_control").get("oom_kill", 0)
 
 
-def _io(groups: Mapping[str, tuple[int, Path]]) -> tuple[int | None, int | None]:
+def _io(groups: Mapping[str, tuple[int, str]]) -> tuple[int | None, int | None]:
     """Bytes read and written."""
     if "io" in groups and (text := _text(f"{groups['io'][1]}/io.stat")) is not None:
         words = [word.partition("=") for word in text.split()]
@@ -105,7 +105,7 @@ def _io(groups: Mapping[str, tuple[int, Path]]) -> tuple[int | None, int | None]
     elif "blkio" in groups and (text := _text(f"{groups['blkio'][1]}/{V1_IO}")) is not None:
         lines = [line.split() for line in text.splitlines()]
         counts = [(line[1], int(line[2])) for line in lines if len(line) == 3]
-        if not counts and not _counts_io(groups["blkio"][1].parent):
+        if not counts and not _counts_io(Path(groups["blkio"][1]).parent):
             return None, None
     else:
         return None, None
@@ -124,15 +124,15 @@ def _counts_io(directory: Path) -> bool:
     return any(len(line.split()) == 3 for line in (_text(f"{directory}/{V1_IO}") or "").splitlines())
 
 
-def _number(groups: Mapping[str, tuple[int, Path]], controller: str, v2: str, v1: str) -> int | None:
-    version, directory = groups.get(controller, (0, Path()))
+def _number(groups: Mapping[str, tuple[int, str]], controller: str, v2: str, v1: str) -> int | None:
+    version, directory = groups.get(controller, (0, ""))
     name = {0: "", 1: v1, 2: v2}[version]
     text = _text(f"{directory}/{name}") if name else None
     return int(text) if text is not None else None
 
 
-def _fields(groups: Mapping[str, tuple[int, Path]], controller: str, name: str) -> dict[str, int]:
-    _, directory = groups.get(controller, (0, Path()))
+def _fields(groups: Mapping[str, tuple[int, str]], controller: str, name: str) -> dict[str, int]:
+    _, directory = groups.get(controller, (0, ""))
     lines = [line.split() for line in (_text(f"{directory}/{name}") or "").splitlines()]
     return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
 

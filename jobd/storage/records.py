@@ -18,6 +18,7 @@ SUMMED: Final = "id, state, principal, request_id, ended_at, output_bytes, recor
 COLUMNS: Final = f"{SUMMED}, sum"
 
 Column = str | int | None
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def row_of(job: Job) -> list[Column]:
@@ -46,7 +47,7 @@ def sum_of(*values: Column) -> int:
 
 def dump(job: Job) -> str:
     """The text for a job."""
-    return json.dumps(facts_of(job), separators=(",", ":"))
+    return _ENCODER.encode(facts_of(job))
 
 
 def load(text: str) -> Job:

@@ -9,18 +9,19 @@ import base64
 import dataclasses
 from typing import Any
 
-from jobd.worker.containment import Limits, Member, Receipt, Stopped, Usage
+from jobd.worker.containment import NO_LIMITS, Limits, Member, Receipt, Stopped, Usage
 from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
 from jobd.worker.stdin import StdinMode, Terminal
 
 Facts = dict[str, Any]
+_DEFAULTS = {kind: [(f.name, f.default) for f in dataclasses.fields(kind)] for kind in (Limits, Usage)}
 
 
 def facts_of(job: Job) -> Facts:
     """All of a job."""
-    fields: Facts = {f.name: getattr(job, f.name) for f in dataclasses.fields(job)}
+    fields: Facts = vars(job).copy()
     fields["spec"] = spec_facts(job.spec)
     fields["usage"] = _said(job.usage) if job.usage else None
     fields["receipt"] = _receipt_facts(job.receipt) if job.receipt else None
@@ -32,7 +33,7 @@ def facts_of(job: Job) -> Facts:
 def spec_facts(spec: JobSpec) -> Facts:
     """All of what a job is to run, the values of its secrets included."""
     facts: Facts = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
-    facts["limits"] = _said(spec.limits)
+    facts["limits"] = {} if spec.limits is NO_LIMITS else _said(spec.limits)
     facts.update({"user": spec.user, "group": spec.group, "umask": spec.umask})
     facts.update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
     facts["isolation"] = spec.isolation.asked
@@ -105,7 +106,7 @@ def _spec(facts: Facts) -> JobSpec:
 
 def _said(value: Limits | Usage) -> Facts:
     """Those that say something."""
-    return {f.name: got for f in dataclasses.fields(value) if (got := getattr(value, f.name)) != f.default}
+    return {name: got for name, default in _DEFAULTS[type(value)] if (got := getattr(value, name)) != default}
 
 
 def _receipt_facts(receipt: Receipt) -> Facts:

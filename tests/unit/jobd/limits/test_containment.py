@@ -193,7 +193,7 @@ def test_a_process_that_cannot_be_seen_is_not_taken_for_our_own_group(tmp_path: 
     heard: list[int] = []
     before = signal.signal(signal.SIGURG, lambda signum, _: heard.append(signum))
     try:
-        ControlGroup([tmp_path], {}, 0).signal(signal.SIGURG)
+        ControlGroup([str(tmp_path)], {}, 0).signal(signal.SIGURG)
     finally:
         signal.signal(signal.SIGURG, before)
     assert heard == []
