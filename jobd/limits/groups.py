@@ -15,7 +15,7 @@ from typing import Final
 from jobd.limits.capacity import capacity
 from jobd.limits.hierarchies import Hierarchy, shared
 from jobd.limits.processes import look_together, member_of, parents_first, send_directly, stat_of
-from jobd.limits.settings import OPTIONAL, holdable, settings, text_of, usage
+from jobd.limits.settings import OPTIONAL, counts_io, holdable, settings, text_of, usage
 from jobd.limits.walk import WalkedJob
 from jobd.worker.containment import Limits, Member, Send, Usage
 
@@ -307,7 +307,10 @@ def _descendants(directory: str) -> list[str]:
 
 def _is_of_use(hierarchy: Hierarchy, tree: Hierarchy) -> bool:
     """Beside a tree of version 2, which counts processor time and needs no freezer, fewer are."""
-    return bool(hierarchy.controllers - ({"freezer", "cpuacct"} if tree.version == 2 else {"freezer"}))
+    useless = {"freezer", "cpuacct"} if tree.version == 2 else {"freezer"}
+    if hierarchy.version == 1 and "blkio" in hierarchy.controllers and not counts_io(hierarchy.base):
+        useless.add("blkio")
+    return bool(hierarchy.controllers - useless)
 
 
 def _weaknesses(tree: Hierarchy, limits: frozenset[str], *, group_killing: bool) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def _io(groups: Mapping[str, tuple[int, str]]) -> tuple[int | None, int | None]:
     elif "blkio" in groups and (text := _text(f"{groups['blkio'][1]}/{V1_IO}")) is not None:
         lines = [line.split() for line in text.splitlines()]
         counts = [(line[1], int(line[2])) for line in lines if len(line) == 3]
-        if not counts and not _counts_io(Path(groups["blkio"][1]).parent):
+        if not counts and not counts_io(Path(groups["blkio"][1]).parent):
             return None, None
     else:
         return None, None
@@ -116,11 +116,11 @@ def _io(groups: Mapping[str, tuple[int, str]]) -> tuple[int | None, int | None]:
 
 
 @lru_cache(maxsize=8)
-def _counts_io(directory: Path) -> bool:
-    """The kernel counts in this hierarchy: some do not, and say 0 of everybody. In the topmost group that can be seen
-    somebody has read or written something."""
+def counts_io(directory: Path) -> bool:
+    """The kernel counts what is read and written in this hierarchy: some do not, and say 0 of everybody. In the topmost
+    group that can be seen somebody has read or written something."""
     if Path(directory.parent, V1_IO).exists():
-        return _counts_io(directory.parent)
+        return counts_io(directory.parent)
     return any(len(line.split()) == 3 for line in (_text(f"{directory}/{V1_IO}") or "").splitlines())
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jobd.limits.groups import ControlGroups
+from jobd.limits.hierarchies import Hierarchy
 from jobd.limits.settings import V1_IO, usage
 from jobd.worker.containment import Containment, Limits, Usage
 from tests.support.containers import until
@@ -74,8 +76,21 @@ def test_who_does_not_count_says_0_of_everybody(
     job.mkdir(parents=True)
     for directory, text in ((tmp_path, above), (job.parent, "Total 0\n"), (job, "Total 0\n")):
         (directory / V1_IO).write_text(text)
-    found = usage({"blkio": (1, job)})
+    found = usage({"blkio": (1, str(job))})
     assert (found.read, found.written) == used
+
+
+@pytest.mark.parametrize(("above", "groups"), [("8:0 Read 1\nTotal 1\n", 2), ("Total 0\n", 1)])
+def test_what_counts_nothing_gets_no_groups(tmp_path: Path, above: str, groups: int) -> None:
+    """Each group costs a job its making, its entering and its removal."""
+    tree, counting = tmp_path / "unified", tmp_path / "blkio"
+    for directory in (tree, counting):
+        directory.mkdir()
+    (counting / V1_IO).write_text(above)
+    found = ControlGroups(
+        Hierarchy(2, frozenset(), tree), [Hierarchy(1, frozenset({"blkio"}), counting)], "jobs"
+    ).create("id", Limits())
+    assert len(found.entrances) == groups
 
 
 def test_running_out_of_memory_is_told_apart(containment: Containment) -> None:
