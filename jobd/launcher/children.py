@@ -10,7 +10,6 @@ import fcntl
 import os
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from jobd.launcher import become, protocol, sandboxed
@@ -22,7 +21,8 @@ PIPE_SIZE: Final = 256 * 1024
 """Wanted capacity of a pipe: what a job can write ahead of us. Less is fine (pipe(7) limits it for each user)."""
 F_SETPIPE_SZ: Final = 1031
 MAX_SAID: Final = 400
-SOURCE: Final = Path(become.__file__).read_text()
+with open(become.__file__, encoding="utf-8") as _file:  # noqa: PTH123 # pathlib is large, and this is all it would do
+    SOURCE: Final = _file.read()
 
 
 @dataclass(frozen=True, slots=True)
