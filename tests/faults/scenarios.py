@@ -26,7 +26,7 @@ EACH: Final = 12
 # ---- which scenario goes through which points
 
 START = [
-    *both("Store.insert", "sqlite.SqliteStore._commit", "sqlite._in_savepoint", "sqlite._tell"),
+    *both("Store.insert", "sqlite.SqliteStore._commit", "sqlite._outcome", "sqlite._tell"),
     *both("Launcher.launch", "sent launch", "heard launched", "Journal.note"),
 ]
 QUEUED = [
@@ -50,7 +50,7 @@ BEYOND_THE_LIMIT = both("writer.LogWriter._drop", "writer.LogWriter._mark", "wri
 EXIT = [
     Point("Process.exited", "after"),
     *both("heard exited", "Pipe.close", "OutputLog.finish", "Journal.commit"),
-    *both("sqlite.SqliteStore._commit", "sqlite._in_savepoint", "sqlite._tell"),
+    *both("sqlite.SqliteStore._commit", "sqlite._outcome", "sqlite._tell"),
     *both("Process.release", "sent release"),
 ]
 ADOPTED = [

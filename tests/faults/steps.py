@@ -91,7 +91,7 @@ STEPS: Final[tuple[str, ...]] = (
     "sent signal_pids",
     "schema._make",
     "sqlite.SqliteStore._commit",
-    "sqlite._in_savepoint",
+    "sqlite._outcome",
     "sqlite._tell",
     "writer.LogWriter._add",
     "writer.LogWriter._drop",
