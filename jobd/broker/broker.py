@@ -7,6 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -191,17 +192,12 @@ class Broker:
 
     def _begin(self, entry: Entry, worker: Worker) -> None:
         worker.begin(entry.cell, entry.begun)
-        self._see_out(entry, worker)
+        entry.cell.when_ended(partial(self._ended, entry, worker))
 
-    def _see_out(self, entry: Entry, worker: Worker) -> None:
-        """Be there when it ends."""
-
-        def gone() -> None:
-            worker.forget(entry.cell.job.id)
-            if not self._nursery.cancel_scope.cancel_called:  # else nothing more is handed out
-                self._drop(entry)
-
-        entry.cell.when_ended(gone)
+    def _ended(self, entry: Entry, worker: Worker) -> None:
+        worker.forget(entry.cell.job.id)
+        if not self._nursery.cancel_scope.cancel_called:  # else nothing more is handed out
+            self._drop(entry)
 
     # ---- look
 
@@ -386,7 +382,7 @@ class Broker:
         entry.worker = worker
         self._taken[worker.name].add(entry.cell.job.id)
         entry.begun = launched
-        self._see_out(entry, worker)
+        entry.cell.when_ended(partial(self._ended, entry, worker))
 
     def place(self) -> None:
         """Hand out queued jobs, first come first served, as long as a worker is free."""
