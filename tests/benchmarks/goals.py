@@ -64,8 +64,8 @@ GOALS: Final = (
     Goal(f"{STREAM}: jobcli", f"{STREAM}: blocking loop", 0.8, f"{STREAM}: bare"),
     Goal(f"{TEN}: own client", "TLS alone, MiB/s", 0.8, "TLS alone, MiB/s: bare"),
     Goal(f"{TEN}: grpc.aio client", f"{TEN}: grpc.aio runner", 2.2, f"{TEN}: grpc.aio client, canned"),
-    Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2, "jobs/s, 1 at a time: bare"),
-    Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6, "jobs/s, 16 at once: bare"),
+    Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2, "jobs/s, 1 at a time: bare, held"),
+    Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6, "jobs/s, 16 at once: bare, held"),
     Goal("Check calls/s, 16 at once: jobd", "Check calls/s, 16 at once: purerpc as it is", 3.0),
     Goal(
         *("cold run of true, ms: jobcli", "cold run of true, ms: ssh", 1.0),
@@ -154,6 +154,7 @@ def _jobs_of(place: Place, kind: str, measurement: str, count: int, at_once: int
     note("jobd", place.jobd, lambda: place.client("grpc_aio_peer", place.jobd, measurement)[label])
     note("grpc.aio runner", place.runner, lambda: place.client("grpc_aio_peer", place.runner, measurement)[label])
     note("bare", place.bare, lambda: _bare(place, "jobs", count, at_once))
+    note("bare, held", place.bare, lambda: _bare(place, "held", count, at_once))
     if task_spooler.program():
         found[f"{label}: task-spooler"] = task_spooler.jobs(place.scratch, count, at_once)
     return found

@@ -61,7 +61,7 @@ def _programs_below(pid: int) -> list[int]:
     found = []
     for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if any(word.startswith(b"jobd") for word in words):
+        if any(word.startswith((b"jobd", b"tests.benchmarks.")) for word in words):
             found += [child, *_programs_below(child)]
     return found
 

@@ -9,7 +9,8 @@ and what this takes, nobody saves who keeps the promises and the stack.
 
 ``python -m tests.benchmarks.references.bare serve CERT KEY CA DIRECTORY``, and with the words SERVER CERT KEY CA behind
 each: ``… run WORD…``; ``… relay WORD…``, the same without a record of its output; ``… jobs COUNT AT-ONCE``, which
-prints how many a second; ``… memory MIB``, which prints how many MiB a second come out of memory.
+prints how many a second; ``… held COUNT AT-ONCE``, the same with jobs that are forked and held as jobd's are
+(:mod:`tests.benchmarks.references.held`); ``… memory MIB``, which prints how many MiB a second come out of memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import socket
 import sqlite3
 import ssl
@@ -39,6 +41,7 @@ from api.rpc.stream import RECEIVE, TLSStream
 from api.tls import client_context, server_context
 from tests.benchmarks.correct import check
 from tests.benchmarks.payload import MIB, kept
+from tests.benchmarks.references.held import Held, holding
 
 HEAD: Final = struct.Struct(">IB")
 """In front of what the server says: how many bytes, of what kind."""
@@ -131,13 +134,20 @@ async def serve(certificate: Path, key: Path, ca: Path, directory: Path) -> None
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         listener.setblocking(False)
         print(f"the bare server is listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        async with trio.open_nursery() as nursery:
+        async with holding() as held, trio.open_nursery() as nursery:
+            nursery.start_soon(_until_sigterm, nursery.cancel_scope)
             while True:
                 await trio.lowlevel.wait_readable(listener)
-                nursery.start_soon(_connection, listener.accept()[0], context, store, directory)
+                nursery.start_soon(_connection, listener.accept()[0], context, store, directory, held)
 
 
-async def _connection(sock: socket.socket, context: ssl.SSLContext, store: Store, directory: Path) -> None:
+async def _until_sigterm(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+async def _connection(sock: socket.socket, context: ssl.SSLContext, store: Store, directory: Path, held: Held) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = await TLSStream.handshake(sock, context, server_side=True, receive_size=SMALL)
     try:
@@ -145,6 +155,8 @@ async def _connection(sock: socket.socket, context: ssl.SSLContext, store: Store
             match json.loads(order):
                 case int(pieces):
                     await _memory(stream, pieces)
+                case ["held", list(argv)]:
+                    await _held(stream, argv, store, Record(directory, str(uuid.uuid4())), held)
                 case [bool(recorded), list(argv)]:
                     await _job(stream, argv, store, Record(directory, str(uuid.uuid4())) if recorded else Unrecorded())
     finally:
@@ -172,6 +184,23 @@ async def _job(stream: TLSStream, argv: list[str], store: Store, record: Record 
         finally:
             os.close(ended)
         code = process.wait()
+    await trio.to_thread.run_sync(record.finish)
+    await store.commit(job_id, argv=argv, state="ended", code=code)
+    await _send(stream, bytes([code & 0xFF]), EXIT)
+
+
+async def _held(stream: TLSStream, argv: list[str], store: Store, record: Record, held: Held) -> None:
+    job_id = str(uuid.uuid4())
+    await store.commit(job_id, argv=argv, state="starting")
+    job = held.begin(job_id, argv)
+    pid, pipes = await job.runs()
+    async with trio.open_nursery() as nursery:
+        for pipe in pipes:
+            nursery.start_soon(_output, stream, pipe, record)
+        await store.commit(job_id, argv=argv, state="running", pid=pid)
+    for pipe in pipes:
+        os.close(pipe)
+    code = os.waitstatus_to_exitcode(await job.ended())
     await trio.to_thread.run_sync(record.finish)
     await store.commit(job_id, argv=argv, state="ended", code=code)
     await _send(stream, bytes([code & 0xFF]), EXIT)
@@ -269,13 +298,15 @@ async def run(server: str, certificate: Path, key: Path, ca: Path, order: list[A
     return code
 
 
-async def jobs(server: str, certificate: Path, key: Path, ca: Path, count: int, at_once: int) -> float:
+async def jobs(
+    server: str, certificate: Path, key: Path, ca: Path, count: int, at_once: int, kind: str | bool = True
+) -> float:
     """How many a second, so many at a time."""
     clients = [await Client.connect(server, certificate, key, ca) for _ in range(at_once)]
 
     async def some(client: Client, number: int) -> None:
         for _ in range(number):
-            check(await client.run([True, ["/bin/true"]], len) == 0, "a bare job failed")
+            check(await client.run([kind, ["/bin/true"]], len) == 0, "a bare job failed")
 
     for client in clients:
         await some(client, 1)
@@ -316,5 +347,5 @@ if __name__ == "__main__":
     elif what in ("run", "relay"):
         sys.exit(trio.run(run, words[0], *map(Path, words[1:4]), [what == "run", words[4:]]))
     else:
-        asked = {"jobs": jobs, "memory": memory}[what]
+        asked = {"jobs": jobs, "held": partial(jobs, kind="held"), "memory": memory}[what]
         print(trio.run(asked, words[0], *map(Path, words[1:4]), *map(int, words[4:])))
