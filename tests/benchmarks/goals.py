@@ -24,6 +24,8 @@ from tests.benchmarks.references import blocking, task_spooler
 from tests.interop.stubs import ROOT
 
 FULL: Final = Plan(rounds=5, mebibytes=512)
+Rounds = dict[str, list[float]]
+"""Figures by name, a value for each round."""
 QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, calls=64, mebibytes=20, lines=20)
 
 
@@ -49,12 +51,19 @@ class Goal:
         met = ratio <= self.ratio if self.at_most else ratio >= self.ratio
         return f"{'≤' if self.at_most else '≥'} {self.ratio:g}: {'met' if met else 'NOT met'}"
 
-    def row(self, figures: Figures) -> str:
+    def row(self, figures: Rounds) -> str:
         """Of the table."""
-        value, reference, floor = figures[self.value], figures[self.reference], figures.get(self.floor)
-        ratio = value / reference
-        of_floor = f"{self.floor} | {floor / reference:.2f} | {value / floor:.2f}" if floor else " | | "
+        ratio = _ratio(figures, self.value, self.reference)
+        of_floor = " | | "
+        if self.floor in figures:
+            against = _ratio(figures, self.floor, self.reference), _ratio(figures, self.value, self.floor)
+            of_floor = f"{self.floor} | {against[0]:.2f} | {against[1]:.2f}"
         return f"| {self.value} to {self.reference} | {ratio:.2f} | {self.judge(ratio)} | {of_floor} |"
+
+
+def _ratio(figures: Rounds, value: str, reference: str) -> float:
+    """The median of the rounds' own ratios: a machine can be twice as fast in one round as in the next, for both."""
+    return statistics.median(a / b for a, b in zip(figures[value], figures[reference], strict=True))
 
 
 STREAM, TEN, LINE, TIME = "stream, MiB/s", "ten followers, MiB/s", "line", "server's time, ms/MiB"
@@ -210,7 +219,7 @@ def run(*, quick: bool, rounds: int | None) -> None:
     print(f"\n{plan}\n")
     if not task_spooler.program():
         print("without task-spooler: it is not installed\n")
-    figures: dict[str, list[float]] = defaultdict(list)
+    figures: Rounds = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="jobd-bench-") as name, place_of(plan, Path(name)) as place:
         for number in range(plan.rounds):
             turn = number % len(STEPS)
@@ -220,13 +229,12 @@ def run(*, quick: bool, rounds: int | None) -> None:
     _print(figures)
 
 
-def _print(figures: dict[str, list[float]]) -> None:
+def _print(figures: Rounds) -> None:
     print("| | median | min to max |\n|---|---|---|")
     for label in sorted(figures):
         values = figures[label]
         print(f"| {label} | {statistics.median(values):.4g} | {min(values):.4g} to {max(values):.4g} |")
-    medians = {label: statistics.median(values) for label, values in figures.items()}
     print("\n| goal | ratio | | its floor | the floor's ratio | of the floor |\n|---|---|---|---|---|---|")
     for goal in GOALS:
-        if goal.value in medians and goal.reference in medians:
-            print(goal.row(medians))
+        if goal.value in figures and goal.reference in figures:
+            print(goal.row(figures))

@@ -59,7 +59,8 @@ def memory_of(pid: int) -> dict[str, int]:
 
 def _programs_below(pid: int) -> list[int]:
     found = []
-    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+    children = "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))  # of each thread
+    for child in map(int, children.split()):
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
         if any(word.startswith((b"jobd", b"tests.benchmarks.")) for word in words):
             found += [child, *_programs_below(child)]
