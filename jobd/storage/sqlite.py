@@ -217,7 +217,8 @@ class SqliteStore:
                 self._connection.execute("ROLLBACK")
             if len(group) > 1:  # on a full disk one may work where many do not, and reading does
                 for operation in group:
-                    self._commit([operation])
+                    if operation.result is None:
+                        self._commit([operation])
                 return
             if not self.failing:
                 log.error("the job store cannot be written", error=str(exc))
@@ -229,12 +230,15 @@ class SqliteStore:
         begun = time.perf_counter()
         if writes:
             self._see_that_it_is_there()
-        if writes > 1:  # one statement is a transaction of its own: for that, the interpreter's lock changes hands once
-            self._connection.execute("BEGIN IMMEDIATE")
-        for operation in group:
-            operation.result = _outcome(self._connection, operation.run)
         if writes > 1:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [_outcome(self._connection, operation.run) for operation in group]
             self._connection.execute("COMMIT")
+            for operation, result in zip(group, results, strict=True):
+                operation.result = result
+        else:  # one statement is a transaction of its own: for that, the interpreter's lock changes hands once
+            for operation in group:
+                operation.result = _outcome(self._connection, operation.run)
         if writes and self.on_commit:
             self.on_commit(time.perf_counter() - begun)
         if writes and self.failing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,34 @@ async def test_one_bad_operation_does_not_spoil_the_group(tmp_path: Path) -> Non
                 nursery.start_soon(insert, number)
         assert sorted(outcomes) == ["recorded", "recorded", "recorded", "refused"]
         assert len(await store.live()) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_was_recorded_is_not_recorded_again_when_its_neighbour_fails(
+    tmp_path: Path, errors_expected: list[EventDict], count: int
+) -> None:
+    """Whether it was alone in its commit, or undone with the others."""
+
+    def fail(db: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("a disk that cannot be read")
+
+    async with open_store(tmp_path / "jobs") as store:
+
+        async def read() -> None:
+            with pytest.raises(StoreError, match="cannot be read"):
+                await store._ask(fail)
+
+        goes_on = threading.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store._ask, lambda _: goes_on.wait())
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(count):  # these are one group
+                nursery.start_soon(store.insert, a_job(number))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            goes_on.set()
+        assert len(await store.live()) == count
 
 
 async def test_a_full_disk_costs_what_needs_room(
