@@ -153,7 +153,7 @@ class Broker:
         """A request that came before: the same job, if it is the same request."""
         if differs := await differences(recorded, job):
             raise RequestIdReusedError(job.request_id, recorded.id, ", ".join(differs))
-        return self.registry.entry_of(recorded)
+        return await self.registry.find(recorded.id)  # it may have ended since the store was asked
 
     def _reserve(self, job_id: str) -> Worker | None:
         name = choose([Load(w.name, w.slots, len(self._taken[w.name])) for w in self._workers.values()])
