@@ -183,6 +183,9 @@ class Broker:
             entry.cell.set(unassigned(entry.cell.job))
             self._wait_again(entry)
             return
+        except trio.Cancelled:  # it is not begun: whoever comes after us is to find it waiting
+            self._journal.note(unassigned(entry.cell.job))
+            raise
         self._begin(entry, worker)
 
     def _wait_again(self, entry: Entry) -> None:

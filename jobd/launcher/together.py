@@ -20,7 +20,10 @@ LONG: Final = 0.01
 """Seconds that no work in the loop may take. Who moves processes from one control group to another holds a lock of the
 kernel until every processor has been elsewhere, and whoever makes a group meanwhile waits for that: 15 ms, and more."""
 PAUSE: Final = 1.0
-"""Seconds from such work on, in which there is none in the loop."""
+"""Seconds from such work on, in which there is none in the loop, at least."""
+SHARE: Final = 100
+"""So many times as long as the work took, if that is more: whoever makes it long, with hundreds of processes that wait
+for that lock before us, has a hundredth of the loop's time."""
 
 
 @dataclass(eq=False)
@@ -60,8 +63,8 @@ async def in_turn(run: Callable[[], T], *, prompt: bool = False) -> T:
         try:
             return run()
         finally:
-            if (now := perf_counter()) - begun > LONG:
-                turns.not_before = now + PAUSE
+            if (took := (now := perf_counter()) - begun) > LONG:
+                turns.not_before = now + max(PAUSE, took * SHARE)
     work = _Work(run)
     turns.waiting.append(work)
     with trio.CancelScope(shield=True):

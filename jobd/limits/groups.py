@@ -69,7 +69,7 @@ class ControlGroups:
         try:
             for each, room in zip(self._all, self._rooms, strict=True):
                 files = list(settings(limits, each.controllers, each.version))
-                if not files and each is not self._tree and not each.controllers & COUNTING:
+                if not files and each is not self._tree and not _counts(each):
                     continue  # nothing to hold, nothing to count
                 directory = f"{room}/{job_id}"
                 try:
@@ -307,10 +307,12 @@ def _descendants(directory: str) -> list[str]:
 
 def _is_of_use(hierarchy: Hierarchy, tree: Hierarchy) -> bool:
     """Beside a tree of version 2, which counts processor time and needs no freezer, fewer are."""
-    useless = {"freezer", "cpuacct"} if tree.version == 2 else {"freezer"}
-    if hierarchy.version == 1 and "blkio" in hierarchy.controllers and not counts_io(hierarchy.base):
-        useless.add("blkio")
-    return bool(hierarchy.controllers - useless)
+    return bool(hierarchy.controllers - ({"freezer", "cpuacct"} if tree.version == 2 else {"freezer"}))
+
+
+def _counts(hierarchy: Hierarchy) -> bool:
+    counting = hierarchy.controllers & COUNTING
+    return bool(counting) and (counting != {"blkio"} or counts_io(hierarchy.base))
 
 
 def _weaknesses(tree: Hierarchy, limits: frozenset[str], *, group_killing: bool) -> tuple[str, ...]:

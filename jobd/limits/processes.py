@@ -131,6 +131,14 @@ def send_directly(job_id: str, targets: Sequence[tuple[int, int]], signum: int) 
 _environments: Final = Environments()
 
 
+@dataclass
+class _Block:
+    """When its look was asked for. Tasks that were begun in it have it for good, and are not in it for good."""
+
+    asked: int
+    over: bool = False
+
+
 class _Looks:
     """Looks at all processes, each shared by all who had asked for one before it began: many jobs that end at the same
     time cost two, not one each."""
@@ -138,13 +146,13 @@ class _Looks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
-        self._asked: ContextVar[int | None] = ContextVar("asked", default=None)
+        self._asked: ContextVar[_Block | None] = ContextVar("asked", default=None)
         self._turns: RunVar[trio.Lock] = RunVar("turns")
 
     def look(self) -> Snapshot:
-        asked = self._asked.get()
+        block = self._asked.get()
         self._asked.set(None)  # of a thread's own context: who looks again wants to see what has changed
-        return self._since(time.monotonic_ns() if asked is None else asked)
+        return self._since(time.monotonic_ns() if block is None or block.over else block.asked)
 
     def _since(self, asked: int) -> Snapshot:
         with self._lock:
@@ -163,10 +171,12 @@ class _Looks:
         async with turns:
             if self._last is None or self._last.begun < asked:
                 await trio.to_thread.run_sync(self._since, asked)
-        token = self._asked.set(asked)
+        block = _Block(asked)
+        token = self._asked.set(block)
         try:
             yield
         finally:
+            block.over = True
             self._asked.reset(token)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Final
 from jobd.worker.containment import Limits, Usage
 
 PIECE: Final = 64 * 1024
+AGAIN: Final = 10.0
+"""Seconds for which it is believed what a hierarchy counts."""
 PERIOD: Final = 100_000
 """Microseconds over which the share of processors is measured."""
 V1_IO: Final = "blkio.throttle.io_service_bytes_recursive"
@@ -115,12 +118,16 @@ def _io(groups: Mapping[str, tuple[int, str]]) -> tuple[int | None, int | None]:
     )
 
 
-@lru_cache(maxsize=8)
 def counts_io(directory: Path) -> bool:
     """The kernel counts what is read and written in this hierarchy: some do not, and say 0 of everybody. In the topmost
-    group that can be seen somebody has read or written something."""
+    group that can be seen somebody has read or written something: nobody may have yet, so it is looked at again."""
+    return _counts_io(directory, int(time.monotonic() / AGAIN))
+
+
+@lru_cache(maxsize=8)
+def _counts_io(directory: Path, now: int) -> bool:
     if Path(directory.parent, V1_IO).exists():
-        return counts_io(directory.parent)
+        return _counts_io(directory.parent, now)
     return any(len(line.split()) == 3 for line in (_text(f"{directory}/{V1_IO}") or "").splitlines())
 
 

@@ -18,10 +18,18 @@ from jobd.worker.lifecycle import Event, State
 from jobd.worker.ports import Follower, Journal, Launcher, OutputStore, Process, Start
 from jobd.worker.stdin import Attacher, Attachment
 from jobd.worker.supervisor import Stop, Supervisor, Timings
+from jobd.worker.unsupervised import contained
 
 BEGINNING: Final = Start()
 AS_USUAL: Final = Stop()
 OUTLIVED: Final = "jobd was killed while it ran, and what it has written since is lost"
+
+
+def _name_in_log(job: Job) -> None:
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(job=job.id)
+    if job.spec.traceparent:
+        structlog.contextvars.bind_contextvars(trace_id=job.spec.traceparent.split("-")[1])
 
 
 class NoJournal:
@@ -140,10 +148,7 @@ class Worker:
 
         async def run() -> None:
             # Whoever made a slot free may have been in another trace.
-            structlog.contextvars.clear_contextvars()
-            structlog.contextvars.bind_contextvars(job=cell.job.id)
-            if cell.job.spec.traceparent:
-                structlog.contextvars.bind_contextvars(trace_id=cell.job.spec.traceparent.split("-")[1])
+            _name_in_log(cell.job)
             try:
                 await supervisor.run(launched=launched.set, adopted=adopted)
             finally:
@@ -168,7 +173,9 @@ class Worker:
                     self._watch = None
                 if not watch.cancel_called:
                     for supervisor in list(self._running):
-                        supervisor.leave_or_end()
+                        _name_in_log(supervisor.cell.job)  # what begins here logs as the job's own does
+                        with contained("a job cannot be told that its worker ends", supervisor.cell.job.id):
+                            supervisor.leave_or_end()
 
     def query(self, job_id: str) -> Job:
         """The job as it is now; while it runs, with the output recorded so far."""

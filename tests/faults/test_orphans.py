@@ -55,6 +55,7 @@ async def test_an_orphan_is_the_launcher_s_and_is_reaped(
             job = await client.start(["sh", "-c", script])
             async with client.stream(job.id) as output:
                 assert (await anext(output)).data == b"ready\n"
+            await until_called(["sleep"], lambda: processes_called(seconds))  # no shell with these words is left
             [orphan] = processes_called(seconds)
             assert orphan in children_of(jobd.launcher)
             os.kill(orphan, signal.SIGKILL)

@@ -38,7 +38,7 @@ async def test_what_was_long_is_done_in_a_thread_for_a_while(clock: Clock) -> No
     """Whatever the reason is, the loop is not to wait for it again and again."""
     assert await in_turn(partial(clock.work, together.LONG * 2), prompt=True) == threading.get_ident()
     assert await in_turn(partial(clock.work, together.PAUSE / 2), prompt=True) != threading.get_ident()
-    clock.now += together.PAUSE
+    clock.now += together.LONG * 2 * together.SHARE
     assert await in_turn(partial(clock.work, 0.0), prompt=True) == threading.get_ident()
 
 
@@ -76,3 +76,9 @@ async def test_what_is_asked_for_meanwhile_is_done_together() -> None:
         hold.set()
     assert len(threads) == 10
     assert len(set(threads)) == 1
+
+
+async def test_the_longer_it_was_the_longer_it_is_not_done_in_the_loop(clock: Clock) -> None:
+    assert await in_turn(partial(clock.work, 5.0), prompt=True) == threading.get_ident()
+    clock.now += 10 * together.PAUSE
+    assert await in_turn(partial(clock.work, 0.0), prompt=True) != threading.get_ident()

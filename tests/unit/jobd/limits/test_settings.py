@@ -83,14 +83,37 @@ def test_who_does_not_count_says_0_of_everybody(
 @pytest.mark.parametrize(("above", "groups"), [("8:0 Read 1\nTotal 1\n", 2), ("Total 0\n", 1)])
 def test_what_counts_nothing_gets_no_groups(tmp_path: Path, above: str, groups: int) -> None:
     """Each group costs a job its making, its entering and its removal."""
-    tree, counting = tmp_path / "unified", tmp_path / "blkio"
-    for directory in (tree, counting):
-        directory.mkdir()
+    assert len(_blkio(tmp_path, above).create("id", Limits()).entrances) == groups
+
+
+def test_what_was_counted_later_is_told(tmp_path: Path) -> None:
+    """In a new machine, or container, nobody has read a disk yet."""
+    groups = _blkio(tmp_path, "Total 0\n")
+    group = groups.create("id", Limits())
+    job = tmp_path / "blkio" / "jobs" / "id"
+    job.mkdir(parents=True)
+    for directory in (tmp_path / "blkio", job):
+        (directory / V1_IO).write_text("8:0 Read 7\nTotal 7\n")
+    used = group.usage()
+    assert (used.read, used.written) == (7, 0)
+
+
+def test_what_an_earlier_server_made_where_nothing_is_counted_is_removed(tmp_path: Path) -> None:
+    """One that makes a group for each job there."""
+    groups = _blkio(tmp_path, "Total 0\n")
+    for hierarchy in ("unified", "blkio"):
+        (tmp_path / hierarchy / "jobs" / "id").mkdir(parents=True)
+    groups.find("id", 1).remove()
+    groups.close()
+    assert list(tmp_path.rglob("jobs*")) == []
+
+
+def _blkio(directory: Path, above: str) -> ControlGroups:
+    tree, counting = directory / "unified", directory / "blkio"
+    for each in (tree, counting):
+        each.mkdir()
     (counting / V1_IO).write_text(above)
-    found = ControlGroups(
-        Hierarchy(2, frozenset(), tree), [Hierarchy(1, frozenset({"blkio"}), counting)], "jobs"
-    ).create("id", Limits())
-    assert len(found.entrances) == groups
+    return ControlGroups(Hierarchy(2, frozenset(), tree), [Hierarchy(1, frozenset({"blkio"}), counting)], "jobs")
 
 
 def test_running_out_of_memory_is_told_apart(containment: Containment) -> None:
