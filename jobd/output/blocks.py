@@ -1,9 +1,9 @@
-"""What was read from the disk lately, and summed up, for other followers of the same run of a job that come to the same
-place.
+"""What was recorded or read from the disk lately, and summed up, for those followers of the same run of a job that come
+to the same place.
 
 Followers that read on from the same byte stay together, since each is given its turn, but for the few MiB that windows
-let some of them be ahead: so a few blocks are enough for any number of them. Only who may hold a whole block is given
-one, since a few bytes of it would keep all of it alive.
+let some of them be ahead: so a few blocks are enough for any number of them. Only who may hold much of a block is
+given some of it, since a few bytes would keep all of it alive.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from jobd.output.reader import Place
+from jobd.output.reader import BATCH, Reached
 from jobd.worker.ports import Gap, Record
 
 KEPT: Final = 8
 """Blocks, of all jobs together; each is no larger than what is read at a time. With ten followers, two are enough for
 two of five reads, four for two of three, eight for six of seven."""
+MUCH: Final = BATCH // 4
+"""Who may hold so many bytes is given of a block, though it may keep four times as many alive: few can be that lucky at
+once (``api.rpc.share``)."""
 
 
 class Attempt:
@@ -43,7 +46,7 @@ class Block:
 
     attempt: Attempt
     records: Sequence[Record]
-    place: Place
+    place: Reached
 
     @property
     def offset(self) -> int:
@@ -53,12 +56,15 @@ class Block:
     def end(self) -> int:
         return self.records[-1].end
 
-    def after(self, offset: int) -> list[Record]:
-        """What it has from there on."""
-        found = [record for record in self.records if record.end > offset]
-        first = found[0]
-        if first.offset < offset:
-            found[0] = replace(first, offset=offset, data=memoryview(first.data)[offset - first.offset :])
+    def between(self, start: int, end: int) -> list[Record]:
+        """What it has from one offset to another."""
+        found = [record for record in self.records if record.end > start and record.offset < end]
+        for index in {0, len(found) - 1}:
+            record = found[index]
+            begin, stop = max(start, record.offset), min(end, record.end)
+            if stop - begin < len(record.data):
+                data = memoryview(record.data)[begin - record.offset : stop - record.offset]
+                found[index] = replace(record, offset=begin, data=data)
         return found
 
 
@@ -80,9 +86,9 @@ class Blocks:
             del self._followers[attempt]
             self._blocks = deque((block for block in self._blocks if block.attempt is not attempt), KEPT)
 
-    def shared(self, attempt: Attempt) -> bool:
-        """Several follow it."""
-        return self._followers[attempt] > 1
+    def followers(self, attempt: Attempt) -> int:
+        """How many follow it."""
+        return self._followers[attempt]
 
     def find(self, attempt: Attempt, offset: int) -> Block | None:
         """The block that has this byte."""
@@ -91,9 +97,9 @@ class Blocks:
                 return block
         return None
 
-    def keep(self, attempt: Attempt, records: Sequence[Record | Gap], place: Place) -> None:
-        """This was read; it is kept if there are others to read it. (Where something is missing between the bytes,
+    def keep(self, attempt: Attempt, records: Sequence[Record | Gap], place: Reached) -> None:
+        """This was recorded or read, and there are others who want it. (Where something is missing between the bytes,
         each reads for itself.)"""
         bytes_ = [record for record in records if isinstance(record, Record)]
-        if len(bytes_) == len(records) and self.shared(attempt):
+        if len(bytes_) == len(records):
             self._blocks.append(Block(attempt, bytes_, place))

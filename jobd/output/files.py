@@ -6,6 +6,7 @@ writes nothing has none. Everything here blocks: it is called in threads.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Callable
@@ -23,6 +24,14 @@ _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_INDEX: Final = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _OLD: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_PAGE: Final = 4096
+EARLY: Final = 8 * 1024 * 1024
+"""Bytes that the disk is told to begin with. Without that, all of a segment is waited for when it is full: 16 ms for
+64 MiB on a disk of 3 GB/s, in which nobody empties the job's pipe."""
+_SYNC_FILE_RANGE_WRITE: Final = 2
+_sync_file_range: Final = getattr(ctypes.CDLL(None), "sync_file_range", None)  # a C library may have none
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 @dataclass
@@ -31,11 +40,13 @@ class Segment:
 
     Attributes:
         start: the offset of its first byte.
+        begun: bytes that the disk was told to begin with.
     """
 
     start: int
     data: int
     index: int
+    begun: int = 0
 
     @classmethod
     def create(cls, root: Path, job_id: str, start: int) -> Segment:
@@ -98,6 +109,14 @@ class Segment:
         """Bytes of data."""
         return os.fstat(self.data).st_size
 
+    def write_early(self, end: int) -> None:
+        """Let the disk begin with what stands before this offset, if that is much. It is not waited for, and nothing is
+        durable yet: what fails shows when that is asked for."""
+        whole = (end - self.start) // _PAGE * _PAGE
+        if whole - self.begun >= EARLY and _sync_file_range is not None:
+            _sync_file_range(self.data, self.begun, whole - self.begun, _SYNC_FILE_RANGE_WRITE)
+            self.begun = whole
+
     def close(self) -> None:
         os.close(self.data)
         os.close(self.index)
@@ -117,6 +136,13 @@ def read_file(fd: int, size: int, position: int, *, now: bool) -> Buffer:
         return os.pread(fd, size, position)
     buffer = bytearray(size)
     return memoryview(buffer)[: os.preadv(fd, [buffer], position, os.RWF_NOWAIT)]
+
+
+def write_all(fd: int, data: bytes, position: int) -> None:
+    """Write bytes to a file, all of them."""
+    while data:
+        written = os.pwrite(fd, data, position)
+        data, position = data[written:], position + written
 
 
 def _path(root: Path, job_id: str, start: int) -> Path:

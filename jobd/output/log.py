@@ -16,13 +16,13 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from jobd.output.blocks import Attempt, Blocks
-from jobd.output.broadcast import BUFFER_BYTES, Broadcast, Subscription
+from jobd.output.blocks import KEPT, MUCH, Attempt, Blocks
+from jobd.output.broadcast import Broadcast, Subscription
 from jobd.output.budget import Budget
 from jobd.output.disk import SMALL, Disk
 from jobd.output.files import delete
 from jobd.output.reader import BATCH, LogReader
-from jobd.output.writer import LogWriter, Taken
+from jobd.output.writer import ENOUGH, TAKE, LogWriter, Taken
 from jobd.worker.errors import JobNotFoundError, OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
 from jobd.worker.job import Job
 from jobd.worker.ports import MOST, Gap, Record, Source, Start
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 
 NO_LIMIT: Final = 2**63
+NEAR: Final = KEPT * TAKE
+"""Bytes before the end: who has come so far is likely to want what is recorded next while it is in memory."""
+AHEAD: Final = 4 * TAKE
+"""Bytes that a thread records for those that are near, before they hear of it."""
 
 
 class Log:
@@ -41,6 +45,7 @@ class Log:
         end: the offset after the last recorded byte.
         dropped: bytes that could not be recorded.
         complete: nothing more will come.
+        reached: the offset after the last byte that any follower was given.
         over_limit: set when more was written than is recorded of one job.
     """
 
@@ -73,6 +78,7 @@ class Log:
         self.end = end
         self.dropped = dropped
         self.complete = complete
+        self.reached = 0
         self.over_limit = trio.Event()
         self._failing = False  # what is taken is being dropped
         self._disk = disk or Disk()
@@ -116,10 +122,13 @@ class Log:
             await trio.lowlevel.checkpoint()
             return at_once
         async with self._write_lock:
-            wanted = BUFFER_BYTES if self.broadcast.readers else 0
+            near = self.blocks.followers(self.attempt) and self.end - self.reached <= NEAR
+            wanted = AHEAD if near else 0
             all_ = await trio.to_thread.run_sync(self._writer.take_on, source, pipe, self._clock, wanted)
             self._advance()
             for taken in all_:
+                if taken.record and taken.place and taken.size >= ENOUGH and not taken.gap:
+                    self.blocks.keep(self.attempt, (taken.record,), taken.place)
                 self._tell(taken)
             return not all_[-1].ended
 
@@ -210,6 +219,7 @@ class LogFollower:
     async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
         while True:
             events = await self._receive(limit)
+            self._log.reached = max(self._log.reached, self.offset)
             if not events:
                 events = self._untold()
             elif self._all and self._told >= self._log.dropped:
@@ -243,19 +253,17 @@ class LogFollower:
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         await trio.lowlevel.checkpoint()
         attempt, blocks = self._log.attempt, self._log.blocks
-        if limit < BATCH:  # who may not hold a whole block has nothing of one
-            records = await self._read(limit)
-            self.offset = records[-1].end
-            return records
-        block = blocks.find(attempt, self.offset)
+        block = blocks.find(attempt, self.offset) if limit >= MUCH else None
         if block is None:
             records = await self._read(limit)
             self.offset = records[-1].end
-            blocks.keep(attempt, records, self._reader.place)
+            if limit >= BATCH and blocks.followers(attempt) > 1:
+                blocks.keep(attempt, records, self._reader.place)
             return records
-        cut = block.after(self.offset)
-        self.offset = block.end
-        self._reader.skip_to(block.place)
+        cut = block.between(self.offset, self.offset + limit)
+        self.offset = cut[-1].end
+        if self.offset == block.end:
+            self._reader.skip_to(block.place)
         return cut
 
     async def _read(self, size: int) -> Sequence[Record | Gap]:

@@ -22,7 +22,7 @@ ENTRIES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Reached:
     """How far a reader has come.
 
     Attributes:
@@ -47,10 +47,11 @@ class LogReader:
         self._job_id = job_id
         self._segment: Segment | None = None
         self.opened = 0
-        self._number = 0  # these four are as in Place
+        self._number = 0  # these four are as in Reached
         self._sum = 0
         self._summed_to = -1
         self._next = -1
+        self._skipped = Reached()
         self._memory_tells = True  # the file system says what is in memory
 
     def read(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap]:
@@ -81,15 +82,15 @@ class LogReader:
             return None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Reached:
         """How far it has come."""
         start = self._segment.start if self._segment else -1
-        return Place(start, self._number, self._sum, self._summed_to, self._next)
+        return Reached(start, self._number, self._sum, self._summed_to, self._next)
 
-    def skip_to(self, place: Place) -> None:
-        """Another reader of the same log has read up to there."""
-        if self._segment and self._segment.start == place.segment:
-            self._number, self._sum, self._summed_to, self._next = place.number, place.sum, place.summed_to, place.next
+    def skip_to(self, place: Reached) -> None:
+        """Another reader of the same log has read up to there, or its writer has written."""
+        self._skipped = place
+        self._number, self._sum, self._summed_to, self._next = place.number, place.sum, place.summed_to, place.next
 
     def _read(self, segment: Segment, offset: int, end: int, *, now: bool) -> list[Record | Gap]:
         entries = segment.entries(self._number, ENTRIES, until=end, now=now)
@@ -152,7 +153,8 @@ class LogReader:
             self.close()
             self.opened += 1
             segment = self._segment = Segment.read(self._root, self._job_id, starts[-1])
-        self._number = _search(segment, offset)
+        if (segment.start, offset) != (self._skipped.segment, self._skipped.next):
+            self._number = _search(segment, offset)
         return segment
 
     def _goes_on(self, segment: Segment, offset: int) -> bool:

@@ -14,8 +14,9 @@ from time import sleep
 from typing import Final
 
 from jobd.output.budget import Budget
-from jobd.output.files import Segment, starts_of
+from jobd.output.files import Segment, starts_of, write_all
 from jobd.output.place import Place, checksum, find
+from jobd.output.reader import Reached
 from jobd.output.record import END, ENTRY, GAP, Entry
 from jobd.worker.ports import Gap, Record, Source
 
@@ -33,6 +34,8 @@ FAST: Final = 64 * 1024
 """So many bytes at a time, and less than there could be, say that the job is writing fast: what it writes in a short"""
 PAUSE: Final = 0.001
 """time (seconds) is moved with them."""
+ENOUGH: Final = TAKE // 2
+"""But when so many are there, it is waited for nothing: the job may be faster than we are."""
 FULL: Final = 192 * 1024
 """So many say that its pipe was full: it is made as large as what is moved at a time. (All pipes of a user share what
 the system lets it have, so not each is made so large: pipe(7).)"""
@@ -49,7 +52,8 @@ class Taken:
 
     Attributes:
         size: bytes that were recorded.
-        record: these, if somebody wants them.
+        record: these, if somebody wants them,
+        place: and where a reader is behind them.
         gap: what is missing before them, if something is.
         dropped: bytes that were read and could not be recorded.
         error: why not.
@@ -58,6 +62,7 @@ class Taken:
 
     size: int = 0
     record: Record | None = None
+    place: Reached | None = None
     gap: Gap | None = None
     dropped: int = 0
     error: str = ""
@@ -189,12 +194,14 @@ class LogWriter:
         """:meth:`take`, again and again as long as the job is writing fast, within bounds.
 
         Args:
-            wanted: bytes that somebody wants to have, too.
+            wanted: so many bytes are wanted, and it is not gone on when they are there; 0: what is taken is not kept.
         """
-        begun = self.end
-        taken = [self.take(source, pipe, clock(), keep=wanted > 0)]
+        begun, keep = self.end, wanted > 0
+        taken = [self.take(source, pipe, clock(), keep=keep)]
         while taken[-1].size >= FAST and len(taken) < ROUNDS and self._budget.has_room(self.end - begun):
-            taken.append(self.take(source, pipe, clock(), keep=self.end - begun < wanted))
+            if keep and self.end - begun >= wanted:
+                break
+            taken.append(self.take(source, pipe, clock(), keep=keep))
         return taken
 
     def take(self, source: Source, pipe: int, time: int, *, keep: bool = True, most: int = TAKE) -> Taken:
@@ -247,7 +254,9 @@ class LogWriter:
         self.end += size
         gap = self.take_gap()
         self._mark(segment)
-        return Taken(size, record, gap)
+        segment.write_early(self.end)
+        place = Reached(segment.start, self._entries - 1, sum_, self.end, self.end) if keep else None
+        return Taken(size, record, place, gap)
 
     def _prepare(self, source: Source, time: int) -> Segment:
         """See that the last entry of the index is one for bytes of this stream."""
@@ -273,7 +282,7 @@ class LogWriter:
         fresh = [replace(entry, sum=sum_)]
         if self._gap:
             fresh = [Entry(GAP, self.end, entry.time, self._gap, sum_), entry]
-        _write_all(segment.index, b"".join(each.pack() for each in fresh), number * ENTRY.size)
+        write_all(segment.index, b"".join(each.pack() for each in fresh), number * ENTRY.size)
         self._entries, self._run, self._sum = number + len(fresh), fresh[-1], 0
         if self._gap:
             # One that nobody was told of yet stands at the same offset.
@@ -287,7 +296,7 @@ class LogWriter:
         """
         mark = Entry(END, self.end, self._latest, self._gap, self._sum)
         try:
-            _write_all(segment.index, mark.pack(), self._entries * ENTRY.size)
+            write_all(segment.index, mark.pack(), self._entries * ENTRY.size)
         except OSError:
             with contextlib.suppress(OSError):  # an old one must not stand there
                 os.ftruncate(segment.index, self._entries * ENTRY.size)
@@ -309,19 +318,21 @@ class LogWriter:
         # A file system (or a terminal) that cannot splice: a kill between these two calls loses one piece.
         data = os.read(pipe, min(room, COPY))
         try:
-            _write_all(segment.data, data, where)
+            write_all(segment.data, data, where)
         except OSError as exc:
             raise _LostError(len(data), exc.strerror or str(exc)) from exc
         return len(data)
 
     def _move_more(self, pipe: int, segment: Segment, moved: int, room: int) -> int:
-        """What comes in a moment after so many bytes, if those were many, and not all that there may be."""
+        """What comes in a moment after so many bytes, if those were many, and are worth waiting for more."""
         if not FAST <= moved < room:
             return 0
         if moved >= FULL and pipe not in self._widened:
             self._widened.add(pipe)
             with contextlib.suppress(OSError):  # the user has its share: the pipe stays as it is
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, TAKE)
+        if moved >= ENOUGH:
+            return 0
         sleep(PAUSE)
         where = self.end - segment.start + moved
         try:
@@ -386,9 +397,3 @@ class LogWriter:
         if self._segment is not None:
             self._segment.close()
         self._segment = self._run = None
-
-
-def _write_all(fd: int, data: bytes, position: int) -> None:
-    while data:
-        written = os.pwrite(fd, data, position)
-        data, position = data[written:], position + written

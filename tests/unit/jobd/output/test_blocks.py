@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from structlog.typing import EventDict
 
-from jobd.output.blocks import KEPT, Attempt, Blocks
-from jobd.output.log import Log, LogStore
-from jobd.output.reader import BATCH, Place
+from jobd.output.blocks import KEPT, MUCH, Attempt, Blocks
+from jobd.output.budget import Budget
+from jobd.output.log import NEAR, Log, LogStore
+from jobd.output.reader import BATCH, LogReader, Reached
+from jobd.output.writer import RUN_TIME, TAKE, LogWriter
 from jobd.worker.errors import JobNotFoundError, OutputDamagedError
 from jobd.worker.ports import Record, Source, Start
 from tests.support.jobs import collect, put
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 DATA = bytes(range(251)) * 300
-PLACE = Place()
+PLACE = Reached()
 
 
 def block_of(offset: int, size: int) -> list[Record]:
@@ -70,6 +74,121 @@ async def test_who_may_hold_little_is_given_nothing_of_a_block(
         await second.receive(5_000)
     first.close()
     second.close()
+
+
+@pytest.fixture
+def wide() -> Iterator[tuple[int, int]]:
+    """A pipe with room for much."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, TAKE)
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+MUCH_AT_ONCE = bytes(range(251)) * (TAKE // 251)
+
+
+async def record(log: Log, wide: tuple[int, int], data: bytes = MUCH_AT_ONCE) -> None:
+    os.write(wide[1], data)
+    assert await log.take(Source.STDOUT, wide[0])
+
+
+@pytest.mark.parametrize("limit", [MUCH, BATCH])
+async def test_what_was_recorded_just_now_is_given_without_the_disk(
+    tmp_path: Path, wide: tuple[int, int], limit: int
+) -> None:
+    """To the only follower, too, and also in parts. Behind that it reads on from the disk, and finds damage there."""
+    log = LogStore(tmp_path).create(JOB)
+    follower = await log.follow(Start())
+    await record(log, wide, MUCH_AT_ONCE[:100])
+    assert [each.end for each in await follower.receive(limit)] == [100]
+    await record(log, wide)
+    await record(log, wide)
+    here = log.end
+    damage(tmp_path)
+    found = []
+    while follower.offset < here:
+        found += [each for each in await follower.receive(limit) if isinstance(each, Record)]
+    assert b"".join(each.data for each in found) == MUCH_AT_ONCE * 2
+    assert max(len(each.data) for each in found) <= limit
+    follower.close()
+    assert log.blocks.find(log.attempt, 100) is None
+    await log.leave()
+
+
+async def test_who_goes_on_behind_what_was_recorded_just_now_checks_what_it_reads(
+    tmp_path: Path, wide: tuple[int, int], errors_expected: list[EventDict]
+) -> None:
+    """With the sum of what it was given without reading it."""
+    log = LogStore(tmp_path).create(JOB)
+    follower = await log.follow(Start())
+    await record(log, wide, MUCH_AT_ONCE[:100])
+    await follower.receive(BATCH)
+    await record(log, wide)
+    await follower.receive(BATCH)
+    await record(log, wide, b"a little")
+    await log.finish()
+    opened = follower._reader.opened
+    [data] = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".index"]
+    with data.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    with pytest.raises(OutputDamagedError):
+        await follower.receive(BATCH)
+    assert follower._reader.opened == opened
+    follower.close()
+
+
+async def test_what_is_recorded_far_from_every_follower_is_not_kept(tmp_path: Path, wide: tuple[int, int]) -> None:
+    """One that takes nothing costs no memory."""
+    log = LogStore(tmp_path).create(JOB)
+    follower = await log.follow(Start())
+    count = NEAR // len(MUCH_AT_ONCE) + 3
+    for _ in range(count):
+        await record(log, wide)
+    assert log.blocks.find(log.attempt, log.end - 1) is None
+    await log.finish()
+    assert (await collect(follower))[Source.STDOUT] == MUCH_AT_ONCE * count
+
+
+async def test_who_is_given_what_was_recorded_is_told_of_what_is_missing_before_it(
+    tmp_path: Path, wide: tuple[int, int]
+) -> None:
+    log = LogStore(tmp_path, budget=Budget(TAKE * 10)).create(JOB)
+    follower = await log.follow(Start())
+    await record(log, wide)
+    log._budget.limit = 1
+    await record(log, wide, b"dropped")
+    log._budget.limit = TAKE * 10
+    await record(log, wide)
+    found = [*await follower.receive(), *await follower.receive()]
+    assert [(type(each).__name__, each.offset, each.end) for each in found] == [
+        ("Record", 0, len(MUCH_AT_ONCE)),
+        ("Gap", len(MUCH_AT_ONCE), len(MUCH_AT_ONCE)),
+        ("Record", len(MUCH_AT_ONCE), 2 * len(MUCH_AT_ONCE)),
+    ]
+    follower.close()
+    await log.leave()
+
+
+def test_a_writer_knows_where_a_reader_would_be(tmp_path: Path, wide: tuple[int, int]) -> None:
+    """After each piece, whatever runs and segments it makes of them."""
+    reading, writing = wide
+    writer, reader = LogWriter(tmp_path, JOB, limit=2**63, segment_size=TAKE), LogReader(tmp_path, JOB)
+    time = 0
+    for number in range(40):
+        os.write(writing, MUCH_AT_ONCE[: 7 + number * 1000])
+        time += RUN_TIME if number % 3 == 0 else 1
+        source = Source.STDOUT if number % 5 else Source.STDERR
+        taken = writer.take(source, reading, time)
+        position = writer.end - taken.size
+        while position < writer.end:
+            position = reader.read(position, writer.end)[-1].end
+        assert taken.place == reader.place
+    writer.leave()
+    reader.close()
 
 
 async def test_who_follows_alone_keeps_nothing_for_others(
@@ -209,7 +328,7 @@ def test_a_block_is_cut_where_it_is_asked_for(offset: int) -> None:
     blocks.keep(run, block_of(1000, 100), PLACE)
     block = blocks.find(run, offset)
     assert block is not None
-    found = block.after(offset)
+    found = block.between(offset, block.end)
     assert b"".join(record.data for record in found) == DATA[offset - 1000 : 100]
     assert found[0].offset == offset
     for record in found:

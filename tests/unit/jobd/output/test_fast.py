@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from jobd.output import disk as disk_module
+from jobd.output import files as files_module
 from jobd.output import log as log_module
 from jobd.output import writer as writer_module
 from jobd.output.budget import Budget
@@ -70,18 +71,22 @@ def writes_on(writer: LogWriter, writing: int, monkeypatch: pytest.MonkeyPatch, 
     os.write(writing, MUCH)
 
 
-@pytest.mark.parametrize("wanted", [0, len(MUCH), 2 * len(MUCH)])
+@pytest.mark.parametrize("wanted", [0, len(MUCH), 2 * len(MUCH), 9 * len(MUCH)])
 def test_a_thread_goes_on_as_long_as_the_job_writes_fast(
     tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, wanted: int
 ) -> None:
-    """What nobody wants is summed up and not kept; the log is the same."""
+    """What nobody wants is summed up and not kept; what somebody wants is brought back before there is more of it. The
+    log is the same."""
     reading, writing = pipe
     writer = LogWriter(tmp_path, JOB, limit=2**63)
     writes_on(writer, writing, monkeypatch, 4)
     taken = writer.take_on(Source.STDOUT, reading, lambda: 1, wanted)
-    assert [each.size for each in taken] == [len(MUCH)] * 4 + [0]
+    count = min(wanted // len(MUCH) or 4, 4)
+    assert [each.size for each in taken] == [len(MUCH)] * count + [0] * (count == 4)
     kept = [each.record for each in taken if each.record]
-    assert b"".join(record.data for record in kept) == MUCH * (wanted // len(MUCH))
+    assert b"".join(record.data for record in kept) == MUCH * count * bool(wanted)
+    while taken[-1].size:
+        taken = writer.take_on(Source.STDOUT, reading, lambda: 1, wanted)
     writer.finish(2)
     reader = LogReader(tmp_path, JOB)
     position, found = 0, b""
@@ -250,3 +255,35 @@ async def test_what_is_recorded_in_the_loop_is_kept_for_those_who_listen(tmp_pat
     await put(log, Source.STDOUT, b"third\n")
     assert [bytes(record.data) for record in published] == [b"third\n"]
     await log.leave()
+
+
+def test_the_disk_begins_before_it_is_waited_for(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With whole pages, each once, and of each segment by itself; on a C library that cannot say so, with nothing."""
+    reading, writing = pipe
+    told: list[tuple[int, int]] = []
+
+    def tell(fd: int, begin: int, size: int, flags: int) -> None:
+        told.append((begin, size))
+
+    monkeypatch.setattr(files_module, "_sync_file_range", tell)
+    monkeypatch.setattr(files_module, "EARLY", len(MUCH))
+    writer = LogWriter(tmp_path, JOB, limit=2**63, segment_size=len(MUCH) * 3)
+
+    def take(times: int) -> list[tuple[int, int]]:
+        told.clear()
+        for _ in range(times):
+            os.write(writing, MUCH)
+            writer.take(Source.STDOUT, reading, 1)
+        return told.copy()
+
+    page = 4096
+    two, three = len(MUCH) * 2 // page * page, len(MUCH) * 3 // page * page
+    assert take(3) == [(0, two), (two, three - two)]
+    assert take(2) == [(0, two)]
+    monkeypatch.setattr(files_module, "_sync_file_range", None)
+    assert not take(3)
+    writer.finish(2)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".index"]
+    assert sum(path.stat().st_size for path in files) == len(MUCH) * 8
