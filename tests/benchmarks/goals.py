@@ -96,7 +96,9 @@ def _streams(place: Place) -> Figures:
     before = place.bare.processor_time()
     found = {f"{STREAM}: bare": stream([*place.bare_client("run"), *head], environment=place.environment)}
     found[f"{TIME}: bare"] = (place.bare.processor_time() - before) / place.plan.mebibytes * 1e3
+    place.clear()
     found[f"{STREAM}: jobcli"] = stream([*place.jobcli, "run", "--", *head], environment=place.environment)
+    place.clear()
     if place.ssh:
         found[f"{STREAM}: ssh"] = stream([*place.ssh, *head])
     receive = partial(blocking.receive, place.loop.address, *place.files, place.size, place.came)
@@ -125,6 +127,7 @@ def _streams_of_clients(place: Place) -> Figures:
         before = server.processor_time()
         found[f"{STREAM}: {label}"] = place.client("grpc_aio_peer", server, "stream")[STREAM]
         found[f"{TIME}: {name}"] = (server.processor_time() - before) / place.plan.mebibytes * 1e3
+        place.clear()
     return found
 
 
@@ -140,6 +143,7 @@ def _followers(place: Place) -> Figures:
         before = server.processor_time()
         found[f"{TEN}: {label}"] = place.client(peer, server, "followers")[TEN]
         found[f"ten followers, {TIME}: {label}"] = (server.processor_time() - before) / place.plan.mebibytes * 1e3
+        place.clear()
     return found
 
 

@@ -28,6 +28,7 @@ from jobworker.v1 import job_worker_pb2 as pb  # made at run time
 from jobworker.v1 import job_worker_pb2_grpc as pb_grpc
 
 READ_SIZE = 256 * 1024
+MUCH = 1024 * 1024
 
 
 class Job:
@@ -67,6 +68,12 @@ class Job:
             self._changed.set()
             self._changed = asyncio.Event()
 
+    def make_room(self) -> None:
+        """Forget what it wrote, if it has ended and that was much: each measurement is to find the memory that the one
+        before it had, as where output is deleted (``Place.clear``)."""
+        if self.ended.is_set() and self._offset > MUCH:
+            self._pieces.clear()
+
     async def follow(self) -> AsyncIterator[Any]:
         """Everything from the first byte, live until the end."""
         index = 0
@@ -86,6 +93,8 @@ class Runner(pb_grpc.JobWorkerServiceServicer):  # type: ignore[misc] # generate
         self._jobs: dict[str, Job] = {}
 
     async def Start(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802 # the contract's name
+        for job in self._jobs.values():
+            job.make_room()
         process = await asyncio.create_subprocess_exec(
             *request.spec.argv,
             stdin=asyncio.subprocess.DEVNULL,
