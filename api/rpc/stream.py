@@ -20,7 +20,7 @@ from api.rpc.codec import Buffer
 
 RECORD: Final = 16 * 1024
 """The most plaintext in a TLS record (RFC 8446, 5.1)."""
-RECEIVE: Final = 256 * 1024
+RECEIVE: Final = 512 * 1024
 """The most that a connection reads at a time."""
 FEW: Final = 4096
 """So few bytes are all that there was."""
