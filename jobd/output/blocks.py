@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from api.malloc import give_back_what_is_free
 from jobd.output.reader import BATCH, Reached
 from jobd.worker.ports import Gap, Record
 
@@ -84,7 +85,10 @@ class Blocks:
         self._followers[attempt] -= 1
         if not self._followers[attempt]:
             del self._followers[attempt]
+            before = len(self._blocks)
             self._blocks = deque((block for block in self._blocks if block.attempt is not attempt), KEPT)
+            if before and not self._blocks:
+                give_back_what_is_free()
 
     def followers(self, attempt: Attempt) -> int:
         """How many follow it."""

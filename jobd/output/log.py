@@ -127,7 +127,8 @@ class Log:
             all_ = await trio.to_thread.run_sync(self._writer.take_on, source, pipe, self._clock, wanted)
             self._advance()
             for taken in all_:
-                if taken.record and taken.place and taken.size >= ENOUGH and not taken.gap:
+                wanted = self.blocks.followers(self.attempt)
+                if wanted and taken.record and taken.place and taken.size >= ENOUGH and not taken.gap:
                     self.blocks.keep(self.attempt, (taken.record,), taken.place)
                 self._tell(taken)
             return not all_[-1].ended

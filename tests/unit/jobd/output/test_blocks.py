@@ -7,10 +7,12 @@ import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.typing import EventDict
 
+from jobd.output import blocks as blocks_module
 from jobd.output.blocks import KEPT, MUCH, Attempt, Blocks
 from jobd.output.budget import Budget
 from jobd.output.log import NEAR, Log, LogStore
@@ -151,6 +153,44 @@ async def test_what_is_recorded_far_from_every_follower_is_not_kept(tmp_path: Pa
     assert log.blocks.find(log.attempt, log.end - 1) is None
     await log.finish()
     assert (await collect(follower))[Source.STDOUT] == MUCH_AT_ONCE * count
+
+
+async def test_what_is_recorded_when_all_have_left_is_not_kept(
+    tmp_path: Path, wide: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ever let go of it."""
+    log = LogStore(tmp_path).create(JOB)
+    follower = await log.follow(Start())
+    real = log._writer.take_on
+
+    def take_on(*args: Any) -> Any:
+        taken = real(*args)
+        follower.close()
+        return taken
+
+    monkeypatch.setattr(log._writer, "take_on", take_on)
+    await record(log, wide)
+    assert log.end == len(MUCH_AT_ONCE)
+    assert not log.blocks._blocks
+    await log.leave()
+
+
+async def test_the_memory_of_blocks_is_given_back_with_the_last_of_them(
+    tmp_path: Path, wide: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who leave without having had any cost nothing."""
+    given: list[int] = []
+    monkeypatch.setattr(blocks_module, "give_back_what_is_free", lambda: given.append(1))
+    log = LogStore(tmp_path).create(JOB)
+    (await log.follow(Start())).close()
+    assert not given
+    first, second = await log.follow(Start()), await log.follow(Start())
+    await record(log, wide)
+    first.close()
+    assert not given
+    second.close()
+    assert given == [1]
+    await log.leave()
 
 
 async def test_who_is_given_what_was_recorded_is_told_of_what_is_missing_before_it(
