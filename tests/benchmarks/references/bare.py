@@ -37,6 +37,7 @@ from typing import Any, Final
 
 import trio
 
+from api.malloc import keep_what_is_freed
 from api.rpc.stream import RECEIVE, TLSStream
 from api.tls import client_context, server_context
 from tests.benchmarks.correct import check
@@ -341,6 +342,7 @@ async def memory(server: str, certificate: Path, key: Path, ca: Path, pieces: in
 
 
 if __name__ == "__main__":
+    keep_what_is_freed()
     what, *words = sys.argv[1:]
     if what == "serve":
         trio.run(serve, *map(Path, words))

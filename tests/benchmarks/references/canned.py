@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 
+from api.malloc import keep_what_is_freed
 from tests.benchmarks.payload import written_by
 from tests.benchmarks.references.bare import Record
 
@@ -115,5 +116,6 @@ def serve(certificate: Path, key: Path, ca: Path, payload: Path, directory: Path
 
 
 if __name__ == "__main__":
+    keep_what_is_freed()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     serve(*map(Path, sys.argv[2:]))
