@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 SMALL: Final = 16 * 1024
@@ -16,6 +14,10 @@ STALL: Final = 0.005
 written: write(2) waits for that, too."""
 WARY: Final = 1.0
 """For so many seconds the loop does not go near it then."""
+
+
+Watch = tuple[int, float]
+"""When something began: how often this thread had waited, and the time."""
 
 
 class Disk:
@@ -29,11 +31,13 @@ class Disk:
         """Nobody had to wait for it lately."""
         return time.monotonic() >= self.wary_until
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Something is written in the loop."""
-        waits, begun = _waits(), time.monotonic()
-        yield
+    def watch(self) -> Watch:
+        """Something is about to be written in the loop."""
+        return _waits(), time.monotonic()
+
+    def written(self, watch: Watch) -> None:
+        """It was. (No context manager: for each line that a job writes.)"""
+        waits, begun = watch
         now = time.monotonic()
         if now - begun > STALL and _waits() > waits:
             self.wary_until = now + WARY

@@ -137,8 +137,9 @@ class Log:
         """More may have come since it was asked how much there is: that is left in the pipe."""
         if size > SMALL or not self._writer.flowing or not self._disk.quick or self._write_lock.locked():
             return None
-        with self._disk.watched():
-            taken = self._writer.take(source, pipe, self._clock(), keep=self.broadcast.readers > 0, most=SMALL)
+        watch = self._disk.watch()
+        taken = self._writer.take(source, pipe, self._clock(), keep=self.broadcast.readers > 0, most=SMALL)
+        self._disk.written(watch)
         self._advance()
         self._tell(taken)
         return not taken.ended

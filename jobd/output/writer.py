@@ -279,7 +279,7 @@ class LogWriter:
         empty = self._run if self._run is not None and self._run.offset == self.end else None
         number = self._entries - bool(empty)  # the entry of a run without bytes is written over
         sum_ = empty.sum if empty else self._sum
-        fresh = [replace(entry, sum=sum_)]
+        fresh = [Entry(entry.kind, entry.offset, entry.time, entry.dropped, sum_)]
         if self._gap:
             fresh = [Entry(GAP, self.end, entry.time, self._gap, sum_), entry]
         write_all(segment.index, b"".join(each.pack() for each in fresh), number * ENTRY.size)
