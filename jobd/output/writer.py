@@ -254,7 +254,8 @@ class LogWriter:
         self.end += size
         gap = self.take_gap()
         self._mark(segment)
-        segment.write_early(self.end)
+        if size >= FAST:  # in a thread, then: a disk that has enough to do may have us wait for this, too
+            segment.write_early(self.end)
         place = Reached(segment.start, self._entries - 1, sum_, self.end, self.end) if keep else None
         return Taken(size, record, place, gap)
 
