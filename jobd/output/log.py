@@ -232,6 +232,11 @@ class LogFollower:
             self._told += sum(event.dropped for event in events if isinstance(event, Gap))
             return events
 
+    def at_hand(self, limit: int) -> bool:
+        """What comes next is in a block that somebody else has read, or recorded."""
+        found = limit >= MUCH and not self._live and self._log.blocks.find(self._log.attempt, self.offset)
+        return bool(found)
+
     def _untold(self) -> Sequence[Gap]:
         missing = self._log.dropped - self._told
         return [Gap(self.offset, missing)] if self._all and missing > 0 else ()

@@ -119,9 +119,11 @@ class JobWorkerService:
     async def _next(self, call: ServerCall, follower: Follower, attempt: int) -> Sequence[Record | Gap]:
         """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
         while True:
-            room = await call.writable()
+            room = min(await call.writable(), MOST)
+            if follower.at_hand(room):  # no quiet stream, and no scope for its heartbeat
+                return await follower.receive(room)
             with trio.move_on_after(self._heartbeat):
-                return await follower.receive(min(room, MOST))
+                return await follower.receive(room)
             await call.send(t.heartbeat_message(follower.offset, attempt))
 
     async def attach(self, call: ServerCall, start: m.AttachStart | None = None) -> None:

@@ -199,6 +199,9 @@ class Follower(Protocol):
             limit: bytes that are wanted at most.
         """
 
+    def at_hand(self, limit: int) -> bool:
+        """:meth:`receive` takes a turn of the loop, and waits for nothing."""
+
     def close(self) -> None:
         """Stop following."""
 

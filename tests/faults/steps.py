@@ -113,6 +113,7 @@ EXEMPT: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             "Archive.follow",
+            "Follower.at_hand",
             "Follower.close",
             "Follower.offset",
             "Follower.receive",

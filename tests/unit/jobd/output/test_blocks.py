@@ -55,8 +55,11 @@ async def log(tmp_path: Path) -> AsyncIterator[Log]:
 async def test_what_one_has_read_another_is_given(log: Log, tmp_path: Path, offset: int) -> None:
     """From wherever it comes to, and without the disk: that has gone bad meanwhile."""
     first, second = await log.follow(Start()), await log.follow(Start(offset=offset))
+    assert not first.at_hand(BATCH)
     whole = [record for record in await first.receive(BATCH) if isinstance(record, Record)]
     damage(tmp_path)
+    assert second.at_hand(BATCH)
+    assert not second.at_hand(MUCH - 1)
     found = [record for record in await second.receive(BATCH) if isinstance(record, Record)]
     assert (found[0].offset, found[-1].end, second.offset) == (offset, log.end, log.end)
     assert b"".join(record.data for record in found) == b"".join(record.data for record in whole)[offset:]
