@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Final
 
 from api.malloc import give_back_what_is_free
@@ -20,6 +21,8 @@ from jobd.worker.ports import Gap, Record
 KEPT: Final = 8
 """Blocks, of all jobs together; each is no larger than what is read at a time. With ten followers, two are enough for
 two of five reads, four for two of three, eight for six of seven."""
+SELDOM: Final = 1.0
+"""Seconds, at least, between two times that free memory is given back: it may take some milliseconds."""
 MUCH: Final = BATCH // 4
 """Who may hold so many bytes is given of a block, though it may keep four times as many alive: few can be that lucky at
 once (``api.rpc.share``)."""
@@ -75,6 +78,7 @@ class Blocks:
     def __init__(self) -> None:
         self._followers: Counter[Attempt] = Counter()
         self._blocks: deque[Block] = deque(maxlen=KEPT)
+        self._give_back_at = 0.0
 
     def enter(self, attempt: Attempt) -> None:
         """Somebody follows it."""
@@ -87,7 +91,8 @@ class Blocks:
             del self._followers[attempt]
             before = len(self._blocks)
             self._blocks = deque((block for block in self._blocks if block.attempt is not attempt), KEPT)
-            if before and not self._blocks:
+            if before and not self._blocks and (now := monotonic()) >= self._give_back_at:
+                self._give_back_at = now + SELDOM
                 give_back_what_is_free()
 
     def followers(self, attempt: Attempt) -> int:

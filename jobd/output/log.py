@@ -217,6 +217,7 @@ class LogFollower:
         # What a disk without room has no entry of is told at the end, to those who came for all of it.
         self._all = offset == 0
         self._told = 0
+        self._heard = 0  # bytes that are missing here, as was heard of live
 
     async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
         while True:
@@ -247,7 +248,10 @@ class LogFollower:
                 records = await self._live.receive(limit)
                 fresh = [record for record in records if record.offset >= self.offset]
                 if fresh and fresh[0].offset == self.offset:
+                    if fresh[-1].end > self.offset:
+                        self._heard = 0
                     self.offset = fresh[-1].end
+                    self._heard += sum(e.dropped for e in fresh if isinstance(e, Gap) and e.offset == self.offset)
                     return fresh
                 self._live.close()
                 self._live = None
@@ -257,16 +261,29 @@ class LogFollower:
                 return ()
             self._live = self._log.broadcast.subscribe()
 
+    def _unheard(self, records: Sequence[Record | Gap]) -> Sequence[Record | Gap]:
+        """Without the gaps here that were heard of live: they stand on the disk, too."""
+        found: list[Record | Gap] = []
+        for each in records:
+            if isinstance(each, Gap) and each.offset == self.offset and self._heard > 0:
+                self._heard -= each.dropped
+            else:
+                found.append(each)
+        self._heard = 0
+        return found
+
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         await trio.lowlevel.checkpoint()
         attempt, blocks = self._log.attempt, self._log.blocks
         block = blocks.find(attempt, self.offset) if limit >= MUCH else None
         if block is None:
             records = await self._read(limit)
-            self.offset = records[-1].end
-            if limit >= BATCH and blocks.followers(attempt) > 1:
+            if limit >= BATCH and blocks.followers(attempt) > 1 and not self._reader.behind_gap:
                 blocks.keep(attempt, records, self._reader.place)
+            records = self._unheard(records)
+            self.offset = records[-1].end
             return records
+        self._heard = 0
         cut = block.between(self.offset, self.offset + limit)
         self.offset = cut[-1].end
         if self.offset == block.end:

@@ -40,7 +40,11 @@ class Reached:
 
 
 class LogReader:
-    """One for each follower; used by one thread at a time."""
+    """One for each follower; used by one thread at a time.
+
+    Attributes:
+        behind_gap: something is missing right before what was read last.
+    """
 
     def __init__(self, root: Path, job_id: str) -> None:
         self._root = root
@@ -52,6 +56,10 @@ class LogReader:
         self._summed_to = -1
         self._next = -1
         self._skipped = Reached()
+        self._counted_in = -1  # the start of the segment that ``_number`` is of
+        self._missing: list[Gap] = []  # before the first byte of a segment, and not told yet
+        self.behind_gap = False
+        self._fresh = self._behind = False  # the place was looked for; a gap stands right before it
         self._memory_tells = True  # the file system says what is in memory
 
     def read(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap]:
@@ -89,7 +97,7 @@ class LogReader:
 
     def skip_to(self, place: Reached) -> None:
         """Another reader of the same log has read up to there, or its writer has written."""
-        self._skipped = place
+        self._skipped, self._counted_in = place, place.segment
         self._number, self._sum, self._summed_to, self._next = place.number, place.sum, place.summed_to, place.next
 
     def _read(self, segment: Segment, offset: int, end: int, *, now: bool) -> list[Record | Gap]:
@@ -99,9 +107,14 @@ class LogReader:
         if end - offset > ENOUGH:
             end = min(end, next((entry.offset for entry in entries if entry.offset - offset >= ENOUGH), end))
         data = memoryview(read_file(segment.data, end - offset, offset - segment.start, now=now))
+        known = entries[0].kind == GAP
         records = self._records(entries, data, offset)
         if not records or records[-1].end <= offset:
             raise OutputDamagedError(self._job_id, offset)
+        fresh, self._fresh = self._fresh, False
+        self.behind_gap = known or (fresh and self._behind)
+        if fresh and self._missing:
+            records, self._missing = [*self._missing, *records], []
         self._next = records[-1].end
         return records
 
@@ -153,9 +166,35 @@ class LogReader:
             self.close()
             self.opened += 1
             segment = self._segment = Segment.read(self._root, self._job_id, starts[-1])
-        if (segment.start, offset) != (self._skipped.segment, self._skipped.next):
+        self._fresh, self._missing = True, []
+        if (segment.start, offset) == (self._skipped.segment, self._skipped.next):
+            self._behind = False
+        elif offset == segment.start:
+            self._begin(segment, starts[-2:-1])
+        else:
             self._number = _search(segment, offset)
+            last = segment.entries(max(self._number - 1, 0), 2)
+            self._behind = last[0].kind == GAP and last[-1].offset == offset if last else False
+        self._counted_in = segment.start
         return segment
+
+    def _begin(self, segment: Segment, before: list[int]) -> None:
+        """At the first byte of a segment: a gap there stands at the end of the one before, or in front."""
+        told = (self._counted_in, self._number)
+        self._number = _search(segment, segment.start)
+        gaps = [(segment.start, number, entry) for number, entry in enumerate(segment.entries(0, self._number))]
+        for start in before:
+            with_end = Segment.read(self._root, self._job_id, start)
+            try:
+                number = _search(with_end, segment.start - 1)
+                found = with_end.entries(number + 1, ENTRIES)
+            finally:
+                with_end.close()
+            gaps[:0] = [(start, number + 1 + index, entry) for index, entry in enumerate(found)]
+        gaps = [each for each in gaps if each[2].kind == GAP]
+        self._behind = bool(gaps)
+        if segment.start in (0, self._next):  # who begins here otherwise did not ask for what was before
+            self._missing = [Gap(e.offset, e.dropped) for start, number, e in gaps if (start, number) > told]
 
     def _goes_on(self, segment: Segment, offset: int) -> bool:
         """The bytes come after those that were read last, out of the same segment."""
