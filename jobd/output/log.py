@@ -126,9 +126,9 @@ class Log:
             wanted = AHEAD if near else 0
             all_ = await trio.to_thread.run_sync(self._writer.take_on, source, pipe, self._clock, wanted)
             self._advance()
+            followed = self.blocks.followers(self.attempt)  # all may have left meanwhile
             for taken in all_:
-                wanted = self.blocks.followers(self.attempt)
-                if wanted and taken.record and taken.place and taken.size >= ENOUGH and not taken.gap:
+                if followed and taken.record and taken.place and taken.size >= ENOUGH and not taken.gap:
                     self.blocks.keep(self.attempt, (taken.record,), taken.place)
                 self._tell(taken)
             return not all_[-1].ended

@@ -25,13 +25,6 @@ AS_USUAL: Final = Stop()
 OUTLIVED: Final = "jobd was killed while it ran, and what it has written since is lost"
 
 
-def _name_in_log(job: Job) -> None:
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(job=job.id)
-    if job.spec.traceparent:
-        structlog.contextvars.bind_contextvars(trace_id=job.spec.traceparent.split("-")[1])
-
-
 class NoJournal:
     """The journal of a worker whose jobs need not be known after a crash."""
 
@@ -248,3 +241,11 @@ class Worker:
             return self._supervisors[job_id]
         except KeyError:
             raise JobNotFoundError(job_id) from None
+
+
+def _name_in_log(job: Job) -> None:
+    """From here on, in this context."""
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(job=job.id)
+    if job.spec.traceparent:
+        structlog.contextvars.bind_contextvars(trace_id=job.spec.traceparent.split("-")[1])

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run everything that was asked for, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="little of everything: is it correct?")
-    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--rounds", type=_rounds, help="how often everything is measured")
     parser.add_argument("--only", choices=tuple(PARTS), help="this part alone")
     arguments = parser.parse_args(argv)
     print_facts()
@@ -53,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(f"\nevery run was correct; {time.monotonic() - begin:.0f} s")
     return 0
+
+
+def _rounds(text: str) -> int:
+    """Of none, nothing would be wrong."""
+    if (rounds := int(text)) < 1:
+        raise ValueError
+    return rounds
 
 
 def print_facts() -> None:

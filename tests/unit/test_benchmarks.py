@@ -8,6 +8,7 @@ import pytest
 
 from tests.benchmarks import programs
 from tests.benchmarks.correct import IncorrectRunError
+from tests.benchmarks.goals import Goal
 from tests.benchmarks.measurements import LineAges
 from tests.benchmarks.payload import MIB, digest, kept, make, written_by
 
@@ -53,3 +54,21 @@ def test_a_cold_run_that_fails_is_no_figure() -> None:
     """Its exit code is looked at."""
     with pytest.raises(IncorrectRunError, match="ended with 1"):
         programs.run(["false"])
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "some"])
+def test_no_round_at_all_is_refused(rounds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing would be wrong in it."""
+    pytest.importorskip("grpc")  # of another group of dependencies, like the references
+    from tests.benchmarks.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main(["--only", "goals", "--rounds", rounds])
+    assert "--rounds" in capsys.readouterr().err
+
+
+def test_a_goal_is_judged_by_the_rounds_own_ratios() -> None:
+    """In a round in which the machine is twice as slow, it is for both: medians of either would say 1.5."""
+    goal = Goal("ours", "theirs", 2, "least")
+    row = goal.row({"ours": [20.0, 10.0, 15.0], "theirs": [10.0, 5.0, 10.0], "least": [40.0, 20.0, 20.0]})
+    assert row == "| ours to theirs | 2.00 | ≥ 2: met | least | 4.00 | 0.50 |"
