@@ -318,7 +318,6 @@ class Supervisor:
             self.cell.recorded = True
         self.cell.set(ended)
         if self._process and self.cell.recorded:  # else it is remembered for the server that comes after this one
-            await trio.lowlevel.checkpoint()  # those who wait for the end are answered first
             with contained("a process that has ended cannot be released", ended.id):
                 await self._process.release()
 

@@ -36,10 +36,11 @@ async def test_prompt_work_is_done_in_the_loop(clock: Clock) -> None:
 
 
 async def test_what_was_long_is_done_in_a_thread_for_a_while(clock: Clock) -> None:
-    """Whatever the reason is, the loop is not to wait for it again and again."""
+    """Whatever the reason is, the loop is not to wait for it again and again: for a hundredth of its time."""
     assert await in_turn(partial(clock.work, together.LONG * 2), prompt=True) == threading.get_ident()
-    assert await in_turn(partial(clock.work, together.PAUSE / 2), prompt=True) != threading.get_ident()
-    clock.now += together.LONG * 2 * together.SHARE
+    clock.now += together.LONG * 2 * together.SHARE - 0.25
+    assert await in_turn(partial(clock.work, 0.125), prompt=True) != threading.get_ident()
+    clock.now += 0.25
     assert await in_turn(partial(clock.work, 0.0), prompt=True) == threading.get_ident()
 
 

@@ -13,7 +13,7 @@ import pytest
 from structlog.typing import EventDict
 
 from jobd.output import blocks as blocks_module
-from jobd.output.blocks import KEPT, MUCH, Attempt, Blocks
+from jobd.output.blocks import KEPT, MUCH, SELDOM, Attempt, Blocks
 from jobd.output.budget import Budget
 from jobd.output.log import NEAR, Log, LogStore
 from jobd.output.reader import BATCH, LogReader, Reached
@@ -181,8 +181,11 @@ async def test_what_is_recorded_when_all_have_left_is_not_kept(
 async def test_the_memory_of_blocks_is_given_back_with_the_last_of_them(
     tmp_path: Path, wide: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who leave without having had any cost nothing."""
+    """Those who leave without having had any cost nothing, nor do those who do so soon after others: it may take some
+    milliseconds."""
     given: list[int] = []
+    now = [1000.0]
+    monkeypatch.setattr(blocks_module, "monotonic", lambda: now[0])
     monkeypatch.setattr(blocks_module, "give_back_what_is_free", lambda: given.append(1))
     log = LogStore(tmp_path).create(JOB)
     (await log.follow(Start())).close()
@@ -193,6 +196,13 @@ async def test_the_memory_of_blocks_is_given_back_with_the_last_of_them(
     assert not given
     second.close()
     assert given == [1]
+    for passed, count in ((SELDOM / 2, 1), (SELDOM, 2)):
+        now[0] += passed
+        another = await log.follow(Start(offset=log.end))
+        log.reached = log.end
+        await record(log, wide)
+        another.close()
+        assert len(given) == count
     await log.leave()
 
 

@@ -22,7 +22,7 @@ from jobd.output.budget import Budget
 from jobd.output.disk import SMALL
 from jobd.output.log import NO_LIMIT, Log, LogStore
 from jobd.output.reader import LogReader
-from jobd.output.writer import FAST, ROUNDS, LogWriter
+from jobd.output.writer import ENOUGH, FAST, ROUNDS, LogWriter
 from jobd.worker.ports import Record, Source, Start
 from tests.support.jobs import collect, put
 
@@ -282,8 +282,27 @@ def test_the_disk_begins_before_it_is_waited_for(
     two, three = len(MUCH) * 2 // page * page, len(MUCH) * 3 // page * page
     assert take(3) == [(0, two), (two, three - two)]
     assert take(2) == [(0, two)]
+    for _ in range(len(MUCH) // SMALL + 1):  # in the loop, which waits for no disk
+        os.write(writing, bytes(SMALL))
+        writer.take(Source.STDOUT, reading, 1)
+    assert told == [(0, two)]
     monkeypatch.setattr(files_module, "_sync_file_range", None)
     assert not take(3)
     writer.finish(2)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".index"]
-    assert sum(path.stat().st_size for path in files) == len(MUCH) * 8
+    assert sum(path.stat().st_size for path in files) == len(MUCH) * 8 + (len(MUCH) // SMALL + 1) * SMALL
+
+
+@pytest.mark.parametrize(("size", "pauses"), [(FAST - 1, 0), (FAST, 1), (ENOUGH - 1, 1), (ENOUGH, 0)])
+def test_it_is_waited_for_more_where_that_is_worth_it(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, size: int, pauses: int
+) -> None:
+    """Not for a line, and not where so much is there that the job may be faster than we are."""
+    reading, writing = pipe
+    paused: list[float] = []
+    monkeypatch.setattr(writer_module, "sleep", paused.append)
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    os.write(writing, bytes(size))
+    assert writer.take(Source.STDOUT, reading, 1).size == size
+    assert len(paused) == pauses
+    writer.finish(2)

@@ -15,12 +15,15 @@ from jobd.limits.processes import look_together
 from jobd.limits.walk import Walk
 from jobd.output.log import LogStore
 from jobd.worker.containment import Receipt
-from jobd.worker.job import JobSpec, Reason
+from jobd.worker.job import Job, JobCell, JobSpec, Reason
+from jobd.worker.lifecycle import Event, State
 from jobd.worker.supervisor import Supervisor, Timings
 from jobd.worker.worker import Worker
 from tests.support.jobs import new_mark, processes_with, shell
+from tests.support.patience import patient
 
 SLEEP = JobSpec(("sleep", "60"))
+SECONDS = patient(20)
 
 
 def worker_in(nursery: trio.Nursery, directory: Path) -> Worker:
@@ -73,6 +76,22 @@ async def test_one_that_cannot_be_told_keeps_no_other_from_it(
     assert [(each["event"], each["job"]) for each in log_guard if each["log_level"] == "error"] == [
         ("a job cannot be told that its worker ends", failed[0].cell.job.id)
     ]
+
+
+async def test_one_that_begins_as_the_last_one_ends_is_told(tmp_path: Path) -> None:
+    """The task that told the others goes, and has not gone yet."""
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            worker = worker_in(nursery, tmp_path)
+            await worker.start(SLEEP)
+            assert worker._watch
+            worker._watch.cancel()
+            cell = JobCell(Job("id", SLEEP, State.PENDING, 1).moved(Event.ASSIGNED, worker="local"))
+            launched = trio.Event()
+            worker.begin(cell, launched)
+            await launched.wait()
+            nursery.cancel_scope.cancel()
+    assert cell.job.reason == Reason.WORKER_SHUT_DOWN
 
 
 async def test_who_was_begun_in_a_shared_look_looks_again_after_it(tmp_path: Path) -> None:
