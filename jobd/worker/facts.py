@@ -9,7 +9,7 @@ import base64
 import dataclasses
 from typing import Any
 
-from jobd.worker.containment import NO_LIMITS, Limits, Member, Receipt, Stopped, Usage
+from jobd.worker.containment import Limits, Member, Receipt, Stopped, Usage
 from jobd.worker.isolation import Isolation
 from jobd.worker.job import Job, JobSpec
 from jobd.worker.lifecycle import State
@@ -33,7 +33,7 @@ def facts_of(job: Job) -> Facts:
 def spec_facts(spec: JobSpec) -> Facts:
     """All of what a job is to run, the values of its secrets included."""
     facts: Facts = {"argv": spec.argv, "name": spec.name, "env": dict(spec.env), "cwd": spec.cwd}
-    facts["limits"] = {} if spec.limits is NO_LIMITS else _said(spec.limits)
+    facts["limits"] = _said(spec.limits)
     facts.update({"user": spec.user, "group": spec.group, "umask": spec.umask})
     facts.update({"secret_env": dict(spec.secret_env), "secret_digest": spec.secret_digest})
     facts["isolation"] = spec.isolation.asked
