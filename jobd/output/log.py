@@ -1,13 +1,9 @@
-"""The log of one job's output: one writer; any number of followers, whenever they come.
-
-A follower reads the disk until it has caught up, then listens to the broadcast; when it lags it reads the disk
-again. Between "nothing more on disk" and "listening" there is no await, so nothing can slip through.
-"""
+"""The log of one job's output: one writer; any number of followers (``jobd.output.follower``), whenever they come."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,16 +12,17 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from jobd.output.blocks import KEPT, MUCH, Attempt, Blocks
-from jobd.output.broadcast import Broadcast, Subscription
+from jobd.output.blocks import KEPT, Attempt, Blocks
+from jobd.output.broadcast import Broadcast
 from jobd.output.budget import Budget
 from jobd.output.disk import SMALL, Disk
 from jobd.output.files import delete
-from jobd.output.reader import BATCH, LogReader
+from jobd.output.follower import LogFollower
+from jobd.output.reader import LogReader
 from jobd.output.writer import ENOUGH, TAKE, LogWriter, Taken
-from jobd.worker.errors import JobNotFoundError, OffsetBeyondEndError, OutputDamagedError, OutputUnavailableError
+from jobd.worker.errors import JobNotFoundError, OffsetBeyondEndError, OutputUnavailableError
 from jobd.worker.job import Job
-from jobd.worker.ports import MOST, Gap, Record, Source, Start
+from jobd.worker.ports import Source, Start
 from jobd.worker.reader import in_pipe
 
 log = structlog.get_logger(__name__)
@@ -202,122 +199,6 @@ class Log:
         if start.time is not None:
             return await trio.to_thread.run_sync(reader.at_time, start.time, self.end)
         return 0
-
-
-class LogFollower:
-    """One reader of a log."""
-
-    def __init__(self, log_: Log, reader: LogReader, offset: int) -> None:
-        self._log = log_
-        self._reader = reader
-        self.offset = offset
-        self._live: Subscription | None = None
-        self._closed = False
-        log_.blocks.enter(log_.attempt)
-        # What a disk without room has no entry of is told at the end, to those who came for all of it.
-        self._all = offset == 0
-        self._told = 0
-        self._heard = 0  # bytes that are missing here, as was heard of live
-
-    async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
-        while True:
-            events = await self._receive(limit)
-            self._log.reached = max(self._log.reached, self.offset)
-            if not events:
-                events = self._untold()
-            elif self._all and self._told >= self._log.dropped:
-                # A gap that was read from the disk while it was being made is not told again live.
-                events = [event for event in events if not isinstance(event, Gap)]
-                if not events:
-                    continue
-            self._told += sum(event.dropped for event in events if isinstance(event, Gap))
-            return events
-
-    def at_hand(self, limit: int) -> bool:
-        """What comes next is in a block that somebody else has read, or recorded."""
-        found = limit >= MUCH and not self._live and self._log.blocks.find(self._log.attempt, self.offset)
-        return bool(found)
-
-    def _untold(self) -> Sequence[Gap]:
-        missing = self._log.dropped - self._told
-        return [Gap(self.offset, missing)] if self._all and missing > 0 else ()
-
-    async def _receive(self, limit: int) -> Sequence[Record | Gap]:
-        while True:
-            if self._live:
-                records = await self._live.receive(limit)
-                fresh = [record for record in records if record.offset >= self.offset]
-                if fresh and fresh[0].offset == self.offset:
-                    if fresh[-1].end > self.offset:
-                        self._heard = 0
-                    self.offset = fresh[-1].end
-                    self._heard += sum(e.dropped for e in fresh if isinstance(e, Gap) and e.offset == self.offset)
-                    return fresh
-                self._live.close()
-                self._live = None
-            if self.offset < self._log.end:
-                return await self._from_disk(limit)
-            if self._log.complete:
-                return ()
-            self._live = self._log.broadcast.subscribe()
-
-    def _unheard(self, records: Sequence[Record | Gap]) -> Sequence[Record | Gap]:
-        """Without the gaps here that were heard of live: they stand on the disk, too."""
-        found: list[Record | Gap] = []
-        for each in records:
-            if isinstance(each, Gap) and each.offset == self.offset and self._heard > 0:
-                self._heard -= each.dropped
-            else:
-                found.append(each)
-        self._heard = 0
-        return found
-
-    async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
-        await trio.lowlevel.checkpoint()
-        attempt, blocks = self._log.attempt, self._log.blocks
-        block = blocks.find(attempt, self.offset) if limit >= MUCH else None
-        if block is None:
-            records = await self._read(limit)
-            if limit >= BATCH and blocks.followers(attempt) > 1 and not self._reader.behind_gap:
-                blocks.keep(attempt, records, self._reader.place)
-            records = self._unheard(records)
-            self.offset = records[-1].end
-            return records
-        self._heard = 0
-        cut = block.between(self.offset, self.offset + limit)
-        self.offset = cut[-1].end
-        if self.offset == block.end:
-            self._reader.skip_to(block.place)
-        return cut
-
-    async def _read(self, size: int) -> Sequence[Record | Gap]:
-        """
-        Raises:
-            JobNotFoundError: it was deleted, and is read out of files that may be those of the next attempt.
-            OutputDamagedError: it cannot be read, or is not what was recorded.
-        """
-        opened = self._reader.opened
-        try:
-            records = self._reader.read_now(self.offset, self._log.end, size)
-            if records is None:
-                records = await trio.to_thread.run_sync(self._reader.read, self.offset, self._log.end, size)
-        except (OSError, OutputDamagedError) as exc:
-            if self._log.attempt.deleted:
-                raise JobNotFoundError(self._log.job_id) from exc
-            log.error("recorded output cannot be read", job=self._log.job_id, offset=self.offset, error=str(exc))
-            raise OutputDamagedError(self._log.job_id, self.offset) from exc
-        if self._log.attempt.deleted and self._reader.opened != opened:
-            raise JobNotFoundError(self._log.job_id)
-        return records
-
-    def close(self) -> None:
-        if self._live:
-            self._live.close()
-            self._live = None
-        self._reader.close()
-        if not self._closed:
-            self._closed = True
-            self._log.blocks.leave(self._log.attempt)
 
 
 class LogStore:

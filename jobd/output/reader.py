@@ -62,25 +62,26 @@ class LogReader:
         self._fresh = self._behind = False  # the place was looked for; a gap stands right before it
         self._memory_tells = True  # the file system says what is in memory
 
-    def read(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap]:
+    def read(self, offset: int, end: int, size: int = BATCH, ahead: int = 0) -> list[Record | Gap]:
         """What comes next from ``offset``, which is before ``end``, the end of what is recorded now.
 
         Args:
             size: bytes that are wanted at most; no more than BATCH are given.
+            ahead: that are read instead, if nothing is missing between them, before them and behind them.
 
         Raises:
             OutputDamagedError: what should be there is not, or is not what was written.
             OSError: the files cannot be read.
         """
-        return self._read(self._at(offset), offset, min(end, offset + min(size, BATCH)), now=False)
+        return self._read(self._at(offset), offset, end, size, ahead, now=False)
 
-    def read_now(self, offset: int, end: int, size: int = BATCH) -> list[Record | Gap] | None:
+    def read_now(self, offset: int, end: int, size: int = BATCH, ahead: int = 0) -> list[Record | Gap] | None:
         """As :meth:`read`, when nobody has to wait for a disk: out of memory, and of files that are open. Else None."""
         segment = self._segment
         if not self._memory_tells or segment is None or not self._goes_on(segment, offset):
             return None
         try:
-            return self._read(segment, offset, min(end, offset + min(size, BATCH)), now=True)
+            return self._read(segment, offset, end, size, ahead, now=True)
         except BlockingIOError:
             return None
         except OSError as exc:
@@ -100,14 +101,20 @@ class LogReader:
         self._skipped, self._counted_in = place, place.segment
         self._number, self._sum, self._summed_to, self._next = place.number, place.sum, place.summed_to, place.next
 
-    def _read(self, segment: Segment, offset: int, end: int, *, now: bool) -> list[Record | Gap]:
-        entries = segment.entries(self._number, ENTRIES, until=end, now=now)
+    def _read(self, segment: Segment, offset: int, end: int, size: int, ahead: int, *, now: bool) -> list[Record | Gap]:
+        size = min(size, BATCH, end - offset)
+        ahead = min(ahead, BATCH, end - offset)
+        entries = segment.entries(self._number, ENTRIES, until=offset + max(size, ahead), now=now)
         if not entries or entries[0].offset > offset:
             raise OutputDamagedError(self._job_id, offset)
-        if end - offset > ENOUGH:
+        known = entries[0].kind == GAP
+        missing = known or (self._fresh and (self._behind or self._missing))
+        if ahead > size and not missing and all(e.kind != GAP or e.offset > offset + ahead for e in entries):
+            size = ahead
+        end = offset + size
+        if size > ENOUGH:
             end = min(end, next((entry.offset for entry in entries if entry.offset - offset >= ENOUGH), end))
         data = memoryview(read_file(segment.data, end - offset, offset - segment.start, now=now))
-        known = entries[0].kind == GAP
         records = self._records(entries, data, offset)
         if not records or records[-1].end <= offset:
             raise OutputDamagedError(self._job_id, offset)

@@ -19,7 +19,8 @@ from jobd.launcher.pipe import FdPipe
 from jobd.launcher.stdin import FdStdin
 from jobd.output import files, writer
 from jobd.output.budget import Budget
-from jobd.output.log import Log, LogFollower, LogStore
+from jobd.output.follower import LogFollower
+from jobd.output.log import Log, LogStore
 from jobd.storage import schema, sqlite
 from jobd.storage.sqlite import SqliteStore
 from jobd.worker import ports as worker_ports

@@ -13,7 +13,7 @@ import pytest
 from structlog.typing import EventDict
 
 from jobd.output import blocks as blocks_module
-from jobd.output.blocks import KEPT, MUCH, SELDOM, Attempt, Blocks
+from jobd.output.blocks import KEPT, MUCH, SELDOM, SOME, Attempt, Blocks
 from jobd.output.budget import Budget
 from jobd.output.log import NEAR, Log, LogStore
 from jobd.output.reader import BATCH, LogReader, Reached
@@ -59,7 +59,7 @@ async def test_what_one_has_read_another_is_given(log: Log, tmp_path: Path, offs
     whole = [record for record in await first.receive(BATCH) if isinstance(record, Record)]
     damage(tmp_path)
     assert second.at_hand(BATCH)
-    assert not second.at_hand(MUCH - 1)
+    assert not second.at_hand(SOME - 1)
     found = [record for record in await second.receive(BATCH) if isinstance(record, Record)]
     assert (found[0].offset, found[-1].end, second.offset) == (offset, log.end, log.end)
     assert b"".join(record.data for record in found) == b"".join(record.data for record in whole)[offset:]

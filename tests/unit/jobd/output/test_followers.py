@@ -15,23 +15,26 @@ from typing import Any
 import pytest
 import trio
 
-from jobd.output import blocks, broadcast, reader, writer
+from jobd.output import blocks, broadcast, follower, reader, writer
 from jobd.output import log as log_module
 from jobd.output.budget import UNLIMITED, Budget
-from jobd.output.log import Log, LogFollower, LogStore
+from jobd.output.follower import LogFollower
+from jobd.output.log import Log, LogStore
 from jobd.worker.ports import Gap, Record, Source, Start
 from jobd.worker.reader import in_pipe
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 UNIT = 16 * 1024
 SEEDS = range(8)
+LIMITS = (1, UNIT // 16 - 1, UNIT // 16, UNIT // 4 - 1, UNIT // 4, UNIT // 2 - 1, UNIT)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (blocks, log_module):
+    for module in (blocks, follower):
         monkeypatch.setattr(module, "MUCH", UNIT // 4)
-    for module in (blocks, log_module, reader):
+        monkeypatch.setattr(module, "SOME", UNIT // 16)
+    for module in (blocks, follower, reader):
         monkeypatch.setattr(module, "BATCH", UNIT)
     for module in (log_module, reader):
         monkeypatch.setattr(module, "ENOUGH", UNIT // 2)
@@ -103,14 +106,14 @@ class Watched:
     def __init__(self, model: Model, follower: LogFollower, chance: random.Random) -> None:
         self._model = model
         self._chance = chance
-        self._limit = chance.choice([0, 500, UNIT // 4, UNIT // 3, UNIT, UNIT])
+        self._limit = chance.choice([0, 500, UNIT // 16, UNIT // 10, UNIT // 4, UNIT // 3, UNIT, UNIT])
         self.begun = self._position = follower.offset
         self.follower = follower
         self.told: list[Gap] = []
 
     async def receive(self, *, wait: bool = False) -> bool:
         """What there is now. False: it has come to the end."""
-        limit = self._limit or self._chance.choice([1, UNIT // 4 - 1, UNIT // 4, UNIT // 2 - 1, UNIT])
+        limit = self._limit or self._chance.choice(LIMITS)
         if not wait and self._position == len(self._model.data):
             with trio.move_on_after(0):  # it listens from then on
                 await self.follower.receive(limit)
