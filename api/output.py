@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
@@ -105,6 +105,7 @@ class OutputStream:
         self._attempt: int | None = None
         self.gaps: list[Gap] = []
         self._busy = False
+        self._taker: Callable[[Piece], bool] | None = None
         self.verdict: Verdict | None = None
         self._call = AsyncExitStack()
         self._answers: Answers[StreamResponse] | Answers[AttachResponse] | None = None
@@ -126,13 +127,22 @@ class OutputStream:
             raise StopAsyncIteration
         return found.message if isinstance(found, Piece) else found
 
-    async def receive(self) -> Piece | None:
+    async def receive(self, taker: Callable[[Piece], bool] | None = None) -> Piece | None:
         """As the iteration, without putting a piece of output together; None at the end.
+
+        Args:
+            taker: is offered pieces that come while this waits, in the turn of the loop in which they came: a line is
+                there sooner than who waits can be woken. What it takes (True) is not given again. It neither waits nor
+                raises, and is not for long work: the whole connection stands still meanwhile.
 
         Raises:
             StreamCutError, RpcError: as for the iteration.
         """
-        found = await self._read()
+        self._taker = taker
+        try:
+            found = await self._read()
+        finally:
+            self._taker = None
         return Piece(found.offset, found.source, (found.data,)) if isinstance(found, Output) else found
 
     async def _read(self) -> Output | Piece | None:
@@ -178,7 +188,7 @@ class OutputStream:
             try:
                 if self._answers is None:
                     self._answers = await self._begin()
-                parts = await self._answers.receive_parts()
+                parts = await self._answers.receive_parts(self._take if self._taker else None)
             except RpcError as exc:
                 if not may_retry(exc):
                     raise
@@ -201,6 +211,16 @@ class OutputStream:
             event = piece_of(parts) or betterproto.which_one_of(self._answers.decode(parts), "event")[1]
             self._note_run(event)
             return event
+
+    def _take(self, parts: Parts) -> bool:
+        """Let a piece of output be taken at once."""
+        piece = piece_of(parts)
+        if piece is None or self._taker is None or not self._taker(piece):
+            return False
+        self._retry.reset()
+        self._note_run(piece)
+        self._goes_on_at = piece.end
+        return True
 
     def _note_run(self, event: object) -> None:
         """Keep which run of the job this is the output of: what is cut goes on in no other one. A server says it before

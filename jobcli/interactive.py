@@ -89,7 +89,7 @@ class _Session:
                 nursery.start_soon(self._read, input_, keys, fed)
                 nursery.start_soon(self._feed, typed)
                 try:
-                    while piece := await self._attachment.receive():
+                    while piece := await self._attachment.receive(render.output_at_once):
                         await render.output(piece)
                 except InputCutError as exc:
                     again = f"the job goes on, and 'jobcli attach {self._attachment.job_id[:8]}' attaches again"

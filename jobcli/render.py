@@ -17,7 +17,7 @@ from typing import Any
 
 from api.messages import IoClass, Job, JobState, Output, OutputSource, StdinMode, Verdict, Worker, WorkerStanding
 from api.output import Piece
-from jobcli.writing import STDERR, STDOUT, write
+from jobcli.writing import STDERR, STDOUT, write, write_at_once
 
 
 def error(message: str) -> None:
@@ -321,7 +321,16 @@ def _safe(text: str) -> str:
 
 async def output(piece: Piece) -> None:
     """Write a piece of output where the job wrote it."""
-    await write(STDERR if piece.source == OutputSource.STDERR else STDOUT, piece.data)
+    await write(_where(piece), piece.data)
+
+
+def output_at_once(piece: Piece) -> bool:
+    """As :func:`output`, without waiting. False: it was not written."""
+    return write_at_once(_where(piece), piece.data)
+
+
+def _where(piece: Piece) -> int:
+    return STDERR if piece.source == OutputSource.STDERR else STDOUT
 
 
 class Prefixed:

@@ -15,7 +15,7 @@ from api.identity import Principal
 from api.methods import BY_PATH, AnyMethod
 from api.rpc.access import Refusal
 from api.rpc.call_stream import CallStream
-from api.rpc.codec import WireMessage, decode, encode
+from api.rpc.codec import Buffer, WireMessage, decode, encode
 from api.rpc.events import Request
 from api.rpc.session import Session
 
@@ -154,6 +154,11 @@ class ServerCall:
         await self.own_task()
         self.start_response()
         await self._stream.send_messages(messages)
+
+    def send_at_once(self, message: tuple[Buffer, ...]) -> bool:
+        """Send one little message, from whatever task, while the call's own waits for what to send. Never waits, nor
+        raises. False: it was not sent, and :meth:`send_all` knows why not."""
+        return self.response_started and self._stream.send_at_once(message)
 
     async def answer(self, message: betterproto.Message | bytes) -> None:
         """Send the one response message of a call, and end the call."""

@@ -16,7 +16,7 @@ from api.rpc.connection import Event
 from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, StreamFailed, StreamReset, WindowUpdated
 
 if TYPE_CHECKING:
-    from api.rpc.session import Session
+    from api.rpc.sender import Sender
 
 
 MORE_IS_COMING: Final = 0.05
@@ -44,6 +44,7 @@ class CallStream:
         "_messages",
         "_outgoing",
         "_session",
+        "_taker",
         "_usual",
         "_window_opened",
         "lost",
@@ -51,13 +52,14 @@ class CallStream:
         "stream_id",
     )
 
-    def __init__(self, session: Session, stream_id: int) -> None:
+    def __init__(self, session: Sender, stream_id: int) -> None:
         self._session = session
         self.stream_id = stream_id
         self._messages: deque[MessageReceived] = deque()
         # Both events are there when somebody waits, or has looked and is about to wait.
         self._arrived: trio.Event | None = None
         self._window_opened: trio.Event | None = None
+        self._taker: Callable[[Parts], bool] | None = None  # of who waits
         self._outgoing: Outgoing | None = None  # what is being sent
         self._at_end = False  # whoever waits for what arrives waits for the end
         self._usual = 0  # how much the peer accepts of late, when it accepts most
@@ -71,6 +73,9 @@ class CallStream:
     def handle(self, event: Event) -> None:
         match event:
             case MessageReceived():
+                if self._taker is not None and not self._messages and self._taker(event.data):
+                    self._credit(event)
+                    return
                 self._messages.append(event)
                 if self._at_end and len(self._messages) == 1:
                     return
@@ -154,8 +159,12 @@ class CallStream:
         parts = await self.receive_parts()
         return None if parts is None else whole(parts)
 
-    async def receive_parts(self) -> Parts | None:
+    async def receive_parts(self, taker: Callable[[Parts], bool] | None = None) -> Parts | None:
         """The next message as it came, or None after the last.
+
+        Args:
+            taker: is offered what comes while this waits, in the turn in which it came; what it takes (True) is not
+                given. It neither waits nor raises.
 
         Raises:
             RpcError: the peer, or the loss of the connection, ended the call with an error. Messages that came
@@ -167,17 +176,24 @@ class CallStream:
                 if self._error:
                     raise self._error
                 return None
-            self._arrived = trio.Event()
-            await self._arrived.wait()
+            self._arrived, self._taker = trio.Event(), taker
+            try:
+                await self._arrived.wait()
+            finally:
+                self._taker = None
         return self._take()
 
     def _take(self) -> Parts:
         event = self._messages.popleft()
+        self._credit(event)
+        parts: Parts = event.data
+        return parts
+
+    def _credit(self, event: MessageReceived) -> None:
+        """It was taken: the peer may send as much again."""
         if event.flow_controlled_length:
             self._session.connection.acknowledge_received_data(self.stream_id, event.flow_controlled_length)
             self._session.flush()
-        parts: Parts = event.data
-        return parts
 
     async def ended(self) -> None:
         """Wait until the peer sends no more, or has sent two messages. For calls with one answer: one wake-up does."""
@@ -244,6 +260,10 @@ class CallStream:
             await self._session.send(self, self._outgoing, end_stream=end_stream)
         finally:
             self._outgoing = None
+
+    def send_at_once(self, message: tuple[Buffer, ...]) -> bool:
+        """Send one little message without waiting, and without a turn of the loop. False: it has to go the long way."""
+        return self._session.send_at_once(self, message)
 
     def answer(self, data: bytes) -> bool:
         """Send a whole response, from its headers to OK, without waiting. False: it has to go the long way."""

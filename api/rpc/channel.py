@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Generic, Literal
 
@@ -204,9 +204,13 @@ class Answers(Generic[Response]):
         """
         return decode(self._response, whole(parts))
 
-    async def receive_parts(self) -> Parts | None:
-        """As :meth:`receive`, in the form that it came in over the wire."""
-        return await self._stream.receive_parts()
+    async def receive_parts(self, taker: Callable[[Parts], bool] | None = None) -> Parts | None:
+        """As :meth:`receive`, in the form that it came in over the wire.
+
+        Args:
+            taker: as for :meth:`api.rpc.call_stream.CallStream.receive_parts`.
+        """
+        return await self._stream.receive_parts(taker)
 
     async def receive_end(self) -> None:
         """Wait for the status.

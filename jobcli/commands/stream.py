@@ -77,7 +77,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 async def follow(client: JobClient, job_id: str, **options: Any) -> Verdict:
     """Write a job's output, byte for byte, to where the job wrote it; returns its verdict."""
     async with client.stream(job_id, **options) as output:
-        while piece := await output.receive():
+        while piece := await output.receive(render.output_at_once):
             await render.output(piece)
     assert output.verdict is not None  # the iteration does not end without one
     return output.verdict

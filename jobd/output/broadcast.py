@@ -7,6 +7,7 @@ it is let go, and it goes on from the disk. So what all readers of a job togethe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from typing import Final
@@ -35,10 +36,13 @@ class Subscription:
         self._held = 0  # bytes in the queue
         self._arrived = trio.Event()
         self._ended = False
+        self._taker: Callable[[Record | Gap], bool] | None = None  # of a reader that waits
         self.lagging = False
 
     def offer(self, record: Record | Gap) -> bool:
         """Hand over a record, or let the reader lag. Never waits."""
+        if self._taker is not None and not self._queue and self._taker(record):
+            return True
         held = self._held + _size(record)
         if self._queue and (len(self._queue) >= self._buffer or held > BUFFER_BYTES):
             self.lag()
@@ -56,11 +60,12 @@ class Subscription:
         self._held = 0
         self.end()
 
-    async def receive(self, limit: int) -> list[Record | Gap]:
+    async def receive(self, limit: int, taker: Callable[[Record | Gap], bool] | None = None) -> list[Record | Gap]:
         """Wait for records; empty when the broadcast has ended, or the reader lags.
 
         Args:
             limit: bytes that are wanted at most; a record that is longer is cut.
+            taker: is offered what comes while this waits, in the writer's turn; what it takes (True) is not given here.
         """
         if self._queue or self._ended:
             await trio.lowlevel.checkpoint()
@@ -68,7 +73,11 @@ class Subscription:
             if self._ended:
                 return []
             self._arrived = trio.Event()
-            await self._arrived.wait()
+            self._taker = taker
+            try:
+                await self._arrived.wait()
+            finally:
+                self._taker = None
         records: list[Record | Gap] = []
         while self._queue and (size := _size(self._queue[0])) <= limit:
             records.append(self._queue.popleft())

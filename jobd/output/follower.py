@@ -16,7 +16,7 @@ from jobd.output.blocks import MUCH, SOME
 from jobd.output.broadcast import Subscription
 from jobd.output.reader import BATCH, LogReader
 from jobd.worker.errors import JobNotFoundError, OutputDamagedError
-from jobd.worker.ports import MOST, Gap, Record
+from jobd.worker.ports import MOST, Gap, Record, Taker
 
 if TYPE_CHECKING:
     from jobd.output.log import Log
@@ -32,16 +32,19 @@ class LogFollower:
         self._reader = reader
         self.offset = offset
         self._live: Subscription | None = None
+        self._taker: Taker | None = None
         self._closed = False
         log_.blocks.enter(log_.attempt)
         # What a disk without room has no entry of is told at the end, to those who came for all of it.
         self._all = offset == 0
         self._told = 0
         self._heard = 0  # bytes that are missing here, as was heard of live
+        self._early = 0  # and as was read from the disk, before it is heard of live
         self._ahead = 0  # the offset after what was read for others, too
         self._crowded = False  # that is not kept until it was given: too many are at places of their own
 
-    async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
+    async def receive(self, limit: int = MOST, taker: Taker | None = None) -> Sequence[Record | Gap]:
+        self._taker = taker
         while True:
             events = await self._receive(limit)
             self._log.reached = max(self._log.reached, self.offset)
@@ -67,13 +70,16 @@ class LogFollower:
     async def _receive(self, limit: int) -> Sequence[Record | Gap]:
         while True:
             if self._live:
-                records = await self._live.receive(limit)
+                records = await self._live.receive(limit, self._take if self._taker else None)
                 fresh = [record for record in records if record.offset >= self.offset]
                 if fresh and fresh[0].offset == self.offset:
+                    fresh, self._early = self._without(fresh, self._early)
+                    if not fresh:
+                        continue
                     if fresh[-1].end > self.offset:
-                        self._heard = 0
+                        self._heard = self._early = 0
                     self.offset = fresh[-1].end
-                    self._heard += sum(e.dropped for e in fresh if isinstance(e, Gap) and e.offset == self.offset)
+                    self._heard += self._missing_here(fresh)
                     return fresh
                 self._live.close()
                 self._live = None
@@ -83,16 +89,27 @@ class LogFollower:
                 return ()
             self._live = self._log.broadcast.subscribe()
 
-    def _unheard(self, records: Sequence[Record | Gap]) -> Sequence[Record | Gap]:
-        """Without the gaps here that were heard of live: they stand on the disk, too."""
+    def _take(self, record: Record | Gap) -> bool:
+        """Let it be taken at once, if it is the next one."""
+        if isinstance(record, Gap) or record.offset != self.offset or self._taker is None or not self._taker(record):
+            return False
+        self.offset = record.end
+        self._heard = self._early = 0
+        self._log.reached = max(self._log.reached, self.offset)
+        return True
+
+    def _without(self, records: Sequence[Record | Gap], known: int) -> tuple[list[Record | Gap], int]:
+        """Leave out the gaps here that are known already, of so many bytes; how many of these did not come."""
         found: list[Record | Gap] = []
         for each in records:
-            if isinstance(each, Gap) and each.offset == self.offset and self._heard > 0:
-                self._heard -= each.dropped
+            if isinstance(each, Gap) and each.offset == self.offset and known > 0:
+                known -= each.dropped
             else:
                 found.append(each)
-        self._heard = 0
-        return found
+        return found, known
+
+    def _missing_here(self, records: Sequence[Record | Gap]) -> int:
+        return sum(each.dropped for each in records if isinstance(each, Gap) and each.offset == self.offset)
 
     async def _from_disk(self, limit: int) -> Sequence[Record | Gap]:
         await trio.lowlevel.checkpoint()
@@ -109,13 +126,16 @@ class LogFollower:
             if shared and not self._reader.behind_gap:
                 block = blocks.keep(attempt, records, self._reader.place)
             if block is None:
-                records = self._unheard(records)
+                found, self._heard = self._without(records, self._heard)[0], 0
                 self.offset = records[-1].end
-                return records
+                # What is written down of a gap at the very end, and not told yet, will be: it is not to be told twice.
+                here = self.offset == self._log.end
+                self._early = self._missing_here(records) - self._log.told_here if here else 0
+                return found
             self._ahead = block.end
         elif block.end != self._ahead:  # another has read it
             self._crowded = False
-        self._heard = 0
+        self._heard = self._early = 0
         cut = block.between(self.offset, self.offset + limit, copied=limit < MUCH)
         self.offset = cut[-1].end
         if self.offset == block.end:

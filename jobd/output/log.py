@@ -41,6 +41,7 @@ class Log:
     Attributes:
         end: the offset after the last recorded byte.
         dropped: bytes that could not be recorded.
+        told_here: bytes that are missing at the end, as those who listen know.
         complete: nothing more will come.
         reached: the offset after the last byte that any follower was given.
         over_limit: set when more was written than is recorded of one job.
@@ -74,6 +75,7 @@ class Log:
         self.attempt = attempt or Attempt()
         self.end = end
         self.dropped = dropped
+        self.told_here = 0
         self.complete = complete
         self.reached = 0
         self.over_limit = trio.Event()
@@ -105,6 +107,7 @@ class Log:
     def _advance(self) -> None:
         """The writer is further than before."""
         self._budget.add(self._writer.end - self.end)
+        self.told_here = self.told_here if self.end == self._writer.end else 0
         self.end, self.dropped = self._writer.end, self._writer.dropped
         if self._writer.over_limit:
             self.over_limit.set()
@@ -152,6 +155,7 @@ class Log:
         self._budget.taken += taken.size
         self._budget.dropped += taken.dropped
         if taken.gap:
+            self.told_here += taken.gap.dropped if taken.gap.offset == self.end else 0
             self.broadcast.publish(taken.gap)
         if taken.record:
             self.broadcast.publish(taken.record)

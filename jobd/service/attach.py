@@ -18,11 +18,12 @@ from api.rpc.server import ServerCall
 from jobd.broker.attach import attach
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
+from jobd.service.listener import Listener
 from jobd.service.refusal import refuse
 from jobd.service.translate_stdin import accepted_message, attached_message, attacher_of, size_of
 from jobd.worker.errors import NoTerminalError, WorkerError
 from jobd.worker.job import JobCell
-from jobd.worker.ports import MOST, Follower
+from jobd.worker.ports import Follower
 from jobd.worker.stdin import Attachment
 
 
@@ -79,13 +80,12 @@ class _Conversation:
         self, call: ServerCall, heartbeat: float, attachment: Attachment, follower: Follower, cell: JobCell
     ) -> None:
         self._call = call
-        self._heartbeat = heartbeat
         self._attachment = attachment
         self._follower = follower
         self._cell = cell
         self._accepted = 0
         self._told = (0, attachment.closed, False)
-        self._quiet = trio.CancelScope()  # in which the sender waits for output
+        self._listener = Listener(call, follower, heartbeat)
         self._over = trio.CancelScope()
         self._failure: RpcError | WorkerError | None = None
 
@@ -121,7 +121,7 @@ class _Conversation:
             while (request := await self._call.receive_next()) is not None:
                 await self._obey(request)
                 if self._told != self._standing:
-                    self._quiet.cancel()
+                    self._listener.interrupt()
         except (RpcError, WorkerError) as exc:
             self._fail(exc)
 
@@ -144,7 +144,7 @@ class _Conversation:
             data = data[written:]
             if not self._attachment.refused:
                 self._accepted += written
-                self._quiet.cancel()
+                self._listener.interrupt()
 
     @property
     def _standing(self) -> tuple[int, bool, bool]:
@@ -158,9 +158,7 @@ class _Conversation:
             room = await self._call.writable()
             if await self._tell_standing():
                 continue
-            events = None
-            with trio.move_on_after(self._heartbeat) as self._quiet:
-                events = await self._follower.receive(min(room, MOST))
+            events = await self._listener.receive(room)
             if events:
                 await self._call.send_all([t.event_message(event) for event in events])
             elif events is not None:

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-import trio
-
 from api import messages as m
 from api import methods
 from api.protobuf import encode, new
@@ -17,9 +15,9 @@ from api.rpc.server import Handler, ServerCall, server_stream, unary
 from jobd.broker.broker import Broker
 from jobd.service import translate as t
 from jobd.service.attach import first_of, serve_attachment
+from jobd.service.listener import Listener
 from jobd.worker.errors import JobNotFoundError, JobRunsAgainError, NoPoolError, RunLostError
 from jobd.worker.job import Job, JobSpec
-from jobd.worker.ports import MOST, Follower, Gap, Record
 
 MAX_WAIT: Final = 1000
 """The most jobs that one Wait may name."""
@@ -101,9 +99,11 @@ class JobWorkerService:
             call.start_response()
             if cell.job.attempt:
                 await call.send(t.heartbeat_message(follower.offset, cell.job.attempt))
-            while (events := await self._next(call, follower, cell.job.attempt)) != ():
-                wanted = [e for e in events if source is None or isinstance(e, Gap) or e.source is source]
-                if wanted:
+            listener = Listener(call, follower, self._heartbeat, source)
+            while (events := await listener.receive(await call.writable())) != ():
+                if events is None:
+                    await call.send(t.heartbeat_message(follower.offset, cell.job.attempt))
+                elif wanted := [event for event in events if listener.wants(event)]:
                     await call.send_all([t.event_message(event) for event in wanted])
         except JobNotFoundError as exc:  # deleted meanwhile
             if self._pooled and cell.job.runs_again:
@@ -115,16 +115,6 @@ class JobWorkerService:
         if self._pooled and ended.runs_again:
             raise RunLostError(ended.id)
         await call.send(t.verdict_message(ended))
-
-    async def _next(self, call: ServerCall, follower: Follower, attempt: int) -> Sequence[Record | Gap]:
-        """What comes next; on a quiet stream, a heartbeat now and then meanwhile."""
-        while True:
-            room = min(await call.writable(), MOST)
-            if follower.at_hand(room):  # no quiet stream, and no scope for its heartbeat
-                return await follower.receive(room)
-            with trio.move_on_after(self._heartbeat):
-                return await follower.receive(room)
-            await call.send(t.heartbeat_message(follower.offset, attempt))
 
     async def attach(self, call: ServerCall, start: m.AttachStart | None = None) -> None:
         """

@@ -14,7 +14,7 @@ import betterproto
 
 from api import messages as m
 from api.protobuf import encode, new, varint
-from api.rpc.codec import WireMessage
+from api.rpc.codec import Buffer, WireMessage
 from api.trace import TraceContext
 from jobd.broker.registry import WorkerView
 from jobd.service.refusal import refuse as refuse
@@ -362,7 +362,7 @@ def event_message(event: Record | Gap) -> WireMessage:
     return output_message(event)
 
 
-def output_message(record: Record) -> WireMessage:
+def output_message(record: Record) -> tuple[Buffer, ...]:
     """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message, or copying the output.
 
     This is the one message that is made for every piece of output; a test holds it against betterproto's form.

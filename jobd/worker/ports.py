@@ -7,7 +7,7 @@ Implemented by ``jobd.launcher`` (Launcher, Process), ``jobd.output`` (OutputSto
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -185,6 +185,10 @@ MOST: Final = 1024 * 1024
 """Bytes that a follower is given at a time."""
 
 
+Taker = Callable[[Record], bool]
+"""Takes a record at once, or not. True: it counts as given. It neither waits nor raises: it runs in the job's turn."""
+
+
 class Follower(Protocol):
     """One reader of a job's output."""
 
@@ -192,11 +196,12 @@ class Follower(Protocol):
     def offset(self) -> int:
         """Of the next byte."""
 
-    async def receive(self, limit: int = MOST) -> Sequence[Record | Gap]:
+    async def receive(self, limit: int = MOST, taker: Taker | None = None) -> Sequence[Record | Gap]:
         """Wait for what comes next, in order; an empty sequence is the end. Cancelling loses nothing.
 
         Args:
             limit: bytes that are wanted at most.
+            taker: may be offered what comes next while this waits, in the turn in which it was recorded.
         """
 
     def at_hand(self, limit: int) -> bool:

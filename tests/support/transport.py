@@ -66,11 +66,11 @@ class MemoryTransport:
             self._pending.clear()
             self._other._arrived.set()
             self._changed.set()
+            self._changed = trio.Event()
 
     async def drain(self) -> None:
         await trio.lowlevel.checkpoint()
         while self._pending:
-            self._changed = trio.Event()
             await self._changed.wait()
 
     async def aclose(self) -> None:

@@ -169,7 +169,7 @@ CLIENTS = {
     "trace version well_known",
     "api.protobuf": "decode encode make message types",
     "api.rpc": "access call_stream channel codec connect connection corrected_h2 events frames header_blocks headers "
-    "http2 patience session share short_calls status stream windows",
+    "http2 patience sender session share short_calls status stream windows",
     "jobcli": "cli detach exit_codes interactive profile render secret stdin tty writing",
     "jobcli.commands": "_command attach run stream",  # run can be told to attach; no other verb is there
 }

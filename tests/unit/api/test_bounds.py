@@ -15,8 +15,8 @@ from api.protobuf import encode
 from api.rpc.call_stream import LEAST, MORE_IS_COMING, OVERHEAD
 from api.rpc.frames import GOAWAY
 from api.rpc.patience import CAPACITY
+from api.rpc.sender import HELD
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, unary
-from api.rpc.session import HELD
 from api.rpc.share import TOTAL
 from api.rpc.statistics import Connections, Holdings
 from api.rpc.windows import STREAM_WINDOW

@@ -7,13 +7,14 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import trio
 import trio.testing
 
-from jobcli.writing import ATOMIC, WIDE, write
+from jobcli.writing import ATOMIC, WIDE, write, write_at_once
 
 MUCH = bytes(range(256)) * 16 * 1024  # 4 MiB: more than any pipe holds
 PARTS = [MUCH[:1000], memoryview(MUCH)[1000:1_000_000], b"", bytearray(MUCH[1_000_000:])]
@@ -110,3 +111,38 @@ async def test_a_file_takes_all_of_it(size: int) -> None:
         await write(file.fileno(), [MUCH[:size]])
         file.seek(0)
         assert file.read() == MUCH[:size]
+
+
+def test_a_few_bytes_go_into_a_pipe_at_once(pipe: tuple[int, int]) -> None:
+    """As long as there is room for all of them; what has no room is not begun with."""
+    reading, writing = pipe
+    sent = 0
+    while write_at_once(writing, [b"a" * 3000, memoryview(b"b" * 1000)]):
+        sent += 1
+    assert sent >= 16
+    assert read_all(reading, sent * 4000) == (b"a" * 3000 + b"b" * 1000) * sent
+    os.set_blocking(reading, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 1)
+
+
+async def test_nothing_goes_out_at_once_in_front_of_what_waits(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, writing, [MUCH])
+        await trio.testing.wait_all_tasks_blocked()
+        assert not write_at_once(writing, [b"me first"])
+        assert await trio.to_thread.run_sync(read_all, reading, len(MUCH)) == MUCH
+    assert write_at_once(writing, [b"now"])
+    assert os.read(reading, 10) == b"now"
+
+
+def test_what_cannot_go_out_at_once_is_not_written(pipe: tuple[int, int], tmp_path: Path) -> None:
+    """More than a pipe takes in one piece; into a pipe that nobody reads; into what is no pipe."""
+    reading, writing = pipe
+    assert not write_at_once(writing, [b"x" * (ATOMIC + 1)])
+    os.close(reading)
+    assert not write_at_once(writing, [b"x"])
+    with (tmp_path / "file").open("wb") as file:
+        assert not write_at_once(file.fileno(), [b"x"])
+        assert (tmp_path / "file").read_bytes() == b""

@@ -81,3 +81,43 @@ async def test_a_reader_waits_for_what_comes() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert got == [record(0, 1)]
         broadcast.end()
+
+
+async def test_what_comes_while_a_reader_waits_may_be_taken_at_once() -> None:
+    """One after another, until something is not; what comes behind that is given with it."""
+    broadcast = Broadcast()
+    subscription = broadcast.subscribe()
+    taken: list[int] = []
+
+    def taker(event: Record | Gap) -> bool:
+        if event.offset == 2:
+            return False
+        taken.append(event.offset)
+        return True
+
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            assert [each.offset for each in await subscription.receive(1000, taker)] == [2, 3]
+
+        await trio.testing.wait_all_tasks_blocked()
+        for offset in range(4):
+            broadcast.publish(record(offset, 1))
+    assert taken == [0, 1]
+
+
+async def test_nothing_is_offered_to_a_reader_that_does_not_wait() -> None:
+    """Not before, not behind what was queued for it, and not any more when it has given up."""
+    broadcast = Broadcast()
+    subscription = broadcast.subscribe()
+    broadcast.publish(record(0, 1))
+
+    def taker(event: Record | Gap) -> bool:
+        raise AssertionError
+
+    assert [each.offset for each in await subscription.receive(1000, taker)] == [0]
+    with trio.move_on_after(0):
+        await subscription.receive(1000, taker)
+    broadcast.publish(record(1, 1))
+    assert [each.offset for each in await subscription.receive(1000)] == [1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from structlog.typing import EventDict
 
 from jobd.output import blocks as blocks_module
@@ -156,3 +157,38 @@ async def test_who_finds_its_block_gone_reads_no_more_than_it_asks_for(
     assert read == [SOME, SOME]
     for follower in followers:
         follower.close()
+
+
+async def test_what_is_taken_at_once_counts_as_given(tmp_path: Path) -> None:
+    """What comes behind it goes on from there, live and from the disk."""
+    made = LogStore(tmp_path).create(JOB)
+    follower = await made.follow(Start())
+    taken: list[bytes] = []
+
+    def taker(record: Record) -> bool:
+        if record.data == b"no":
+            return False
+        taken.append(bytes(record.data))
+        return True
+
+    found: list[Record | Gap] = []
+
+    async def wait() -> None:
+        found.extend(await follower.receive(BATCH, taker))
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await put(made, Source.STDOUT, b"one")
+            await put(made, Source.STDERR, b"two")
+            assert follower.offset == made.end == made.reached
+            await put(made, Source.STDOUT, b"no")
+    assert taken == [b"one", b"two"] * 2
+    assert [(each.offset, each.end) for each in found] == [(6, 8), (14, 16)]
+    with trio.move_on_after(0):
+        await follower.receive(BATCH, taker)
+    await put(made, Source.STDOUT, DATA)  # too much to be given live: it is read from the disk
+    assert await receive(follower, BATCH) == DATA[: follower.offset - 16]
+    follower.close()
+    await made.leave()

@@ -131,7 +131,25 @@ class Watched:
         assert size <= limit
         return bool(events)
 
+    async def listen(self) -> None:
+        """Wait for what comes, all the time; most of it is taken in the turn in which it is recorded."""
+
+        def taker(record: Record) -> bool:
+            if self._chance.random() < 0.3:
+                return False
+            self._hold(record)
+            return True
+
+        while events := await self.follower.receive(self._limit or UNIT, taker):
+            for event in events:
+                assert event.offset == self._position
+                if isinstance(event, Gap):
+                    self.told.append(event)
+                else:
+                    self._hold(event)
+
     def _hold(self, record: Record) -> None:
+        assert record.offset == self._position
         assert record.data == self._model.data[record.offset : record.end]
         assert set(self._model.sources[record.offset : record.end]) == {record.source}
         self._position = record.end
@@ -151,25 +169,31 @@ async def run(root: Path, pipes: dict[Source, tuple[int, int]], seed: int, lose:
     log._writer._segment_size = chance.choice([UNIT, 5 * UNIT, 2**40])
     model = Model(log, pipes, chance)
     watched: list[Watched] = []
-    for _ in range(50):
-        if chance.random() < 0.1 or not watched:
-            start = chance.choice([0, 0, log.end, chance.randint(0, log.end), max(0, log.end - UNIT)])
-            watched.append(Watched(model, await log.follow(Start(offset=start)), chance))
-        budget.limit = 1 if chance.random() < lose else UNLIMITED
-        await model.write()
-        for each in chance.sample(watched, chance.randint(0, len(watched))):
-            for _ in range(chance.choice([1, 1, 5, 30])):
-                await each.receive()
-        if chance.random() < 0.02:
-            watched.pop(chance.randrange(len(watched))).follower.close()
-    await model.end()
-    for each in watched:
-        while await each.receive(wait=True):
-            pass
+    listening: list[Watched] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            if chance.random() < 0.1 or not watched:
+                start = chance.choice([0, 0, log.end, chance.randint(0, log.end), max(0, log.end - UNIT)])
+                watched.append(Watched(model, await log.follow(Start(offset=start)), chance))
+            if chance.random() < 0.1:
+                listening.append(Watched(model, await log.follow(Start(offset=chance.choice([0, log.end]))), chance))
+                nursery.start_soon(listening[-1].listen)
+            budget.limit = 1 if chance.random() < lose else UNLIMITED
+            await model.write()
+            for each in chance.sample(watched, chance.randint(0, len(watched))):
+                for _ in range(chance.choice([1, 1, 5, 30])):
+                    await each.receive()
+            if chance.random() < 0.02:
+                watched.pop(chance.randrange(len(watched))).follower.close()
+        await model.end()
+        for each in watched:
+            while await each.receive(wait=True):
+                pass
+    for each in watched + listening:
         assert each.follower.offset == len(model.data)
         each.follower.close()
     assert not log.blocks._blocks
-    return model, watched
+    return model, watched + listening
 
 
 @pytest.mark.parametrize("seed", SEEDS)
