@@ -180,6 +180,8 @@ def varint(value: int) -> bytes:
     """Base 128, least significant group first; below zero as two's complement of 64 bits."""
     if 0 <= value < 128:
         return _SMALL[value]
+    if 0 < value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     value &= MASK
     out = bytearray()
     while value > 0x7F:

@@ -137,6 +137,9 @@ class MessageReader:
             ResourceExhaustedError: a message is longer than the limit.
             UnimplementedError: a message is compressed; nothing was offered (no grpc-accept-encoding).
         """
+        size = len(data) - PREFIX.size
+        if not self.uncredited and 0 < size <= self._limit and data[: PREFIX.size] == PREFIX.pack(False, size):
+            return [((bytes(data[PREFIX.size :]),), flow_controlled_length)]  # one message and nothing else, as most
         self.uncredited += flow_controlled_length
         view = memoryview(data)
         messages: list[tuple[Parts, int]] = []

@@ -154,6 +154,10 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
         """Queue a whole request; its stream. 0, and nothing is done: it has to be said piece by piece, as here."""
         return 0
 
+    def say(self, stream_id: int, parts: Sequence[Buffer], size: int) -> bytes | None:
+        """One message, to be written now. None, and nothing is done: it has to go h2's way, as always here."""
+        return None
+
     def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
         """Queue a whole answer. False, and nothing is done: it has to be said piece by piece, as always here."""
         return False

@@ -9,7 +9,6 @@ flusher task sends.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -83,9 +82,10 @@ class Sender:
                 self._write((data,))
 
     def _write(self, wire: Sequence[Buffer]) -> None:
-        # The reader meets the same error, and ends the connection.
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        try:
             self.transport.write(wire)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the reader meets the same error, and ends the connection
         if self.transport.pending:
             self._flush_wanted.set()
 
@@ -130,18 +130,14 @@ class Sender:
 
     def send_at_once(self, stream: CallStream, message: tuple[Buffer, ...]) -> bool:
         """As :meth:`CallStream.send_at_once`."""
-        size = PREFIX.size + sum(map(len, message))
         if self.lost or self.transport.pending or self._send_lock.locked():
             return False  # the peer does not read, or others wait for their turn
-        try:
-            if self.connection.send_window(stream.stream_id) < size:
-                return False
-            parts = (PREFIX.pack(False, size - PREFIX.size), *message)
-            wire = self.connection.message_frames(stream.stream_id, parts, end_stream=False)
-        except h2.exceptions.ProtocolError:
-            return False  # the long way meets the same, and knows what to make of it
-        self._write(wire)
-        self.sent += size
+        size = sum(map(len, message))
+        wire = self.connection.h2_connection.say(stream.stream_id, message, size)
+        if wire is None:
+            return False  # the long way meets the reason, and knows what to make of it
+        self._write((wire,))
+        self.sent += PREFIX.size + size
         return True
 
     def ask(self, headers: Headers, data: bytes) -> CallStream | None:

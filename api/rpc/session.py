@@ -137,11 +137,11 @@ class Session(Sender):
         try:
             events, taken = self.connection.receive_turn(view, most)
             for event in events:
-                if isinstance(event, RequestReceived) and requests:
+                if requests and isinstance(event, RequestReceived):
                     requests.begin(self.open_stream(event.stream_id), event.request)
                     continue
                 self._dispatch(event)
-                if isinstance(event, RequestEnded) and requests:
+                if requests and isinstance(event, RequestEnded):
                     stream = self.streams.get(event.stream_id)
                     if stream:
                         requests.complete(stream)

@@ -15,15 +15,17 @@ of these ways asks first whether h2 would do nothing else, and leaves the frame 
   streams (5.1.2), windows (6.9.1) and frame size (4.2) that the peer allows; its block is remembered.
 - **A whole answer out**: headers, DATA and trailers (RFC 9113, 8.1) of a stream whose request has ended, within both
   windows (6.9.1), in blocks that are remembered. The stream is closed then (5.1).
+- **A message out**, little, in one frame of DATA within both windows (6.9.1) and the frame size (4.2), on a stream that
+  is open for it (5.1).
 - **Credit** for a stream that the peer has ended is the connection's alone: a stream that is half closed (remote) is
-  owed no window (RFC 9113, 5.1).
+  owed no window (RFC 9113, 5.1). Credit that neither window is to be opened for yet is added to what they are owed.
 
 What h2's tables of states say of these transitions is asserted by a test, beside the property test of all ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import h2.config
@@ -34,16 +36,17 @@ from h2.windows import LARGEST_FLOW_CONTROL_WINDOW
 from hyperframe.frame import WindowUpdateFrame
 
 from api.rpc import frames
-from api.rpc.codec import PREFIX
+from api.rpc.codec import PREFIX, Buffer
 from api.rpc.corrected_h2 import window_of
 from api.rpc.events import AnswerBegun, AnswerEnded, Request, RequestReceived, WindowUpdated
 from api.rpc.header_blocks import Memory
 from api.rpc.http2 import FastH2, HeaderBlock, counts_content
 from api.rpc.patience import BIG
-from api.rpc.windows import Window
+from api.rpc.windows import Window, may_wait, owe
 
 SHORT: Final = 4096
 """Bytes of the longest frame that may go a short way."""
+_SENDING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 _OPEN: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL, StreamState.HALF_CLOSED_REMOTE)
 
 
@@ -190,7 +193,18 @@ class ShortCallsH2(FastH2):
     def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
         stream = self.streams.get(stream_id)
         if stream is None or stream.state_machine.state is not StreamState.HALF_CLOSED_REMOTE:
-            super().acknowledge_received_data(acknowledged_size, stream_id)
+            own = self._inbound_flow_control_window_manager
+            if (
+                stream is not None
+                and stream.open
+                and not self.widest
+                and may_wait(own, acknowledged_size)
+                and may_wait(window := window_of(stream), acknowledged_size)
+            ):
+                owe(own, acknowledged_size)
+                owe(window, acknowledged_size)
+            else:
+                super().acknowledge_received_data(acknowledged_size, stream_id)
             return
         # The stream's own window is of no use any more: the peer has ended it (RFC 9113, 5.1).
         increment = self._inbound_flow_control_window_manager.process_bytes(acknowledged_size)
@@ -234,6 +248,25 @@ class ShortCallsH2(FastH2):
         self.outbound_flow_control_window -= size
         stream.outbound_flow_control_window -= size
         return stream_id
+
+    def say(self, stream_id: int, parts: Sequence[Buffer], size: int) -> bytes | None:
+        """One message, behind what was to be sent before it; to be written now. None, and nothing is done: it has to go
+        h2's way."""
+        stream = self.streams.get(stream_id)
+        total = PREFIX.size + size
+        if (
+            stream is None
+            or stream.state_machine.state not in _SENDING
+            or self.state_machine.state is not self._open_state
+            or total > min(self.outbound_flow_control_window, stream.outbound_flow_control_window)
+            or total > self.max_outbound_frame_size
+        ):
+            return None
+        self.patience.speak(total)
+        self.outbound_flow_control_window -= total
+        stream.outbound_flow_control_window -= total
+        head = frames.header(total, frames.DATA, 0, stream_id)
+        return b"".join((self.data_to_send(), head, PREFIX.pack(False, size), *parts))
 
     def respond(self, stream_id: int, headers: Any, message: bytes, trailers: Any) -> bool:
         """Queue a whole answer. False, and nothing is done: it has to go h2's way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from h2.windows import WindowManager
 
@@ -31,6 +31,18 @@ class Windows:
     stream: int
     connection: int
     widest: int = 0
+
+
+def may_wait(window: Any, size: int) -> bool:
+    """So much more was taken, and the window is not to be opened for it yet, as h2 sees it: it is not shut, and less
+    than half of it is owed."""
+    owed = window._bytes_processed + size  # noqa: SLF001 # h2's own account, which has no other door
+    return bool(window.current_window_size > 0 and owed < window.max_window_size // 2)
+
+
+def owe(window: Any, size: int) -> None:
+    """Add what :meth:`WindowManager.process_bytes` would, and nothing else."""
+    window._bytes_processed += size  # noqa: SLF001 # as above
 
 
 class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types

@@ -7,6 +7,7 @@ import binascii
 import signal
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from time import time_ns
 from typing import Final
 
@@ -362,13 +363,19 @@ def event_message(event: Record | Gap) -> WireMessage:
     return output_message(event)
 
 
+@lru_cache(maxsize=4)
+def _seconds(seconds: int) -> bytes:
+    """Of a timestamp: the same for all lines of a second."""
+    return b"\x08" + varint(seconds)
+
+
 def output_message(record: Record) -> tuple[Buffer, ...]:
     """``bytes(StreamResponse(output=Output(…)))`` for a record, without building the message, or copying the output.
 
     This is the one message that is made for every piece of output; a test holds it against betterproto's form.
     """
     seconds, nanos = divmod(record.time, 1_000_000_000)
-    time = b"\x08" + varint(seconds) + (b"\x10" + varint(nanos) if nanos else b"")
+    time = _seconds(seconds) + (b"\x10" + varint(nanos) if nanos else b"")
     offset = b"\x10" + varint(record.offset) if record.offset else b""
     after = b"%b\x18%c\x22%b%b" % (offset, record.source, varint(len(time)), time)
     size = varint(len(record.data))

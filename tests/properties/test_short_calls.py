@@ -15,11 +15,12 @@ from api.errors import NotFoundError
 from api.rpc import frames
 from api.rpc.codec import PREFIX, whole
 from api.rpc.connection import Connection
-from api.rpc.corrected_h2 import CorrectedH2
+from api.rpc.corrected_h2 import CorrectedH2, window_of
 from api.rpc.events import MessageReceived, RequestEnded, ResponseEnded, ResponseReceived
 from api.rpc.header_blocks import RememberingEncoder
 from api.rpc.headers import Headers, request_headers
 from api.rpc.short_calls import ShortCallsH2
+from api.rpc.windows import Windows
 from tests.properties.test_http2 import ByH2, Side, frame, hostile, pieces, without_window_updates
 from tests.support.wire import CALL, RawClient, RawServer
 
@@ -93,11 +94,24 @@ def calls(draw: st.DrawFn, raw: RawClient) -> bytes:
             return draw(frame(raw))
 
 
+def say(connection: Connection, stream_id: int, message: bytes) -> None:
+    """One message, at once if it goes; else in the usual way, if the window allows it."""
+    made = connection.h2_connection
+    wire = made.say(stream_id, (message,), len(message))
+    if wire is not None:
+        assert isinstance(made, ShortCallsH2)
+        made.queue((wire,))
+    elif connection.send_window(stream_id) >= PREFIX.size + len(message):
+        assert not isinstance(made, ShortCallsH2)  # nothing else speaks against it
+        parts = (PREFIX.pack(False, len(message)), message)
+        made.queue(connection.message_frames(stream_id, parts, end_stream=False))
+
+
 def act(data: st.DataObject, sides: list[Side]) -> None:
     """Do to both what a server does to a request that is whole, or gives up."""
     ended = sorted({event.stream_id for event in sides[0].events if isinstance(event, RequestEnded)})
     for stream_id in ended:
-        what = data.draw(st.sampled_from(("respond", "credit", "error", "cancel", "nothing")))
+        what = data.draw(st.sampled_from(("respond", "say", "credit", "error", "cancel", "nothing")))
         message = data.draw(st.binary(max_size=40))
         for side in sides:
             connection = side.connection
@@ -106,13 +120,15 @@ def act(data: st.DataObject, sides: list[Side]) -> None:
                 continue
             if what == "respond" and connection.send_window(stream_id) > 50:
                 connection.respond(stream_id, message)
+            elif what == "say":
+                say(connection, stream_id, message)
             elif what == "credit":
                 connection.acknowledge_received_data(stream_id, 1)
             elif what == "error":
                 connection.finish(stream_id, NotFoundError("no"), response_started=False)
             elif what == "cancel":
                 connection.cancel(stream_id)
-            if what not in ("credit", "nothing"):
+            if what not in ("say", "credit", "nothing"):
                 connection.forget(stream_id)
 
 
@@ -251,6 +267,48 @@ def test_a_known_call_makes_no_frame_and_no_event_of_h2_s(monkeypatch: pytest.Mo
     for connection in (client, server):
         assert connection.h2_connection.streams == {}
         assert connection.message_read_buffers == {}
+
+
+@thoroughly
+@given(st.data(), st.integers(100, 3000), st.integers(1, 4000), st.sampled_from([0, 5000]))
+def test_credit_comes_back_when_h2_gives_it_back(
+    data: st.DataObject, stream: int, connection: int, widest: int
+) -> None:
+    """Whatever was sent on streams that are open, however much of it was taken, and when: the same updates at the same
+    moments, and the same windows."""
+    windows = Windows(stream, connection, widest)
+    sides = [kind(client_side=False, windows=windows) for kind in (Connection, ByCorrectedH2)]
+    raw = RawClient()
+    begin = raw.begin() + raw.headers(1) + raw.headers(3)
+    for side in sides:
+        side.initiate_connection()
+        side.receive_data(begin)
+    untaken = {1: 0, 3: 0}
+    for _ in range(data.draw(st.integers(1, 30))):
+        stream_id = data.draw(st.sampled_from([1, 3]))
+        if data.draw(st.booleans()):
+            of_stream = sides[0].h2_connection.streams[stream_id].inbound_flow_control_window
+            room = min(of_stream, sides[0].h2_connection.inbound_flow_control_window) - PREFIX.size
+            if room <= 0:
+                continue
+            message = bytes(data.draw(st.just(room) | st.integers(0, room)))  # shut, or not
+            wire = raw.data(stream_id, PREFIX.pack(False, len(message)) + message)
+            for side in sides:
+                side.receive_data(wire)
+            untaken[stream_id] += PREFIX.size + len(message)
+        else:
+            taken = data.draw(st.integers(0, untaken[stream_id]))
+            untaken[stream_id] -= taken
+            for side in sides:
+                side.acknowledge_received_data(stream_id, taken)
+        ours, theirs = [(side.data_to_send(), owed(side.h2_connection)) for side in sides]
+        assert ours == theirs
+
+
+def owed(made: CorrectedH2) -> list[tuple[int, int]]:
+    """Of the connection and its streams: how far each window is open, and how much was taken and not given back."""
+    all_ = [made._inbound_flow_control_window_manager, *map(window_of, made.streams.values())]
+    return [(window.current_window_size, window._bytes_processed) for window in all_]
 
 
 def test_streams_beyond_the_limit_go_the_long_way() -> None:
