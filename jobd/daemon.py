@@ -93,7 +93,8 @@ class Daemon:
         return cls(address, Connections(), quotas, metrics, draining, announced)
 
     def announced(self) -> None:
-        """Whoever waits for this daemon was told that it is there: a server that comes after it need not say so."""
+        """Whoever waits for this daemon is told that it is there: from now on another one is started when it ends
+        unasked, which need not say so again."""
         self._announced()
 
     def stop(self) -> None:

@@ -36,6 +36,8 @@ class Isolation:
     @property
     def asked(self) -> tuple[str, ...]:
         """The names of those that were asked for."""
+        if self is NO_ISOLATION:  # as for most jobs
+            return ()
         return tuple(each.name for each in fields(self) if getattr(self, each.name))
 
     @property

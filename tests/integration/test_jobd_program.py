@@ -74,6 +74,24 @@ def test_one_line_on_stdout_says_that_it_listens(pki: TestPki, tmp_path: Path) -
     assert (code, rest) == (0, "")
 
 
+def test_one_that_cannot_say_that_it_listens_does_not_serve(pki: TestPki, tmp_path: Path) -> None:
+    """Nor is another one started, which could not say so either."""
+    command = [sys.executable, "-m", "jobd", *flags_for(pki, tmp_path / "state")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            env=clean_environment(tmp_path),
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "jobd: stdout cannot be written: No space left on device\n" in done.stderr
+    assert "starting it again" not in done.stderr
+
+
 def test_it_binds_only_the_address_that_it_was_told(pki: TestPki, tmp_path: Path) -> None:
     """Another address of the same machine is not listened on."""
     with jobd_program(pki, tmp_path / "state") as jobd:
