@@ -122,9 +122,14 @@ class FastH2(CorrectedH2):
         return events, at
 
     def _receive_at(self, view: memoryview, at: int, events: list[Any]) -> int:
-        """Take what is left of the frame at hand, or the next one, or its header if the rest is not there yet; where
-        the next thing begins."""
-        size = self._cutter.missing or frames.HEADER_SIZE
+        """Take what is left of the frame at hand, or the next one, as far as it is there; where the next thing
+        begins."""
+        size = self._cutter.missing
+        if not size:
+            size = frames.HEADER_SIZE
+            if len(view) - at >= size:
+                high, low, *_ = frames.HEADER.unpack_from(view, at)
+                size += high << 8 | low
         for found in self._cutter.feed(view[at : at + size]):
             if isinstance(found, Piece):
                 if found.first == 0:

@@ -16,6 +16,7 @@ import h2.exceptions
 import trio
 
 from api.errors import CancelledError, RpcError, UnavailableError
+from api.rpc import frames
 from api.rpc.call_stream import OVERHEAD, CallStream
 from api.rpc.codec import PREFIX, Buffer, Outgoing
 from api.rpc.connection import Connection
@@ -25,10 +26,14 @@ from api.rpc.stream import ByteTransport
 
 CHUNK: Final = 256 * 1024
 """DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
+WHOLE: Final = CHUNK + 2 * OVERHEAD
+"""What goes out in one: a chunk is not cut for the bytes around a message."""
 HELD: Final = 1024 * 1024
 """Bytes that all streams of a connection together may hold ready for the peer, as far as LEAST and Share allow."""
 FEW: Final = 16
-"""So many may hold that much each, while the peer takes what comes,"""
+"""Of so many streams, each may hold more than its part of that, since a small message costs as much as a large one:"""
+HELD_BY_FEW: Final = 192 * 1024
+"""this at any time, and HELD while the peer takes what comes,"""
 PROVEN: Final = 16 * 1024 * 1024
 """once it has taken so many bytes: more than there is room for between us and a peer that takes nothing."""
 SMALL: Final = 64 * 1024
@@ -201,13 +206,18 @@ class Sender:
     def share(self) -> int:
         """Bytes of each stream that may be held here, ready for the peer."""
         count = len(self.streams)
-        trusted = count <= FEW and self.sent > PROVEN and not self.transport.pending
-        return min(HELD if trusted else HELD // count, self._share.of_each)
+        each = HELD // count
+        if count <= FEW:
+            trusted = self.sent > PROVEN and not self.transport.pending
+            each = HELD if trusted else max(each, HELD_BY_FEW)
+        return min(each, self._share.of_each)
 
     def _put(self, stream: CallStream, outgoing: Outgoing, end_stream: bool) -> int:
         """Put as much on the wire as window and chunk allow; 0 when the window is shut."""
         try:
-            size = min(self.connection.send_window(stream.stream_id), CHUNK + OVERHEAD, outgoing.size)
+            size = min(self.connection.send_window(stream.stream_id), outgoing.size)
+            if size > WHOLE:
+                size = CHUNK - frames.HEADER_SIZE  # with its header, what whole records of TLS have room for
             if size <= 0:
                 self._check(stream)
                 stream.shut_window()

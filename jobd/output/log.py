@@ -67,6 +67,7 @@ class Log:
         self.job_id = job_id
         self._budget = budget or Budget()
         self._writer = LogWriter(root, job_id, limit=limit, budget=self._budget)
+        self._writer.awaited = self._awaited
         self._write_lock = trio.Lock()
         self._on_complete = on_complete
         self._clock = clock
@@ -132,6 +133,11 @@ class Log:
                     self.blocks.keep(self.attempt, (taken.record,), taken.place)
                 self._tell(taken)
             return not all_[-1].ended
+
+    def _awaited(self) -> bool:
+        """Somebody has come to the end, as far as it is known, and waits there. (Asked by a thread, which may be told a
+        little too late.)"""
+        return self.broadcast.readers > 0
 
     def take_at_once(self, source: Source, pipe: int, size: int) -> bool | None:
         """More may have come since it was asked how much there is: that is left in the pipe."""

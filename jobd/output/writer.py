@@ -84,16 +84,11 @@ class LogWriter:
         end: the offset after the last recorded byte.
         dropped: bytes that could not be recorded, those of an earlier process included as far as they were noted.
         found: both are known: not yet, when what an earlier process recorded cannot be read.
+        awaited: says that somebody waits for what is not kept, and hears of nothing before :meth:`take_on` returns.
     """
 
     def __init__(
-        self,
-        root: Path,
-        job_id: str,
-        *,
-        limit: int,
-        budget: Budget | None = None,
-        segment_size: int = SEGMENT_SIZE,
+        self, root: Path, job_id: str, *, limit: int, budget: Budget | None = None, segment_size: int = SEGMENT_SIZE
     ) -> None:
         """
         Args:
@@ -118,6 +113,7 @@ class LogWriter:
         self.end = 0
         self.dropped = 0
         self.found = True
+        self.awaited: Callable[[], bool] = lambda: False
 
     @property
     def untouched(self) -> bool:
@@ -199,7 +195,7 @@ class LogWriter:
         begun, keep = self.end, wanted > 0
         taken = [self.take(source, pipe, clock(), keep=keep)]
         while taken[-1].size >= FAST and len(taken) < ROUNDS and self._budget.has_room(self.end - begun):
-            if keep and self.end - begun >= wanted:
+            if self.end - begun >= wanted if keep else self.awaited():
                 break
             taken.append(self.take(source, pipe, clock(), keep=keep))
         return taken

@@ -15,7 +15,7 @@ from api.protobuf import encode
 from api.rpc.call_stream import LEAST, MORE_IS_COMING, OVERHEAD
 from api.rpc.frames import GOAWAY
 from api.rpc.patience import CAPACITY
-from api.rpc.sender import HELD
+from api.rpc.sender import FEW, HELD, HELD_BY_FEW
 from api.rpc.server import Handler, ServerCall, router, serve_connection, server_stream, unary
 from api.rpc.share import TOTAL
 from api.rpc.statistics import Connections, Holdings
@@ -182,6 +182,8 @@ async def rooms(settings: dict[int, int], streams: int, window: int = 0) -> list
         pytest.param({4: 1}, 1, 0, LEAST, id="not byte by byte"),
         pytest.param({4: 2**30}, 1, 2**30, HELD, id="a bounded part of a large window"),
         pytest.param({4: 2**30}, 500, 2**30, HELD // 500, id="a share when there are many"),
+        pytest.param({4: 2**30}, FEW, 2**30, HELD_BY_FEW, id="more than a share when there are few"),
+        pytest.param({4: 2**30}, FEW + 1, 2**30, HELD // (FEW + 1), id="which more than a few are not"),
         pytest.param({4: 2**30}, 2, 0, 65_535 - OVERHEAD, id="as much as the connection's window takes"),
     ],
 )

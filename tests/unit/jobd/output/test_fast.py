@@ -109,6 +109,32 @@ def test_a_thread_comes_back_from_a_job_that_never_stops(
     writer.leave()
 
 
+def test_a_thread_comes_back_for_who_has_begun_to_wait(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the piece at hand: who waits at the end hears of nothing before."""
+    reading, writing = pipe
+    writer = LogWriter(tmp_path, JOB, limit=2**63)
+    writes_on(writer, writing, monkeypatch, 100)
+    asked = itertools.count(1)
+    writer.awaited = lambda: next(asked) == 3
+    assert len(writer.take_on(Source.STDOUT, reading, lambda: 1, 0)) == 3
+    writer.leave()
+
+
+async def test_who_listens_is_who_waits(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    """From when it has come to the end, until it leaves."""
+    log = LogStore(tmp_path).create(JOB)
+    follower = await log.follow(Start())
+    assert not log._writer.awaited()
+    with trio.move_on_after(0):
+        await follower.receive()
+    assert log._writer.awaited()
+    follower.close()
+    assert not log._writer.awaited()
+    await log.leave()
+
+
 def test_the_limit_of_all_jobs_is_not_passed_by_more_than_one_piece(
     tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
