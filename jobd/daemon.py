@@ -77,7 +77,7 @@ class Daemon:
     quotas: Quotas
     metrics: Metrics | None
     _draining: trio.Event
-    _announced: Callable[[], None]
+    _announced: Callable[[bool], None]
 
     @classmethod
     def of(
@@ -86,16 +86,16 @@ class Daemon:
         quotas: Quotas,
         metrics: Metrics | None,
         draining: trio.Event,
-        announced: Callable[[], None],
+        announced: Callable[[bool], None],
     ) -> Self:
         host, port = listener.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return cls(address, Connections(), quotas, metrics, draining, announced)
 
-    def announced(self) -> None:
-        """Whoever waits for this daemon is told that it is there: from now on another one is started when it ends
-        unasked, which need not say so again."""
-        self._announced()
+    def announced(self, *, said: bool = True) -> None:
+        """Whoever waits for this daemon was told that it is there (one that comes after it need not say so), or
+        is about to be told."""
+        self._announced(said)
 
     def stop(self) -> None:
         """Begin an orderly end: no new connections and calls; open calls may go on for ``Config.shutdown`` seconds."""
@@ -212,7 +212,7 @@ async def _run(
                     log.info("jobs can be isolated", by=means.available, weaknesses=list(means.weaknesses))
                     live = frozenset(job.id for view in broker.workers() for job in view.jobs)
                     await trio.to_thread.run_sync(held_by.sweep, live)
-                    announced = link.ready if link else lambda: None
+                    announced = (lambda said: link.ready(said=said)) if link else lambda said: None
                     daemon = Daemon.of(listener, quotas, metrics, draining, announced)
                     if metrics:
                         telling = metrics.of(

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(said.flags, os.environ, said.file)
         logs.configure(config.log_level)
         forgo_early(config)
-        ready = Daemon.announced if restarted else _say_ready
+        ready = (lambda _: None) if restarted else _say_ready
         return exit_code(run_until_signalled, config, ready, int(launcher_fd) if launcher_fd else None)
     except ServedElsewhereError:
         return 0
@@ -153,12 +153,8 @@ def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _say_ready(daemon: Daemon) -> None:
-    """Tell whoever started us, and the launcher before the line is whole: a server that is killed as soon as somebody
-    has read it is started again; one that cannot say it is not."""
     try:
-        print(f"jobd is listening on {daemon.address}", end="", flush=True)
-        daemon.announced()
-        print(flush=True)
+        print(f"jobd is listening on {daemon.address}", flush=True)
     except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # python would try again at its end
         raise ConfigError(f"stdout cannot be written: {exc.strerror}") from exc
@@ -177,7 +173,10 @@ async def run_until_signalled(config: Config, ready: Callable[[Daemon], None], l
                 nursery.cancel_scope.cancel()
 
             daemon: Daemon = await nursery.start(daemon_task)
+            # One that is killed while it says so is started again, and says it again: it may have been read, or not.
+            daemon.announced(said=False)
             ready(daemon)
+            daemon.announced()
             await anext(signals)
             daemon.stop()
             await anext(signals)

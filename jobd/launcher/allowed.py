@@ -23,7 +23,9 @@ from jobd.launcher.become import IO_PRIORITIES
 F_GET_SEALS: Final = 1034
 LONGEST_ID: Final = 64
 _ID: Final = re.compile(rf"[0-9A-Za-z-]{{1,{LONGEST_ID}}}")
-_OPERATIONS: Final = frozenset({"launch", "signal", "signal_pids", "close_stdin", "release", "ready", "alive"})
+_OPERATIONS: Final = frozenset(
+    {"launch", "signal", "signal_pids", "close_stdin", "release", "saying", "ready", "alive"}
+)
 _MARK: Final = 10
 _LIMITS: Final = frozenset({resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, _MARK})
 

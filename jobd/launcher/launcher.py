@@ -229,16 +229,16 @@ class Launcher:
             self._next_start = time.monotonic()
         elif self._stops > 1 and not server.ready:
             self._give_up()
-        elif self._is_final(code):
+        elif self._is_final(code, saying=server.saying):
             self._leave(code if code >= 0 else 128 - code)
         else:
             self._start_again(code, time.monotonic() - server.started)
 
-    def _is_final(self, code: int) -> bool:
-        """It ended as it should, or because of what it was told, or nothing depends on it."""
+    def _is_final(self, code: int, *, saying: bool) -> bool:
+        """It ended as it should, or because of what it was told, or nobody depends on it or was told of it."""
         if code == 0 or (self._stops and not self._jobs):
             return True
-        return not self._served and not self._stops and (code > 0 or not self._jobs)
+        return not self._served and not self._stops and (code > 0 or not (self._jobs or saying))
 
     def _start_again(self, code: int, lived: float) -> None:
         how = f"ended with code {code}" if code >= 0 else f"was ended by signal {-code}"

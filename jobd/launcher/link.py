@@ -137,9 +137,9 @@ class LauncherLink:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
         self._send({"op": "keep", "name": name}, [os.dup(fd)])
 
-    def ready(self) -> None:
-        """Say that this server serves: from now on it is started again when it ends unasked."""
-        self._send({"op": "ready"})
+    def ready(self, *, said: bool = True) -> None:
+        """Say that this server serves, and has said so or is about to: if it is killed, it is started again."""
+        self._send({"op": "ready"} if said else {"op": "saying"})
 
     def go_elsewhere(self, path: str, holder: str, sock: socket.socket) -> None:
         """Say that the launcher at the other end of ``sock`` has the state directory: it is to serve the front."""

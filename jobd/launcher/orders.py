@@ -70,6 +70,8 @@ class Orders:
                 self._host.keep(message["name"], *fds)
             case "allow":
                 self._host.allowed(server.allow(message).rooms)
+            case "saying":
+                server.saying = True
             case "ready":
                 self._host.ready()
             case "alive":

@@ -30,13 +30,15 @@ class Server:
     """A running server.
 
     Attributes:
-        ready: it serves.
+        saying: it serves, and says so now, to whoever waits for that.
+        ready: it serves, and has said so.
         allowed: what it may still ask for; everything, until it has said so.
     """
 
     pid: int
     channel: Channel
     started: float
+    saying: bool = False
     ready: bool = False
     allowed: Allowed | None = None
     _asked: bool = False

@@ -88,6 +88,7 @@ STEPS: Final[tuple[str, ...]] = (
     "sent launch",
     "sent ready",
     "sent release",
+    "sent saying",
     "sent signal",
     "sent signal_pids",
     "schema._make",

@@ -234,6 +234,7 @@ def test_no_other_process_is_signalled(place: Place) -> None:
         {"op": "signal", "id": "job", "signal": 9, "main": "x"},
         {"op": "release", "id": ["job"]},
         {"op": "ready", "with": ["/dev/null"]},
+        {"op": "saying", "with": ["/dev/null"]},
     ],
     ids=str,
 )

@@ -61,6 +61,7 @@ OPERATIONS = (
     "signal_pids",
     "close_stdin",
     "release",
+    "saying",
     "ready",
     "alive",
     "keep",
