@@ -106,6 +106,7 @@ class OutputStream:
         self.gaps: list[Gap] = []
         self._busy = False
         self._taker: Callable[[Piece], bool] | None = None
+        self._taker_failed: Exception | None = None
         self.verdict: Verdict | None = None
         self._call = AsyncExitStack()
         self._answers: Answers[StreamResponse] | Answers[AttachResponse] | None = None
@@ -132,8 +133,8 @@ class OutputStream:
 
         Args:
             taker: is offered pieces that come while this waits, in the turn of the loop in which they came: a line is
-                there sooner than who waits can be woken. What it takes (True) is not given again. It neither waits nor
-                raises, and is not for long work: the whole connection stands still meanwhile.
+                there sooner than who waits can be woken. What it takes (True) is not given again. It must not wait, and
+                is not for long work: the whole connection stands still meanwhile. What it raises is raised here.
 
         Raises:
             StreamCutError, RpcError: as for the iteration.
@@ -143,6 +144,8 @@ class OutputStream:
             found = await self._read()
         finally:
             self._taker = None
+        if self._taker_failed:
+            raise self._taker_failed
         return Piece(found.offset, found.source, (found.data,)) if isinstance(found, Output) else found
 
     async def _read(self) -> Output | Piece | None:
@@ -215,7 +218,11 @@ class OutputStream:
     def _take(self, parts: Parts) -> bool:
         """Let a piece of output be taken at once."""
         piece = piece_of(parts)
-        if piece is None or self._taker is None or not self._taker(piece):
+        try:
+            if piece is None or self._taker is None or not self._taker(piece):
+                return False
+        except Exception as exc:  # noqa: BLE001 # it costs whoever gave it, and not all calls of the connection
+            self._taker_failed = exc
             return False
         self._retry.reset()
         self._note_run(piece)

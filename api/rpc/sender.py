@@ -25,7 +25,7 @@ from api.rpc.share import Share
 from api.rpc.stream import ByteTransport
 
 CHUNK: Final = 256 * 1024
-"""DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes."""
+"""DATA that one stream puts on the wire before it waits for the socket: the cap on unsent bytes, or nearly."""
 WHOLE: Final = CHUNK + 2 * OVERHEAD
 """What goes out in one: a chunk is not cut for the bytes around a message."""
 HELD: Final = 1024 * 1024

@@ -14,7 +14,7 @@ import trio
 
 from jobd.output.blocks import MUCH, SOME
 from jobd.output.broadcast import Subscription
-from jobd.output.reader import BATCH, LogReader
+from jobd.output.reader import BATCH, ENOUGH, LogReader
 from jobd.worker.errors import JobNotFoundError, OutputDamagedError
 from jobd.worker.ports import MOST, Gap, Record, Taker
 
@@ -103,6 +103,8 @@ class LogFollower:
         found: list[Record | Gap] = []
         for each in records:
             if isinstance(each, Gap) and each.offset == self.offset and known > 0:
+                if each.dropped > known:  # it has grown since
+                    found.append(Gap(each.offset, each.dropped - known))
                 known -= each.dropped
             else:
                 found.append(each)
@@ -123,7 +125,8 @@ class LogFollower:
             ahead = BATCH if shared and not self._crowded else limit
             with blocks.reading(attempt, self.offset):
                 records = await self._read(limit, ahead)
-            if shared and not self._reader.behind_gap:
+            enough = not self._crowded or records[-1].end - self.offset >= ENOUGH
+            if shared and enough and not self._reader.behind_gap:
                 block = blocks.keep(attempt, records, self._reader.place)
             if block is None:
                 found, self._heard = self._without(records, self._heard)[0], 0

@@ -155,10 +155,10 @@ class _Conversation:
 
     async def _give_output(self) -> None:
         while True:
-            room = await self._call.writable()
+            await self._call.writable()  # what is told is how it stands then
             if await self._tell_standing():
                 continue
-            events = await self._listener.receive(room)
+            events = await self._listener.receive()
             if events:
                 await self._call.send_all([t.event_message(event) for event in events])
             elif events is not None:

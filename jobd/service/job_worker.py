@@ -100,11 +100,11 @@ class JobWorkerService:
             if cell.job.attempt:
                 await call.send(t.heartbeat_message(follower.offset, cell.job.attempt))
             listener = Listener(call, follower, self._heartbeat, source)
-            while (events := await listener.receive(await call.writable())) != ():
+            while (events := await listener.receive()) is None or events:
                 if events is None:
                     await call.send(t.heartbeat_message(follower.offset, cell.job.attempt))
-                elif wanted := [event for event in events if listener.wants(event)]:
-                    await call.send_all([t.event_message(event) for event in wanted])
+                else:
+                    await call.send_all([t.event_message(event) for event in events])
         except JobNotFoundError as exc:  # deleted meanwhile
             if self._pooled and cell.job.runs_again:
                 raise RunLostError(cell.job.id) from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import betterproto
+import pytest
 import trio
 import trio.testing
 
@@ -64,3 +65,24 @@ async def test_what_is_taken_at_once_is_not_given_again() -> None:
     assert asked == [0, 3]
     assert output.verdict is not None
     assert output.offset == output.verdict.end_offset == 6
+
+
+async def test_what_a_taker_raises_is_its_owner_s() -> None:
+    """The connection and its other calls go on."""
+
+    async def stream(call: ServerCall, request: StreamRequest) -> None:
+        call.start_response()
+        await trio.testing.wait_all_tasks_blocked()
+        await call.send(StreamResponse(output=Output(b"data", 0, OutputSource.STDOUT)))
+        await trio.sleep_forever()
+
+    def taker(piece: Piece) -> bool:
+        raise ZeroDivisionError
+
+    async with rig(router({methods.STREAM.path: server_stream(stream)})) as r:
+        output = OutputStream(Servers(r), StreamRequest("x"))
+        with pytest.raises(ZeroDivisionError):
+            await output.receive(taker)
+        await output.aclose()
+        async with r.channel.call(methods.STREAM, StreamRequest("x")) as answers:
+            assert await answers.receive()

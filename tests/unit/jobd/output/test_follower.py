@@ -155,6 +155,7 @@ async def test_who_finds_its_block_gone_reads_no_more_than_it_asks_for(
     for follower, place in zip(followers, places[:2], strict=False):
         assert await receive(follower, SOME) == (DATA * 3)[place + SOME : place + 2 * SOME]
     assert read == [SOME, SOME]
+    assert [block.offset for block in log.blocks._blocks] == places[2:]  # nor is it kept in place of what is larger
     for follower in followers:
         follower.close()
 

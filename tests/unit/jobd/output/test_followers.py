@@ -3,6 +3,7 @@ was not. What is a MiB is made 16 KiB here, so that a short run meets all the wa
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -167,6 +168,14 @@ async def run(root: Path, pipes: dict[Source, tuple[int, int]], seed: int, lose:
     log = LogStore(root, budget=budget).create(JOB)
     log._clock = clock
     log._writer._segment_size = chance.choice([UNIT, 5 * UNIT, 2**40])
+    real_move = log._writer._move
+
+    def move(*arguments: Any) -> int:
+        if chance.random() < lose / 2:  # after an entry that tells of what was missing before
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_move(*arguments)
+
+    log._writer._move = move  # type: ignore[method-assign] # a disk that becomes full at this very moment
     model = Model(log, pipes, chance)
     watched: list[Watched] = []
     listening: list[Watched] = []

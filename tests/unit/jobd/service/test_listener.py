@@ -26,6 +26,13 @@ class Call:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.takes = True
+        self.room = ROOM
+        self.opened = trio.Event()
+        self.opened.set()
+
+    async def writable(self) -> int:
+        await self.opened.wait()
+        return self.room
 
     def send_at_once(self, message: Sequence[Any]) -> bool:
         if self.takes:
@@ -63,7 +70,7 @@ class Rig:
         self.found: list[Sequence[Record | Gap] | None] = []
 
     async def receive(self) -> None:
-        self.found.append(await self.listener.receive(ROOM))
+        self.found.append(await self.listener.receive())
 
 
 def record(data: bytes, source: Source = Source.STDOUT) -> Record:
@@ -109,9 +116,26 @@ async def test_the_other_stream_wakes_nobody(autojump_clock: trio.testing.MockCl
         rig.broadcast.publish(record(b"out"))
     assert trio.current_time() - begin == HEARTBEAT
     assert (rig.call.sent, rig.found) == ([], [None])
-    assert not rig.listener.wants(record(b"out"))
-    assert rig.listener.wants(record(b"err", Source.STDERR))
-    assert rig.listener.wants(Gap(0, 1))
+
+
+@pytest.mark.parametrize("at_hand", [False, True])
+async def test_only_what_is_wanted_is_given(autojump_clock: trio.testing.MockClock, at_hand: bool) -> None:
+    """What is missing always is; what the other stream had is passed over, which is no sign of life either."""
+    rig = Rig(Source.STDERR)
+    rig.follower.there = at_hand
+    for event in (record(b"out"), record(b"err", Source.STDERR), Gap(0, 1)):
+        rig.broadcast.publish(event)
+    await rig.receive()
+    rig.follower.there = False
+    begin = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.receive)
+        for _ in range(3):
+            await trio.sleep(HEARTBEAT * 0.4)
+            rig.follower.there = at_hand
+            rig.broadcast.publish(record(bytes(LITTLE + 1)))
+    assert rig.found == [[record(b"err", Source.STDERR), Gap(0, 1)], None]
+    assert trio.current_time() - begin == HEARTBEAT * 1.2
 
 
 async def test_a_sign_of_life_is_due_when_nothing_was_sent_for_so_long(autojump_clock: trio.testing.MockClock) -> None:
@@ -156,3 +180,32 @@ async def test_the_end_is_the_end(autojump_clock: trio.testing.MockClock) -> Non
         await trio.testing.wait_all_tasks_blocked()
         rig.broadcast.end()
     assert rig.found == [[]]
+
+
+async def test_what_was_not_sent_at_once_is_as_much_as_the_caller_accepts_then(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Not as much as it accepted when it began to wait; and nothing while it accepts nothing."""
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.call.takes, rig.call.room, rig.call.opened = False, 3, trio.Event()
+        rig.broadcast.publish(record(b"a line\n"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.found == []
+        rig.call.opened.set()
+    assert rig.found == [[record(b"a l")]]
+
+
+async def test_who_is_interrupted_while_the_caller_accepts_nothing_has_something_else_to_say(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rig = Rig()
+    rig.call.opened = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.listener.interrupt()
+        rig.call.opened.set()
+    assert rig.found == [None]
