@@ -12,6 +12,9 @@ from typing import Final
 
 TRIM_THRESHOLD: Final = -1
 MMAP_THRESHOLD: Final = -3
+ARENA_MAX: Final = -8
+"""A heap for each thread, as the C library makes it, is a few hundred KiB that nobody else can use; threads that wait
+for the interpreter's lock do not wait for the heap's."""
 KEPT: Final = 3 * 1024 * 1024
 """Bytes at the end of a heap that stay."""
 
@@ -32,3 +35,4 @@ def keep_what_is_freed() -> None:
     if mallopt is not None:
         mallopt(TRIM_THRESHOLD, KEPT)
         mallopt(MMAP_THRESHOLD, KEPT)
+        mallopt(ARENA_MAX, 1)

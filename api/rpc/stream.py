@@ -7,6 +7,7 @@ frame that was begun is always finished whatever is cancelled, and large slices 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import socket
 import ssl
 import sys
@@ -33,11 +34,12 @@ _ENCODING_DER: Final = 2
 
 
 class _Buffers(threading.local):
-    """Where bytes come in, for all connections of a thread: what an idle one holds is nothing."""
+    """Where bytes come in, for all connections of a thread: what an idle one holds is nothing. What of it is never used
+    (a server takes little at a time) is no memory either."""
 
     def __init__(self) -> None:
-        self.cipher = memoryview(bytearray(RECEIVE))
-        self.plain = memoryview(bytearray(RECEIVE))
+        self.cipher = memoryview(mmap.mmap(-1, RECEIVE))
+        self.plain = memoryview(mmap.mmap(-1, RECEIVE))
         self.places = [self.plain[start:] for start in range(0, RECEIVE, RECORD)]  # where whole records come to stand
 
 

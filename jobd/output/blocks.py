@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from api.malloc import give_back_what_is_free
-from jobd.output.reader import BATCH, Reached
+from jobd.output.reader import BATCH, ENOUGH, Reached
 from jobd.worker.ports import Gap, Record
 
 KEPT: Final = 8
@@ -90,6 +90,7 @@ class Blocks:
         self._followers: Counter[Attempt] = Counter()
         self._blocks: deque[Block] = deque(maxlen=KEPT)
         self._reading: dict[tuple[Attempt, int], trio.Event] = {}
+        self._much = False  # was in memory, since some was given back
         self._give_back_at = 0.0
 
     def enter(self, attempt: Attempt) -> None:
@@ -101,11 +102,14 @@ class Blocks:
         self._followers[attempt] -= 1
         if not self._followers[attempt]:
             del self._followers[attempt]
-            before = len(self._blocks)
             self._blocks = deque((block for block in self._blocks if block.attempt is not attempt), KEPT)
-            if before and not self._blocks and (now := monotonic()) >= self._give_back_at:
-                self._give_back_at = now + SELDOM
+            if self._much and not self._blocks and (now := monotonic()) >= self._give_back_at:
+                self._much, self._give_back_at = False, now + SELDOM
                 give_back_what_is_free()
+
+    def held(self, size: int) -> None:
+        """So much was read at a time: with a lot of it, memory is to be given back when all have left."""
+        self._much |= size >= ENOUGH
 
     def followers(self, attempt: Attempt) -> int:
         """How many follow it."""
@@ -141,5 +145,6 @@ class Blocks:
         bytes_ = [record for record in records if isinstance(record, Record)]
         if len(bytes_) < len(records):
             return None
+        self._much = True
         self._blocks.append(Block(attempt, bytes_, place))
         return self._blocks[-1]

@@ -125,8 +125,9 @@ class LogFollower:
             ahead = BATCH if shared and not self._crowded else limit
             with blocks.reading(attempt, self.offset):
                 records = await self._read(limit, ahead)
-            enough = not self._crowded or records[-1].end - self.offset >= ENOUGH
-            if shared and enough and not self._reader.behind_gap:
+            size = records[-1].end - self.offset
+            blocks.held(size)
+            if shared and (size >= ENOUGH or not self._crowded) and not self._reader.behind_gap:
                 block = blocks.keep(attempt, records, self._reader.place)
             if block is None:
                 found, self._heard = self._without(records, self._heard)[0], 0

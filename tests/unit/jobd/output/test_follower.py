@@ -19,7 +19,7 @@ from jobd.output.log import Log, LogStore
 from jobd.output.reader import BATCH, LogReader
 from jobd.worker.errors import OutputDamagedError
 from jobd.worker.ports import Gap, Record, Source, Start
-from tests.support.jobs import put
+from tests.support.jobs import collect, put
 
 JOB = "0123abcd-0000-4000-8000-000000000000"
 DATA = bytes(range(251)) * (BATCH // 251)
@@ -193,3 +193,17 @@ async def test_what_is_taken_at_once_counts_as_given(tmp_path: Path) -> None:
     assert await receive(follower, BATCH) == DATA[: follower.offset - 16]
     follower.close()
     await made.leave()
+
+
+@pytest.mark.parametrize(("size", "count"), [(1000, 0), (len(DATA), 1)])
+async def test_the_memory_of_much_that_was_read_is_given_back_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, count: int
+) -> None:
+    """By who followed alone, too."""
+    given: list[int] = []
+    monkeypatch.setattr(blocks_module, "give_back_what_is_free", lambda: given.append(1))
+    log = LogStore(tmp_path).create(JOB)
+    await put(log, Source.STDOUT, DATA[:size])
+    await log.finish()
+    assert len((await collect(await log.follow(Start())))[Source.STDOUT]) == size
+    assert given == [1] * count
