@@ -134,7 +134,8 @@ class OutputStream:
         Args:
             taker: is offered pieces that come while this waits, in the turn of the loop in which they came: a line is
                 there sooner than who waits can be woken. What it takes (True) is not given again. It must not wait, and
-                is not for long work: the whole connection stands still meanwhile. What it raises is raised here.
+                is not for long work: the whole connection stands still meanwhile. What it raises is raised
+                here, and the piece counts as given.
 
         Raises:
             StreamCutError, RpcError: as for the iteration.
@@ -145,7 +146,8 @@ class OutputStream:
         finally:
             self._taker = None
         if self._taker_failed:
-            raise self._taker_failed
+            failed, self._taker_failed = self._taker_failed, None
+            raise failed
         return Piece(found.offset, found.source, (found.data,)) if isinstance(found, Output) else found
 
     async def _read(self) -> Output | Piece | None:

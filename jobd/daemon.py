@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +77,7 @@ class Daemon:
     quotas: Quotas
     metrics: Metrics | None
     _draining: trio.Event
-    _announced: Callable[[bool], None]
+    _link: LauncherLink | None
 
     @classmethod
     def of(
@@ -86,16 +86,21 @@ class Daemon:
         quotas: Quotas,
         metrics: Metrics | None,
         draining: trio.Event,
-        announced: Callable[[bool], None],
+        link: LauncherLink | None,
     ) -> Self:
         host, port = listener.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(address, Connections(), quotas, metrics, draining, announced)
+        return cls(address, Connections(), quotas, metrics, draining, link)
 
-    def announced(self, *, said: bool = True) -> None:
-        """Whoever waits for this daemon was told that it is there (one that comes after it need not say so), or
-        is about to be told."""
-        self._announced(said)
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """In the block whoever waits for this daemon is told that it is there. One that is killed in it may have been
+        heard, or not: the next one tells it again. Behind it, none does."""
+        if self._link:
+            self._link.saying()
+        yield
+        if self._link:
+            self._link.ready()
 
     def stop(self) -> None:
         """Begin an orderly end: no new connections and calls; open calls may go on for ``Config.shutdown`` seconds."""
@@ -212,8 +217,7 @@ async def _run(
                     log.info("jobs can be isolated", by=means.available, weaknesses=list(means.weaknesses))
                     live = frozenset(job.id for view in broker.workers() for job in view.jobs)
                     await trio.to_thread.run_sync(held_by.sweep, live)
-                    announced = (lambda said: link.ready(said=said)) if link else lambda said: None
-                    daemon = Daemon.of(listener, quotas, metrics, draining, announced)
+                    daemon = Daemon.of(listener, quotas, metrics, draining, link)
                     if metrics:
                         telling = metrics.of(
                             connections=daemon.connections,

@@ -173,10 +173,8 @@ async def run_until_signalled(config: Config, ready: Callable[[Daemon], None], l
                 nursery.cancel_scope.cancel()
 
             daemon: Daemon = await nursery.start(daemon_task)
-            # One that is killed while it says so is started again, and says it again: it may have been read, or not.
-            daemon.announced(said=False)
-            ready(daemon)
-            daemon.announced()
+            with daemon.telling():
+                ready(daemon)
             await anext(signals)
             daemon.stop()
             await anext(signals)

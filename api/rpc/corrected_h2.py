@@ -44,6 +44,7 @@ class CorrectedH2(h2.connection.H2Connection):  # type: ignore[misc] # h2 3.2 ha
 
     def __init__(self, config: h2.config.H2Configuration) -> None:
         super().__init__(config)
+        self._inbound_flow_control_window_manager = Window(self.inbound_flow_control_window)
         self.patience = Patience()
         self.widest = 0  # how wide a stream's window may become
         self._reset: dict[int, None] = {}  # streams that we have reset lately

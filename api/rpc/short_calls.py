@@ -42,7 +42,7 @@ from api.rpc.events import AnswerBegun, AnswerEnded, Request, RequestReceived, W
 from api.rpc.header_blocks import Memory
 from api.rpc.http2 import FastH2, HeaderBlock, counts_content
 from api.rpc.patience import BIG
-from api.rpc.windows import Window, may_wait, owe
+from api.rpc.windows import Window
 
 SHORT: Final = 4096
 """Bytes of the longest frame that may go a short way."""
@@ -198,11 +198,11 @@ class ShortCallsH2(FastH2):
                 stream is not None
                 and stream.open
                 and not self.widest
-                and may_wait(own, acknowledged_size)
-                and may_wait(window := window_of(stream), acknowledged_size)
+                and own.may_wait(acknowledged_size)
+                and (window := window_of(stream)).may_wait(acknowledged_size)
             ):
-                owe(own, acknowledged_size)
-                owe(window, acknowledged_size)
+                own.owe(acknowledged_size)
+                window.owe(acknowledged_size)
             else:
                 super().acknowledge_received_data(acknowledged_size, stream_id)
             return

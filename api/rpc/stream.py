@@ -97,8 +97,7 @@ class TLSStream:
         self._outgoing = outgoing
         self._unsent = memoryview(b"")  # ciphertext that left the BIO and that the socket has not taken
         self._drain_lock = trio.Lock()  # one task at a time may wait until the socket is writable
-        # What SSLObject.read is, without the Python around it: it is called for each record of 16 KiB.
-        self._read = cast("Callable[[int, Buffer], int]", ssl_object._sslobj.read)  # type: ignore[attr-defined] # noqa: SLF001 # nothing public is as near
+        self._read = cast("Callable[[int, Buffer], int]", ssl_object.read)  # given a buffer, it gives a size
         self._waited = True  # the last call of receive was a checkpoint for as long as it waited
         self._drained = False  # the socket had no more
         self._closed = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from h2.windows import WindowManager
 
@@ -33,20 +33,8 @@ class Windows:
     widest: int = 0
 
 
-def may_wait(window: Any, size: int) -> bool:
-    """So much more was taken, and the window is not to be opened for it yet, as h2 sees it: it is not shut, and less
-    than half of it is owed."""
-    owed = window._bytes_processed + size  # noqa: SLF001 # h2's own account, which has no other door
-    return bool(window.current_window_size > 0 and owed < window.max_window_size // 2)
-
-
-def owe(window: Any, size: int) -> None:
-    """Add what :meth:`WindowManager.process_bytes` would, and nothing else."""
-    window._bytes_processed += size  # noqa: SLF001 # as above
-
-
 class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
-    """A stream's, as h2 keeps it."""
+    """A stream's, or the connection's, as h2 keeps it."""
 
     max_window_size: int
     current_window_size: int
@@ -60,6 +48,16 @@ class Window(WindowManager):  # type: ignore[misc] # h2 3.2 has no types
         """As h2's: so much was taken; by how much the window is to be opened."""
         self._taken += size
         return super().process_bytes(size) or 0
+
+    def may_wait(self, size: int) -> bool:
+        """So much more was taken, and h2 would not open the window for it yet: it is not shut, and less than half of it
+        is owed."""
+        return self.current_window_size > 0 and self._bytes_processed + size < self.max_window_size // 2
+
+    def owe(self, size: int) -> None:
+        """:meth:`process_bytes`, of what :meth:`may_wait`."""
+        self._taken += size
+        self._bytes_processed += size
 
     def give_back_rest(self) -> int:
         """What was taken, and h2 would not give back yet for being little, when the window is shut: it is given back.

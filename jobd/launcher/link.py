@@ -11,7 +11,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,8 +74,7 @@ class LauncherLink:
         self.adopted: dict[str, LaunchedProcess] = {}
         self.kept: dict[str, int] = {}
         self.given = False
-        self.gone = trio.Event()
-        self.leave = trio.Event()
+        self.gone, self.leave = trio.Event(), trio.Event()
         self.end = False
         self.confined = False
         self._signalling: dict[int, trio.Event] = {}
@@ -104,8 +102,7 @@ class LauncherLink:
     async def _launch(
         self, job_id: str, spec: JobSpec, container: Container, program: dict[str, Any]
     ) -> LaunchedProcess:
-        unknown = self._unknown(program)
-        if unknown:
+        if unknown := self._unknown(program):
             why = "the launcher is older than this server; 'jobd upgrade' replaces it"
             raise LaunchError(Reason.LAUNCH_REFUSED, f"the job cannot be given its {unknown}: {why}")
         waiting = self._launching[job_id] = _Launch(container)
@@ -137,9 +134,14 @@ class LauncherLink:
         """Leave a duplicate of a descriptor with the launcher, for the server that comes after this one."""
         self._send({"op": "keep", "name": name}, [os.dup(fd)])
 
-    def ready(self, *, said: bool = True) -> None:
-        """Say that this server serves, and has said so or is about to: if it is killed, it is started again."""
-        self._send({"op": "ready"} if said else {"op": "saying"})
+    def saying(self) -> None:
+        """Say that this server is about to tell that it serves: if it is killed, the next one tells it again."""
+        if self._version >= protocol.HEARS_SAYING:
+            self._send({"op": "saying"})
+
+    def ready(self) -> None:
+        """Say that this server serves, and has told: from now on it is started again when it ends unasked."""
+        self._send({"op": "ready"})
 
     def go_elsewhere(self, path: str, holder: str, sock: socket.socket) -> None:
         """Say that the launcher at the other end of ``sock`` has the state directory: it is to serve the front."""
@@ -245,8 +247,7 @@ class LauncherLink:
             message, fds = await self._receive()
             if message["op"] == "hello":
                 self._version = message["version"]
-                self.identity, self.end = message["launcher"], message["end"]
-                self.given = message.get("given", False)
+                self.identity, self.end, self.given = message["launcher"], message["end"], message.get("given", False)
                 self.kept = dict(zip(message["kept"], fds, strict=True))
                 self._mind()
             elif message["op"] == "known":
@@ -299,8 +300,8 @@ class LauncherLink:
                 waiting = self._launching.get(message["id"])
                 process = self._processes.get(message["id"])
                 if process is None:  # the first message about it
-                    container = waiting.container if waiting else None
-                    process = self._processes[message["id"]] = LaunchedProcess(self, message, fds, container)
+                    process = LaunchedProcess(self, message, fds, waiting.container if waiting else None)
+                    self._processes[message["id"]] = process
                 else:
                     protocol.close_all(fds)
                 if waiting:
@@ -323,8 +324,7 @@ class LauncherLink:
 
     def release_adopted(self, job_id: str) -> None:
         """A job that an earlier server had recorded the end of, and did not live to acknowledge."""
-        process = self.adopted.pop(job_id, None)
-        if process:
+        if process := self.adopted.pop(job_id, None):
             process.close()
             self.forget(job_id)
 
@@ -369,7 +369,7 @@ async def _serve(link: LauncherLink, life: trio.CancelScope) -> None:
             nursery.start_soon(link.speak)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_link(fd: int, containment: Containment, means: Means = NO_MEANS) -> AsyncIterator[LauncherLink]:
     """Take up the socket that the launcher gave this process.
 

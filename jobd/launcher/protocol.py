@@ -59,7 +59,7 @@ import socket
 import struct
 from typing import Any, Final
 
-VERSION: Final = 5
+VERSION: Final = 6
 RUNS_AS_OTHERS: Final = 2
 """The first version in which a launcher knows of umask and identity."""
 ISOLATES: Final = 3
@@ -70,6 +70,8 @@ CONFINES: Final = 4
 """The first version in which it knows of servers without privileges."""
 LISTENS: Final = 5
 """The first version in which it takes a socket to listen on from a front."""
+HEARS_SAYING: Final = 6
+"""The first version in which it is told that a server is about to tell that it serves."""
 MAX_PACKET: Final = 64 * 1024
 MAX_MEMFD: Final = 64 * 2**20
 """Bytes: the contract's 4 MiB, escaped at their worst, and as much again."""

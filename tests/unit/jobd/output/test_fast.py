@@ -98,27 +98,18 @@ def test_a_thread_goes_on_as_long_as_the_job_writes_fast(
     assert found == MUCH * 4
 
 
+@pytest.mark.parametrize(("awaited_after", "count"), [(0, ROUNDS), (3, 3)])
 def test_a_thread_comes_back_from_a_job_that_never_stops(
-    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, awaited_after: int, count: int
 ) -> None:
-    """The job's other stream has its turn, and those who follow hear of it."""
-    reading, writing = pipe
-    writer = LogWriter(tmp_path, JOB, limit=2**63)
-    writes_on(writer, writing, monkeypatch, 100)
-    assert len(writer.take_on(Source.STDOUT, reading, lambda: 1, 0)) == ROUNDS
-    writer.leave()
-
-
-def test_a_thread_comes_back_for_who_has_begun_to_wait(
-    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After the piece at hand: who waits at the end hears of nothing before."""
+    """The job's other stream has its turn, and those who follow hear of it; sooner, when somebody has begun to wait at
+    the end, who hears of nothing before."""
     reading, writing = pipe
     writer = LogWriter(tmp_path, JOB, limit=2**63)
     writes_on(writer, writing, monkeypatch, 100)
     asked = itertools.count(1)
-    writer.awaited = lambda: next(asked) == 3
-    assert len(writer.take_on(Source.STDOUT, reading, lambda: 1, 0)) == 3
+    writer.awaited = lambda: next(asked) == awaited_after
+    assert len(writer.take_on(Source.STDOUT, reading, lambda: 1, 0)) == count
     writer.leave()
 
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,15 +121,7 @@ class Watched:
                 raise AssertionError
             return True
         events = await self.follower.receive(limit)
-        size = 0
-        for event in events:
-            assert event.offset == self._position
-            if isinstance(event, Gap):
-                self.told.append(event)
-            else:
-                self._hold(event)
-                size += len(event.data)
-        assert size <= limit
+        assert self._note(events) <= limit
         return bool(events)
 
     async def listen(self) -> None:
@@ -142,12 +134,18 @@ class Watched:
             return True
 
         while events := await self.follower.receive(self._limit or UNIT, taker):
-            for event in events:
-                assert event.offset == self._position
-                if isinstance(event, Gap):
-                    self.told.append(event)
-                else:
-                    self._hold(event)
+            self._note(events)
+
+    def _note(self, events: Sequence[Record | Gap]) -> int:
+        """They are what comes next; how many bytes."""
+        begun = self._position
+        for event in events:
+            assert event.offset == self._position
+            if isinstance(event, Gap):
+                self.told.append(event)
+            else:
+                self._hold(event)
+        return self._position - begun
 
     def _hold(self, record: Record) -> None:
         assert record.offset == self._position
