@@ -132,7 +132,12 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """
     # Not socket.recv_fds: it ignores its flags, and descriptors that can be inherited would reach every job.
     space = socket.CMSG_SPACE(MAX_FDS * _INT.size)
-    packet, ancillary, _, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, ancillary, _, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The other side has ended without hearing something of ours. The kernel tells that first, and once; what it had
+        # said is there still, and may be the answer to what it has not heard.
+        packet, ancillary, _, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     fds = [
         fd
         for level, kind, data in ancillary

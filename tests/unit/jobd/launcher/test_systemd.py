@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -175,6 +176,19 @@ def test_the_watchdog_is_given_an_answer_and_nothing_else() -> None:
         protocol.send(launcher, {"op": "alive"})
         assert "READY" in hears.next()
         assert hears.next() == {"WATCHDOG": "1"}
+
+
+def test_a_question_that_nobody_hears_any_more_costs_no_exit_code() -> None:
+    """The launcher may end while it is asked whether the server lives: what it said before counts."""
+    with systemd.hearing() as hears, front(hears, WATCHDOG_USEC="40000") as (launcher, process):
+        assert heard(launcher) == "serve"
+        assert launcher.recv(1, socket.MSG_PEEK)  # it is asked, and never hears it
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        protocol.send(launcher, {"op": "ended", "code": 7})
+        launcher.close()
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(patient(120)) == 7
 
 
 def test_without_a_watchdog_nobody_is_asked() -> None:
