@@ -69,12 +69,12 @@ def _ratio(figures: Rounds, value: str, reference: str) -> float:
 STREAM, TEN, LINE, TIME = "stream, MiB/s", "ten followers, MiB/s", "line", "server's time, ms/MiB"
 GOALS: Final = (
     Goal(f"{STREAM}: jobcli", f"{STREAM}: ssh", 1.5, f"{STREAM}: bare"),
-    Goal(f"{STREAM}: grpc.aio client", f"{STREAM}: ssh", 1.25, f"{STREAM}: grpc.aio client, recorded"),
+    Goal(f"{STREAM}: grpc.aio client", f"{STREAM}: ssh", 1.25, f"{STREAM}: grpc.aio client, framed"),
     Goal(f"{STREAM}: jobcli", f"{STREAM}: blocking loop", 0.8, f"{STREAM}: bare"),
     Goal(f"{TEN}: own client", "TLS alone, MiB/s", 0.8, "TLS alone, MiB/s: bare"),
     Goal(f"{TEN}: grpc.aio client", f"{TEN}: grpc.aio runner", 2.2, f"{TEN}: grpc.aio client, canned"),
-    Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2, "jobs/s, 1 at a time: bare, held"),
-    Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6, "jobs/s, 16 at once: bare, held"),
+    Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2, "jobs/s, 1 at a time: framed"),
+    Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6, "jobs/s, 16 at once: framed"),
     Goal("Check calls/s, 16 at once: jobd", "Check calls/s, 16 at once: purerpc as it is", 3.0),
     Goal(
         *("cold run of true, ms: jobcli", "cold run of true, ms: ssh", 1.0),
@@ -122,7 +122,7 @@ def _bare(place: Place, *what: str | int) -> float:
 def _streams_of_clients(place: Place) -> Figures:
     found: Figures = {}
     servers_ = {"jobd": place.jobd, "grpc.aio runner": place.runner}
-    for name, server in {**servers_, "canned": place.canned, "recorded": place.recorded}.items():
+    for name, server in {**servers_, "canned": place.canned, "framed": place.framed}.items():
         label = {"jobd": "grpc.aio client", "grpc.aio runner": name}.get(name, f"grpc.aio client, {name}")
         before = server.processor_time()
         found[f"{STREAM}: {label}"] = place.client("grpc_aio_peer", server, "stream")[STREAM]
@@ -166,6 +166,7 @@ def _jobs_of(place: Place, kind: str, measurement: str, count: int, at_once: int
 
     note("jobd", place.jobd, lambda: place.client("grpc_aio_peer", place.jobd, measurement)[label])
     note("grpc.aio runner", place.runner, lambda: place.client("grpc_aio_peer", place.runner, measurement)[label])
+    note("framed", place.framed, lambda: place.client("grpc_aio_peer", place.framed, measurement)[label])
     note("bare", place.bare, lambda: _bare(place, "jobs", count, at_once))
     note("bare, held", place.bare, lambda: _bare(place, "held", count, at_once))
     if task_spooler.program():

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from tests.benchmarks.correct import check
-from tests.benchmarks.payload import MIB, digest, kept, written_by
+from tests.benchmarks.payload import MIB, digest, have_memory, kept, written_by
 
 AT_ONCE: Final = 16
 FOLLOWERS: Final = 10
@@ -163,6 +163,7 @@ async def stream(peer: Peer, plan: Plan) -> dict[str, float]:
     """MiB a second from one job that writes as fast as it can to one follower, from Start to verdict."""
     size = plan.mebibytes * MIB
     with kept(size) as came:
+        have_memory(size)
         begin = time.perf_counter()
         await peer.stream(await peer.start(written_by(plan.payload, size)), came.take)
         seconds = time.perf_counter() - begin
@@ -175,6 +176,7 @@ async def followers(peer: Peer, plan: Plan) -> dict[str, float]:
     size = plan.mebibytes * MIB // FOLLOWERS
     with ExitStack() as stack:
         each = [stack.enter_context(kept(size)) for _ in range(FOLLOWERS)]
+        have_memory(size)
         begin = time.perf_counter()
         job_id = await peer.start(written_by(plan.payload, size))
         await peer.side_by_side([partial(peer.stream, job_id, came.take) for came in each])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,16 @@ def digest(path: str | Path, size: int) -> bytes:
     """Of the file's first bytes."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as all_:  # noqa: PTH123 # a name, or a path
         return hashlib.sha256(all_).digest()
+
+
+def have_memory(size: int) -> None:
+    """Let the machine have so much memory at hand for files, as one has that is not a virtual one. A hypervisor takes
+    away what nobody uses for two seconds; to get it back is 2 ms a MiB, page by page, and whoever records would pay it.
+    """
+    with tempfile.TemporaryFile(buffering=0) as file:
+        piece = bytes(MIB)
+        for start in range(0, size, MIB):
+            file.write(piece[: size - start])
 
 
 class Kept:

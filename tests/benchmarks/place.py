@@ -48,7 +48,7 @@ class Place:
     loop: servers.Serving
     bare: servers.Serving
     canned: servers.Serving
-    recorded: servers.Serving
+    framed: servers.Serving
     jobcli: list[str]
     ssh: list[str]
 
@@ -62,7 +62,7 @@ class Place:
         ended = [job["id"] for job in map(json.loads, listed.splitlines()) if job["output_bytes"]]
         if ended:
             asked([*self.jobcli, "delete", *ended])
-        for path in (*(self.scratch / "bare").iterdir(), *(self.scratch / "recorded").iterdir()):
+        for path in (*(self.scratch / "bare").iterdir(), *(self.scratch / "framed").iterdir()):
             if path.stat().st_size >= MIB and path.suffix not in (".sqlite3", ".sqlite3-wal"):
                 path.unlink()
 
@@ -98,8 +98,7 @@ class Place:
 def place_of(plan: Plan, scratch: Path) -> Iterator[Place]:
     """The block has the place."""
     pki, stubs = TestPki.make(scratch / "pki"), generate(scratch / "stubs")
-    for name in ("loop", "recorded"):
-        (scratch / name).mkdir()
+    (scratch / "loop").mkdir()
     written = payload.make(scratch / "payload", plan.mebibytes)
     plan = dataclasses.replace(plan, payload=str(written))
     size = plan.mebibytes * MIB
@@ -111,9 +110,9 @@ def place_of(plan: Plan, scratch: Path) -> Iterator[Place]:
         servers.blocking(pki, scratch / "loop") as loop,
         servers.bare(pki, scratch / "bare") as bare,
         servers.canned(pki, stubs, scratch / "canned.log", written) as canned,
-        servers.canned(pki, stubs, scratch / "recorded.log", written, scratch / "recorded") as recorded,
+        servers.framed(pki, stubs, scratch / "framed") as framed,
     ):
-        all_ = (jobd, runner, purerpc, loop, bare, canned, recorded)
+        all_ = (jobd, runner, purerpc, loop, bare, canned, framed)
         jobcli = [sys.executable, "-m", "jobcli"]
         place = Place(plan, pki, stubs, scratch, came, digest(written, size), *all_, jobcli, [])
         if why := ssh.why_not():

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.benchmarks.correct import check
 from tests.benchmarks.measurements import CLOCK, LineAges
-from tests.benchmarks.payload import MIB, Kept
+from tests.benchmarks.payload import MIB, Kept, have_memory
 
 SPLICED: Final = 2**20
 
@@ -36,6 +36,7 @@ def stream(
         expected: its hash.
     """
     came.begin()
+    have_memory(size)
     begin = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, pipesize=SPLICED) as process:
         assert process.stdout is not None

@@ -125,9 +125,16 @@ def bare(pki: TestPki, scratch: Path) -> Iterator[Serving]:
 
 
 @contextmanager
-def canned(pki: TestPki, stubs: Path, log: Path, *what: Path) -> Iterator[Serving]:
-    """``canned``, with its last words."""
-    with _serving([*_reference("canned", pki, stubs), *map(str, what)], log) as server:
+def canned(pki: TestPki, stubs: Path, log: Path, payload: Path) -> Iterator[Serving]:
+    """``canned``."""
+    with _serving([*_reference("canned", pki, stubs), str(payload)], log) as server:
+        yield server
+
+
+@contextmanager
+def framed(pki: TestPki, stubs: Path, scratch: Path) -> Iterator[Serving]:
+    """``framed``."""
+    with _serving([*_reference("framed", pki, stubs), str(scratch)], scratch.with_suffix(".log")) as server:
         yield server
 
 

@@ -92,7 +92,7 @@ class Record:
     def __init__(self, directory: Path, job_id: str) -> None:
         self._path = directory / job_id
         self._files: tuple[int, int] | None = None
-        self._end = self._sum = 0
+        self.end = self._sum = 0
 
     def take(self, pipe: int) -> bytes:
         """Move what is there into the file; what it is. The file is made with the first byte."""
@@ -101,13 +101,13 @@ class Record:
             self._files = os.open(self._path, flags, 0o600), os.open(f"{self._path}.index", flags, 0o600)
         data, index = self._files
         try:
-            size = os.splice(pipe, data, MIB, offset_dst=self._end, flags=os.SPLICE_F_NONBLOCK)
+            size = os.splice(pipe, data, MIB, offset_dst=self.end, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return b""
-        found = os.pread(data, size, self._end)
-        self._end += size
+        found = os.pread(data, size, self.end)
+        self.end += size
         self._sum = zlib.crc32(found, self._sum)
-        os.pwrite(index, MARK.pack(self._end, time.time_ns(), self._sum), 0)
+        os.pwrite(index, MARK.pack(self.end, time.time_ns(), self._sum), 0)
         return found
 
     def finish(self) -> None:
@@ -136,13 +136,13 @@ async def serve(certificate: Path, key: Path, ca: Path, directory: Path) -> None
         listener.setblocking(False)
         print(f"the bare server is listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
         async with holding() as held, trio.open_nursery() as nursery:
-            nursery.start_soon(_until_sigterm, nursery.cancel_scope)
+            nursery.start_soon(until_sigterm, nursery.cancel_scope)
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 nursery.start_soon(_connection, listener.accept()[0], context, store, directory, held)
 
 
-async def _until_sigterm(scope: trio.CancelScope) -> None:
+async def until_sigterm(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
@@ -222,7 +222,7 @@ async def _output(stream: TLSStream, pipe: int, record: Record | Unrecorded) -> 
     while True:
         if not piece:
             await trio.lowlevel.wait_readable(pipe)
-        size = _in_pipe(pipe)
+        size = in_pipe(pipe)
         if size <= SMALL:
             await _send(stream, piece)
             if not size:
@@ -238,7 +238,7 @@ async def _output(stream: TLSStream, pipe: int, record: Record | Unrecorded) -> 
             piece = await trio.to_thread.run_sync(record.take, pipe)
 
 
-def _in_pipe(pipe: int) -> int:
+def in_pipe(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from api.tls import client_context, server_context
-from tests.benchmarks.payload import MIB, Kept, written_by
+from tests.benchmarks.payload import MIB, Kept, have_memory, written_by
 
 PIECE: Final = 256 * 1024
 MEMORY: Final = bytes(range(256)) * (PIECE // 256)
@@ -83,6 +83,7 @@ def receive(
     host, port = server.rsplit(":", 1)
     context = client_context(certificate=certificate, key=key, ca=ca)
     came.begin()
+    have_memory(size)
     with (
         socket.create_connection((host, int(port))) as plain,
         context.wrap_socket(plain, server_hostname=host) as sock,

@@ -1,20 +1,15 @@
 """A gRPC server that does nothing: its answers were made before anybody asked. What a client can take of any server.
 
 gRPC's own, in C++: threads, and no message is made, read or kept while the clock runs. Of the contract it has what the
-measurements of streams ask for. With a directory it does as little as a server can that records: a job is run, what it
-writes is recorded as in ``bare``, in a thread of its own, and goes out behind its place and time.
+measurements of streams ask for.
 
-``python -m tests.benchmarks.references.canned STUBS CERT KEY CA PAYLOAD [DIRECTORY]``
+``python -m tests.benchmarks.references.canned STUBS CERT KEY CA PAYLOAD``
 """
 
 from __future__ import annotations
 
-import select
 import signal
-import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +18,6 @@ from typing import Any
 import grpc
 
 from api.malloc import keep_what_is_freed
-from tests.benchmarks.payload import written_by
-from tests.benchmarks.references.bare import Record
 
 sys.path.insert(0, sys.argv[1])
 
@@ -46,25 +39,11 @@ def answers(payload: Path) -> list[bytes]:
     return made
 
 
-def recorded(payload: Path, size: int, directory: Path) -> Iterator[bytes]:
-    """All messages of a job that writes so much of the file, but for the verdict."""
-    with subprocess.Popen(written_by(payload, size), stdout=subprocess.PIPE, pipesize=MESSAGE, bufsize=0) as job:
-        assert job.stdout is not None
-        record, offset, pipe = Record(directory, str(uuid.uuid4())), 0, job.stdout.fileno()
-        while select.select([pipe], [], [])[0] and (data := record.take(pipe)):
-            output = pb.Output(data=data, offset=offset, source=pb.OUTPUT_SOURCE_STDOUT)
-            output.time.FromNanoseconds(time.time_ns())
-            yield pb.StreamResponse(output=output).SerializeToString()
-            offset += len(data)
-        record.finish()
-
-
 class Canned(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
     """Start, Wait and Stream. A job is what it is asked to write: its id says how much."""
 
-    def __init__(self, payload: Path, directory: Path | None) -> None:
-        self._payload, self._directory = payload, directory
-        self._answers = [] if directory else answers(payload)
+    def __init__(self, payload: Path) -> None:
+        self._answers = answers(payload)
 
     def service(self, details: Any) -> Any:
         """The handler of a method."""
@@ -75,7 +54,7 @@ class Canned(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
 
     def _stream(self, request: bytes, context: Any) -> Iterator[bytes]:
         size = int(pb.StreamRequest.FromString(request).job_id)
-        yield from recorded(self._payload, size, self._directory) if self._directory else self._made(size)
+        yield from self._made(size)
         verdict = pb.Verdict(end_offset=size, state=pb.JOB_STATE_SUCCEEDED, exit_code=0)
         yield pb.StreamResponse(verdict=verdict).SerializeToString()
 
@@ -102,10 +81,10 @@ def _wait(request: bytes, context: Any) -> bytes:
     return bytes(pb.WaitResponse(jobs=jobs).SerializeToString())
 
 
-def serve(certificate: Path, key: Path, ca: Path, payload: Path, directory: Path | None = None) -> None:
+def serve(certificate: Path, key: Path, ca: Path, payload: Path) -> None:
     """Serve on a free loopback port until SIGTERM."""
     server = grpc.server(ThreadPoolExecutor(THREADS), options=[("grpc.max_send_message_length", -1)])
-    server.add_generic_rpc_handlers((Canned(payload, directory),))
+    server.add_generic_rpc_handlers((Canned(payload),))
     pair = (key.read_bytes(), certificate.read_bytes())
     credentials = grpc.ssl_server_credentials([pair], ca.read_bytes(), require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)
