@@ -93,6 +93,11 @@ class Place:
         program = [sys.executable, "-m", "tests.benchmarks.references.bare", what]
         return [*program, self.bare.address, *map(str, self.files)]
 
+    def framed_client(self) -> list[str]:
+        """The command line of the client of the program that only frames."""
+        program = [sys.executable, "-m", "tests.benchmarks.references.framed_client", str(self.stubs)]
+        return [*program, self.framed.address, *map(str, self.files)]
+
 
 @contextmanager
 def place_of(plan: Plan, scratch: Path) -> Iterator[Place]:

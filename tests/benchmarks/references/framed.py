@@ -19,7 +19,7 @@ import struct
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,18 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 def head(size: int, kind: int, flags: int, stream: int) -> bytes:
     """In front of a payload of so many bytes."""
     return HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream)
+
+
+def frames_of(come: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
+    """Those that are whole, taken out of what has come: kind, flags, stream, payload."""
+    while len(come) >= HEAD.size:
+        high, low, kind, flags, stream = HEAD.unpack_from(come)
+        end = HEAD.size + (high << 8 | low)
+        if len(come) < end:
+            return
+        payload = bytes(come[HEAD.size : end])
+        del come[:end]
+        yield kind, flags, stream, payload
 
 
 def varint(number: int) -> bytes:
@@ -121,13 +133,7 @@ class Connection:
                 come += data
                 if come.startswith(PREFACE):
                     del come[: len(PREFACE)]
-                while len(come) >= HEAD.size:
-                    high, low, kind, flags, stream = HEAD.unpack_from(come)
-                    end = HEAD.size + (high << 8 | low)
-                    if len(come) < end:
-                        break
-                    payload = bytes(come[HEAD.size : end])
-                    del come[:end]
+                for kind, flags, stream, payload in frames_of(come):
                     if kind == DATA and payload:
                         nursery.start_soon(self._call, stream, payload[5:])
                     else:
@@ -212,21 +218,29 @@ class Connection:
         os.set_blocking(pipe, False)
         if stream:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, MIB)
-        piece, offset = b"", 0
+        piece = b""
         while True:
             if not piece:
                 await trio.lowlevel.wait_readable(pipe)
             size = in_pipe(pipe)
-            async with trio.open_nursery() as nursery:
-                if piece and stream:
-                    nursery.start_soon(self._message, stream, around(piece, offset), piece)
-                if not piece and not size:
+            if size <= SMALL:
+                await self._piece(stream, piece, record.end)
+                if not size:
+                    if piece:
+                        piece = b""
+                        continue
                     return
-                offset, piece = offset + len(piece), b""
-                if size > SMALL:
-                    piece = await trio.to_thread.run_sync(record.take, pipe)
-                elif size:
-                    piece = record.take(pipe)
+                piece = b""
+                await self._piece(stream, record.take(pipe), record.end)
+                continue
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._piece, stream, piece, record.end)
+                piece = await trio.to_thread.run_sync(record.take, pipe)
+
+    async def _piece(self, stream: int, piece: bytes, end: int) -> None:
+        """Send what was recorded, up to there, to who follows."""
+        if piece and stream:
+            await self._message(stream, around(piece, end - len(piece)), piece)
 
     # ---- what goes out
 
