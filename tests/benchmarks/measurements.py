@@ -176,7 +176,7 @@ async def followers(peer: Peer, plan: Plan) -> dict[str, float]:
     size = plan.mebibytes * MIB // FOLLOWERS
     with ExitStack() as stack:
         each = [stack.enter_context(kept(size)) for _ in range(FOLLOWERS)]
-        have_memory(plan.mebibytes * MIB)
+        have_memory(size)
         begin = time.perf_counter()
         job_id = await peer.start(written_by(plan.payload, size))
         await peer.side_by_side([partial(peer.stream, job_id, came.take) for came in each])
