@@ -31,6 +31,7 @@ from tests.support.live_calls import (
     until,
 )
 from tests.support.live_pki import LivePki
+from tests.support.patience import patient
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ async def test_expiry_ends_open_calls(ours: LivePki, server: str, log_guard: lis
     """At the moment that the certificate names. A new connection does not get through the handshake."""
     async with connect(ours, server, "alice") as alice:
         job = await alice.start(["sh", "-c", "echo one; exec sleep 1000"])
-        ours.client("brief", lifetime=timedelta(seconds=5))
+        ours.client("brief", lifetime=timedelta(seconds=patient(3)))
         ends = x509.load_pem_x509_certificate(ours.certificate("brief").read_bytes()).not_valid_after_utc
         follower = Follower()
         async with connect(ours, server, "brief") as brief, trio.open_nursery() as nursery:

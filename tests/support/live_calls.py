@@ -21,7 +21,7 @@ from tests.support.live_pki import LivePki
 from tests.support.patience import patient
 
 SECONDS = patient(20)
-SOON = 5.0
+SOON = patient(5)
 """Seconds within which a change is noticed and calls have ended for it; about one, when the machine has nothing else
 to do (tests/unit/jobd/trust counts the looks)."""
 TICK = 0.01

@@ -30,7 +30,7 @@ import termios
 import time
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -120,6 +120,8 @@ class Record:
 class Unrecorded:
     """As :class:`Record`, and nothing is kept."""
 
+    end = 0
+
     def take(self, pipe: int) -> bytes:
         return os.read(pipe, MIB)
 
@@ -179,7 +181,7 @@ async def _job(stream: TLSStream, argv: list[str], store: Store, record: Record 
             async with trio.open_nursery() as nursery:
                 for pipe in (process.stdout, process.stderr):
                     assert pipe is not None
-                    nursery.start_soon(_output, stream, pipe.fileno(), record)
+                    nursery.start_soon(carry, pipe.fileno(), record, partial(_piece, stream))
                 await store.commit(job_id, argv=argv, state="running", pid=process.pid)
             await trio.lowlevel.wait_readable(ended)
         finally:
@@ -197,7 +199,7 @@ async def _held(stream: TLSStream, argv: list[str], store: Store, record: Record
     pid, pipes = await job.runs()
     async with trio.open_nursery() as nursery:
         for pipe in pipes:
-            nursery.start_soon(_output, stream, pipe, record)
+            nursery.start_soon(carry, pipe, record, partial(_piece, stream))
         await store.commit(job_id, argv=argv, state="running", pid=pid)
     for pipe in pipes:
         os.close(pipe)
@@ -215,31 +217,40 @@ def _popen(argv: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-async def _output(stream: TLSStream, pipe: int, record: Record | Unrecorded) -> None:
-    """While a piece is sent, the next one is recorded."""
+async def carry(pipe: int, record: Record | Unrecorded, send: Callable[[bytes, int], Awaitable[None]]) -> None:
+    """Record and send what comes out of a pipe; while a piece is sent, the next one is recorded.
+
+    Args:
+        send: is given a piece that is not empty, and where it ends in the record.
+    """
     os.set_blocking(pipe, False)
-    piece = b""
+    piece, end = b"", 0
     while True:
         if not piece:
             await trio.lowlevel.wait_readable(pipe)
-        size = in_pipe(pipe)
+        size = _in_pipe(pipe)
         if size <= SMALL:
-            await _send(stream, piece)
-            if not size:
-                if piece:
-                    piece = b""
-                    continue
+            if piece:
+                await send(piece, end)
+            elif not size:
                 return  # readable, and nothing in it
             piece = b""
-            await _send(stream, record.take(pipe))
+            if size and (little := record.take(pipe)):
+                await send(little, record.end)
             continue
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_send, stream, piece)
+            if piece:
+                nursery.start_soon(send, piece, end)
             piece = await trio.to_thread.run_sync(record.take, pipe)
+            end = record.end
 
 
-def in_pipe(pipe: int) -> int:
+def _in_pipe(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+async def _piece(stream: TLSStream, piece: bytes, end: int) -> None:
+    await _send(stream, piece)
 
 
 async def _send(stream: TLSStream, data: bytes, kind: int = DATA) -> None:

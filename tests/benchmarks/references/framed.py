@@ -32,7 +32,7 @@ from api.malloc import keep_what_is_freed
 from api.rpc.stream import TLSStream
 from api.tls import server_context
 from tests.benchmarks.payload import MIB
-from tests.benchmarks.references.bare import SMALL, Record, Store, in_pipe, until_sigterm
+from tests.benchmarks.references.bare import SMALL, Record, Store, carry, until_sigterm
 from tests.benchmarks.references.held import Held, Job, holding
 
 sys.path.insert(0, sys.argv[1])
@@ -205,7 +205,9 @@ class Connection:
         running = self._place.jobs.pop(job_id)
         async with trio.open_nursery() as nursery:
             for pipe in running.pipes:
-                nursery.start_soon(self._output, stream, pipe, running.record)
+                if stream:
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, MIB)
+                nursery.start_soon(carry, pipe, running.record, partial(self._piece, stream))
         for pipe in running.pipes:
             os.close(pipe)
         code = os.waitstatus_to_exitcode(await running.job.ended())
@@ -213,33 +215,8 @@ class Connection:
         await self._place.store.commit(job_id, state="ended", code=code)
         return code, running.record.end
 
-    async def _output(self, stream: int, pipe: int, record: Record) -> None:
-        """While a piece is sent, the next one is recorded."""
-        os.set_blocking(pipe, False)
-        if stream:
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, MIB)
-        piece = b""
-        while True:
-            if not piece:
-                await trio.lowlevel.wait_readable(pipe)
-            size = in_pipe(pipe)
-            if size <= SMALL:
-                await self._piece(stream, piece, record.end)
-                if not size:
-                    if piece:
-                        piece = b""
-                        continue
-                    return
-                piece = b""
-                await self._piece(stream, record.take(pipe), record.end)
-                continue
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._piece, stream, piece, record.end)
-                piece = await trio.to_thread.run_sync(record.take, pipe)
-
     async def _piece(self, stream: int, piece: bytes, end: int) -> None:
-        """Send what was recorded, up to there, to who follows."""
-        if piece and stream:
+        if stream:
             await self._message(stream, around(piece, end - len(piece)), piece)
 
     # ---- what goes out
