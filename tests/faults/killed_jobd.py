@@ -93,7 +93,8 @@ def _serve(points: Points, flags: list[str], env: Mapping[str, str]) -> int:
     os.closerange(link + 1, 2**16)
     os.environ.clear()
     os.environ.update(env)
-    (points.directory / "server").write_text(str(os.getpid()))
+    (points.directory / "new").write_text(str(os.getpid()))
+    (points.directory / "new").rename(points.directory / "server")  # whoever reads it reads all of it
     log.LogWriter = functools.partial(LogWriter, segment_size=SEGMENT)  # type: ignore[misc,assignment] # it makes the same
     points.install()
     return server.main(flags)

@@ -152,14 +152,15 @@ async def test_a_server_that_is_killed_on_a_full_disk_comes_back_and_goes_on(pki
             gates[0].touch()
             dropped = (await until_drained(client, jobs[0])).dropped_bytes  # its end cannot be recorded
             server = await trio.to_thread.run_sync(jobd.server_pid)
-            jobd.process.send_signal(signal.SIGSTOP)
+            launcher = jobd.launcher
+            os.kill(launcher, signal.SIGSTOP)
             os.kill(server, signal.SIGKILL)
             await until_gone(server)
             room = filler.stat().st_size + (disk / "jobs.sqlite3-shm").stat().st_size
             (disk / "jobs.sqlite3-shm").unlink()  # what the next one would make room with, somebody else takes
             while filler.stat().st_size < room:
                 fill(disk)
-            jobd.process.send_signal(signal.SIGCONT)
+            os.kill(launcher, signal.SIGCONT)
             assert (await client.query(jobs[0].id)).dropped_bytes == dropped > AFTER / 2
             await until_refused(pki, jobd)
             gates[1].touch()

@@ -49,7 +49,7 @@ async def running(
         settings = {name: value for name, value in one.settings.items() if name != "identity"}
         arguments = ("--job-user", "nobody", *flags)
         with jobd_program(pki, directory / "state", *arguments, **settings) as jobd, trio.fail_after(SECONDS):
-            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+            async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
                 [worker] = (await client.workers()).workers
                 if sandboxes and not set(SANDBOXED) <= set(worker.isolation):
                     pytest.skip("needs bubblewrap (bwrap), and a machine that lets nobody make sandboxes with it")
@@ -134,7 +134,9 @@ async def test_secrets_reach_a_sandboxed_job_and_nobody_else(pki: TestPki, tmp_p
             )
             async with client.stream(job.id) as output:
                 assert (await anext(output)).data == f"{word}\n".encode()
-            assert len(processes_with(f"WORD={word}")) == 1
+            while not (found := processes_with(f"WORD={word}")):  # one that executes has no environment for a moment
+                await trio.sleep(0.01)
+            assert len(found) == 1
             assert [each for each in Path("/proc").glob("[0-9]*/cmdline") if word.encode() in content(each)] == []
             assert (await client.stop(job.id, grace=0)).spec.secret_env == {"WORD": ""}
 
@@ -206,7 +208,7 @@ async def test_an_ordinary_user_s_jobd_makes_sandboxes_as_that_user(pki: TestPki
         jobd_program(one.pki, one.directory / "state", **one.settings) as jobd,
         trio.fail_after(SECONDS),
     ):
-        async with JobClient.connect(jobd.server, **one.pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **one.pki.credentials("alice"), retry_for=SECONDS) as client:
             [worker] = (await client.workers()).workers
             if not set(SANDBOXED) <= set(worker.isolation):
                 with pytest.raises(InvalidArgumentError, match="cannot be had here"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +13,16 @@ import trio
 
 from api.client import JobClient
 from api.errors import DeadlineExceededError
-from api.messages import JobState
+from api.messages import Job, JobState
 from tests.support.daemon import jobd_program
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 
 SECONDS: Final = patient(60)
+
+
+async def starting_jobs(client: JobClient) -> list[Job]:
+    return [each async for each in client.list() if each.state == JobState.STARTING]
 
 
 async def test_queries_and_streams_go_on_and_a_start_can_be_given_up(pki: TestPki, tmp_path: Path) -> None:
@@ -30,11 +35,14 @@ async def test_queries_and_streams_go_on_and_a_start_can_be_given_up(pki: TestPk
             launcher = jobd.launcher
             os.kill(launcher, signal.SIGSTOP)
             try:
-                with trio.move_on_after(1) as given_up:
-                    await client.start(["sh", "-c", f"echo x >> {mark}"], name="meanwhile")
-                assert given_up.cancelled_caught
-                [starting] = [each async for each in client.list() if each.spec.name == "meanwhile"]
-                assert starting.state == JobState.STARTING
+                async with trio.open_nursery() as calling:
+                    calling.start_soon(partial(client.start, ["sh", "-c", f"echo x >> {mark}"], name="meanwhile"))
+                    while not (meanwhile := await starting_jobs(client)):
+                        await trio.sleep(0.01)
+                    calling.cancel_scope.cancel()
+                assert calling.cancel_scope.cancelled_caught
+                [starting] = meanwhile
+                assert starting.spec.name == "meanwhile"
                 assert (await client.query(starting.id)).state == JobState.STARTING
                 with pytest.raises(DeadlineExceededError):
                     await client.wait(starting.id, timeout=0.2)

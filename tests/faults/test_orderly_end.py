@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ SECONDS = patient(30)
 STAY = "--no-stop-jobs"
 
 
-def connect(pki: TestPki, jobd: JobdProgram, retry_for: float = 10) -> JobClient:
+def connect(pki: TestPki, jobd: JobdProgram, retry_for: float = SECONDS) -> JobClient:
     return JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=retry_for)
 
 
@@ -47,7 +47,8 @@ def left_behind(jobd: JobdProgram) -> Iterator[int]:
     finally:
         for _ in range(2):  # the second wish is not patient
             if is_alive(launcher):
-                os.kill(launcher, signal.SIGTERM)
+                with suppress(ProcessLookupError):
+                    os.kill(launcher, signal.SIGTERM)
         until_dead(launcher)
 
 
@@ -156,7 +157,7 @@ async def test_a_client_takes_up_its_stream_at_the_next_jobd(pki: TestPki, tmp_p
     """It is told to call again, at once, and goes on at the exact byte."""
     gate = tmp_path / "gate"
     with jobd_program(pki, tmp_path / "state", STAY) as jobd, trio.fail_after(SECONDS):
-        async with connect(pki, jobd, retry_for=20) as client:
+        async with connect(pki, jobd) as client:
             job = await client.start(
                 ["sh", "-c", f"echo one; until test -e {gate}; do sleep 0.01; done; echo two; exit 3"]
             )

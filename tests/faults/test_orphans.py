@@ -50,7 +50,7 @@ async def test_an_orphan_is_the_launcher_s_and_is_reaped(
         if anew:
             command = [sys.executable, "-m", "jobd", "upgrade", "--state", str(jobd.state)]
             await trio.to_thread.run_sync(lambda: subprocess.run(command, check=True, capture_output=True))
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             script = f"sh -c 'sleep {seconds} & exit'; echo ready; exec sleep 1000"
             job = await client.start(["sh", "-c", script])
             async with client.stream(job.id) as output:
@@ -72,7 +72,7 @@ async def test_a_process_that_shows_nothing_is_found(
     """No session, no parent, no environment: its limits tell. The other job's is left alone."""
     ours, other = own_seconds(), own_seconds()
     with jobd_program(pki, tmp_path / "state", "--containment", kind) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             jobs = [await client.start(["sh", "-c", SHOWS_NOTHING.format(each)]) for each in (ours, other)]
             for job in jobs:
                 async with client.stream(job.id) as output:
@@ -99,7 +99,7 @@ async def test_what_a_job_leaves_behind_is_ended_though_it_shows_nothing(
     seconds = own_seconds()
     flags = ("--containment", "none", "--drain", "0.2", "--grace", "0.5")
     with jobd_program(pki, tmp_path / "state", *flags) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             script = f"env -i setsid sh -c 'env -i setsid sleep {seconds} > /dev/null 2>&1 & exit'"
             job = await client.start(["sh", "-c", script])
             [ended] = await client.wait(job.id)

@@ -24,7 +24,7 @@ STOPPED = Limits(output_bytes=LIMIT, stop_at_output=True)
 async def running(pki: TestPki, directory: Path, *flags: str) -> AsyncIterator[tuple[JobdProgram, JobClient]]:
     """A jobd and a writer."""
     with jobd_program(pki, directory / "state", *flags) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             yield jobd, client
 
 

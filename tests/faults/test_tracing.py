@@ -51,7 +51,7 @@ async def test_a_job_of_the_same_user_cannot_look_into_jobd(pki: TestPki, tmp_pa
         script.write_text(LOOK)
         script.chmod(0o644)
         with jobd_program(ours.pki, ours.directory / "state", **ours.settings) as jobd:
-            async with JobClient.connect(jobd.server, **ours.pki.credentials("alice"), retry_for=20) as client:
+            async with JobClient.connect(jobd.server, **ours.pki.credentials("alice"), retry_for=SECONDS) as client:
                 if before == "server killed":
                     jobd.kill_server()
                 elif before == "upgraded":

@@ -21,7 +21,7 @@ SECONDS = patient(30)
 
 
 def connect(pki: TestPki, jobd: JobdProgram) -> JobClient:
-    return JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=10)
+    return JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS)
 
 
 def upgrade(state: Path) -> subprocess.CompletedProcess[str]:

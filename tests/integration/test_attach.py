@@ -132,13 +132,19 @@ async def test_a_job_that_does_not_read_holds_its_writer_up_and_nobody_else(clie
     assert attachment.verdict.state == JobState.STOPPED
 
 
-async def test_a_job_that_closes_its_stdin_is_told_of_and_its_output_goes_on(client: JobClient) -> None:
+async def test_a_job_that_closes_its_stdin_is_told_of_and_its_output_goes_on(client: JobClient, tmp_path: Path) -> None:
     """What is written then is dropped."""
-    job = await client.start(["sh", "-c", "exec 0<&-; echo closed; sleep 0.3; echo done"], attachable=True)
+    gate = tmp_path / "gate"
+    script = f"exec 0<&-; echo closed; until test -e {gate}; do sleep 0.01; done; echo done"
+    job = await client.start(["sh", "-c", script], attachable=True)
     with trio.fail_after(SECONDS):
         async with client.attach(job.id) as attachment:
             assert (await anext(attachment)).data == b"closed\n"
             await attachment.send(b"for nobody")
+            while not attachment.refused:
+                with trio.move_on_after(0.01):
+                    await anext(attachment)
+            gate.touch()
             assert await all_of(attachment) == b"done\n"
     assert (attachment.refused, attachment.accepted, attachment.unaccepted) == (True, 0, 0)
     with pytest.raises(trio.ClosedResourceError):

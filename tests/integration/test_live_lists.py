@@ -14,7 +14,7 @@ from api.address import parse_address
 from api.errors import ConfigError, UnauthenticatedError
 from api.messages import JobState
 from api.methods import LIST_WORKERS
-from api.rpc.access import LINGER
+from api.rpc import access
 from api.rpc.channel import open_channel
 from jobd.quota import Quota, QuotaPolicy
 from pki.revocation import Reason, by_name, revoke
@@ -45,15 +45,18 @@ async def test_whoever_comes_with_a_revoked_certificate_is_told(ours: LivePki, t
                 await client.workers()
 
 
-async def test_whoever_comes_revoked_takes_no_place(ours: LivePki, tmp_path: Path) -> None:
+async def test_whoever_comes_revoked_takes_no_place(
+    ours: LivePki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many connections it makes, and holds: the oldest make room, and others get in at once."""
+    monkeypatch.setattr(access, "LINGER", 100 * SECONDS)  # nobody has gone meanwhile by himself
     ours.revoke("alice")
     async with (
         running_daemon(ours, tmp_path / "state", crl=ours.crl, connections=8) as server,
         AsyncExitStack() as held,
     ):
         host, port = parse_address(server)
-        with trio.fail_after(LINGER):
+        with trio.fail_after(SECONDS):
             for _ in range(24):
                 tcp = await trio.open_tcp_stream(host, port)
                 stream = trio.SSLStream(tcp, ours.context("alice"), server_hostname=host)
@@ -63,15 +66,18 @@ async def test_whoever_comes_revoked_takes_no_place(ours: LivePki, tmp_path: Pat
                 await client.workers()
 
 
-async def test_whoever_comes_revoked_takes_nothing_of_the_quota(ours: LivePki, tmp_path: Path) -> None:
+async def test_whoever_comes_revoked_takes_nothing_of_the_quota(
+    ours: LivePki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is a principal's, who may have another certificate by now, and somebody else the old one."""
+    monkeypatch.setattr(access, "LINGER", 100 * SECONDS)
     stolen = ours.context("alice")
     ours.revoke("alice")
     ours.client("alice")
     quota = QuotaPolicy(Quota(connections=1))
     async with running_daemon(ours, tmp_path / "state", crl=ours.crl, quota=quota) as server:
         host, port = parse_address(server)
-        with trio.fail_after(LINGER):
+        with trio.fail_after(SECONDS):
             async with open_channel(host, port, stolen) as held:
                 with pytest.raises(UnauthenticatedError, match="was revoked"):
                     await held.unary(LIST_WORKERS, LIST_WORKERS.request())

@@ -36,7 +36,7 @@ async def logged(jobd: JobdProgram, event: str, times: int = 1) -> dict[str, Any
 
 def connect(pki: LivePki, jobd: JobdProgram, name: str = "alice") -> Any:
     """As one of the clients."""
-    return JobClient.connect(jobd.server, **pki.credentials(name), retry_for=20)
+    return JobClient.connect(jobd.server, **pki.credentials(name), retry_for=SECONDS)
 
 
 async def assert_follower_is_ended(client: JobClient, job: Job, why: str) -> None:

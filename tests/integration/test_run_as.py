@@ -40,7 +40,7 @@ async def running(
     """A jobd with this configuration, and alice, who is a writer."""
     arguments = ("--config", configuration(directory, text), *flags)
     with jobd_program(pki, directory / "state", *arguments) as jobd, trio.fail_after(SECONDS):
-        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=20) as client:
+        async with JobClient.connect(jobd.server, **pki.credentials("alice"), retry_for=SECONDS) as client:
             yield jobd, client
 
 

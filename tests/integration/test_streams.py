@@ -18,11 +18,16 @@ from tests.support.daemon import running_daemon
 from tests.support.patience import patient
 from tests.support.pki import TestPki
 
-SCRIPT = "for i in 1 2 3 4 5; do echo out $i; sleep 0.02; echo err $i >&2; sleep 0.02; done"
+SCRIPT = "for i in 1 2 3 4 5; do echo out $i; read line; echo err $i >&2; read line; done"
+"""Each line is recorded by itself, and in this order: the next one is written when somebody has seen it."""
 
 
 async def finished(client: JobClient) -> Job:
-    [job] = await client.wait((await client.start(["sh", "-c", SCRIPT])).id)
+    job = await client.start(["sh", "-c", SCRIPT], attachable=True)
+    async with client.attach(job.id) as attachment:
+        async for _ in attachment:
+            await attachment.send(b"\n")
+    [job] = await client.wait(job.id)
     return job
 
 
@@ -98,16 +103,18 @@ async def test_a_quiet_stream_is_kept_alive(pki: TestPki, tmp_path: Path) -> Non
     assert seen.count("output") == 1
 
 
-async def test_a_caller_may_put_each_step_in_a_scope_of_its_own(connect: Connect) -> None:
+async def test_a_caller_may_put_each_step_in_a_scope_of_its_own(connect: Connect, tmp_path: Path) -> None:
     """Waiting for the next piece for a limited time, again and again, is how a stream is watched."""
+    gate = tmp_path / "gate"
     async with connect() as client:
-        job = await client.start(["sh", "-c", "echo one; sleep 0.2; echo two"])
+        job = await client.start(["sh", "-c", f"echo one; until test -e {gate}; do sleep 0.01; done; echo two"])
         async with client.stream(job.id) as output:
             with trio.fail_after(patient(10)):
                 assert (await anext(output)).data == b"one\n"
             with trio.move_on_after(0.01) as waiting:
                 await anext(output)
             assert waiting.cancelled_caught
+            gate.touch()
             assert b"".join([chunk.data async for chunk in output]) == b"two\n"
 
 

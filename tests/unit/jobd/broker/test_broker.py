@@ -159,23 +159,26 @@ async def test_a_resent_start_is_answered_when_a_new_one_would_be_refused(make: 
 
 
 async def test_a_request_that_comes_again_while_its_job_ends_is_answered_with_the_end(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What the store had of it was read before that: nothing would ever change it any more."""
+    gate = tmp_path / "gate"
+    spec = shell(f"until test -e {gate}; do sleep 0.01; done")
     async with make() as broker:
-        first = await broker.start(shell("sleep 0.1"), by="alice", request_id="r1")
+        first = await broker.start(spec, by="alice", request_id="r1")
         read = broker._store.insert
 
         async def read_and_be_late(job: Job) -> Job:
             recorded = await read(job)
             assert not recorded.state.terminal
+            gate.touch()
             await end_of(broker, first)
             await trio.testing.wait_all_tasks_blocked()
             assert broker.registry.known(first.id) is None
             return recorded
 
         monkeypatch.setattr(broker._store, "insert", read_and_be_late)
-        again = await broker.start(shell("sleep 0.1"), by="alice", request_id="r1")
+        again = await broker.start(spec, by="alice", request_id="r1")
         assert (again.id, again.state) == (first.id, State.SUCCEEDED)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import trio
 
 from jobd.worker.job import JobSpec
@@ -36,11 +38,13 @@ async def test_it_waits_on_when_all_is_cancelled_from_outside(make: Make) -> Non
         assert (ended.state, ended.reason) == (State.SUCCEEDED, "EXITED"), ended.message
 
 
-async def test_it_waits_on_when_the_broker_ends_before_its_start_is_recorded(make: Make) -> None:
+async def test_it_waits_on_when_the_broker_ends_before_its_start_is_recorded(make: Make, tmp_path: Path) -> None:
     """The next broker finds it waiting, whichever launcher that has."""
+    gate = tmp_path / "gate"
     async with make(slots=1) as broker:
-        await broker.start(shell("sleep 0.2"), by="ada")
+        await broker.start(shell(f"until test -e {gate}; do sleep 0.01; done"), by="ada")
         second = await broker.start(JobSpec(("true",)), by="ada")
+        gate.touch()
         entry = await broker.registry.find(second.id)
         await entry.cell.wait_until(lambda job: job.state is not State.PENDING)
         assert entry.cell.job.state is State.STARTING  # its commit is under way

@@ -15,6 +15,8 @@ from jobd.launcher.outlived import OutlivedProcess, find_outlived
 from jobd.launcher.procfs import has_ended
 from jobd.limits.walk import Walk
 from jobd.worker.containment import MARK_VARIABLE
+from tests.support.containers import until
+from tests.support.jobs import processes_with
 
 NOBODY: Final = 2**31 - 1
 
@@ -34,6 +36,7 @@ def job() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with subprocess.Popen(
         ["sleep", "1000"], env={**os.environ, MARK_VARIABLE: job_id}, start_new_session=True
     ) as process:
+        until(lambda: bool(processes_with(f"{MARK_VARIABLE}={job_id}")))  # while it executes, it has no environment
         yield job_id, process
         process.kill()
 

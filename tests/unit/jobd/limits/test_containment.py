@@ -28,7 +28,7 @@ TREES = {
     "children": "sleep 1000 & sleep 1000 & echo ready; wait",
     "deaf to SIGTERM": "trap '' TERM; echo ready; while :; do sleep 1000; done",
     "a double fork in a session of its own": "setsid sh -c 'setsid sleep 1000 & exit' ; echo ready; exec sleep 1000",
-    "an orphan only": "setsid setsid sleep 1000 > /dev/null & sleep 0.2; echo ready",
+    "an orphan only": "setsid setsid sh -c 'echo ready; exec sleep 1000 > /dev/null' &",
     "stopped": "sleep 1000 & kill -STOP $!; echo ready; wait",
     "without descriptors": f"exec {sys.executable} -c \"import os,time; print('ready',flush=True); "
     'os.closerange(0,100); time.sleep(1000)"',

@@ -12,6 +12,8 @@ import pytest
 from structlog.typing import EventDict
 
 from jobd.limits.environ import MAX_STUCK, MOST, Environments, environment_of, marks_in
+from tests.support.containers import until
+from tests.support.patience import patient
 
 
 @pytest.mark.parametrize(
@@ -58,9 +60,9 @@ class World:
 
 
 @contextmanager
-def world(*stuck: int) -> Iterator[tuple[World, Environments]]:
+def world(*stuck: int, patience: float = patient(0.3)) -> Iterator[tuple[World, Environments]]:
     made = World(set(stuck))
-    environments = Environments(made.read, patience=0.05)
+    environments = Environments(made.read, patience=patience)
     before = set(threading.enumerate())
     try:
         yield made, environments
@@ -94,8 +96,9 @@ def test_another_process_of_that_number_is_read() -> None:
 def test_threads_are_bounded() -> None:
     """With too many who do not answer, nobody is asked any more."""
     processes = [(pid, 0) for pid in range(1, 2 * MAX_STUCK)]
-    with world(*range(1, 2 * MAX_STUCK)) as (made, environments):
+    with world(*range(1, 2 * MAX_STUCK), patience=0.02) as (made, environments):
         assert list(environments.marks(processes)) == []
         assert sum(each.name == "environments" for each in threading.enumerate()) == MAX_STUCK
         assert list(environments.marks([(1000, 0)])) == []
+        until(lambda: len(made.asked) >= MAX_STUCK)  # a thread may be given up before it has begun
         assert len(made.asked) == MAX_STUCK

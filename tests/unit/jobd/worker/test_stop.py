@@ -177,17 +177,18 @@ async def test_a_background_child_may_finish_writing(tmp_path: Path) -> None:
     assert ended.state is State.SUCCEEDED
 
 
-async def test_a_process_that_left_the_session_is_ended_with_the_job(worker: Worker) -> None:
+async def test_a_process_that_left_the_session_is_ended_with_the_job(worker: Worker, tmp_path: Path) -> None:
     """After the drain period; the receipt has it."""
-    job = await worker.start(shell("setsid sh -c 'echo $$ >&2; exec sleep 60' & echo early"))
+    free = tmp_path / "free"
+    escaped = f"setsid sh -c 'echo $$ >&2; touch {free}; while :; do sleep 0.01; done'"
+    job = await worker.start(shell(f"{escaped} & until test -e {free}; do sleep 0.01; done; echo early"))
     with trio.fail_after(patient(10)):
         ended = await worker.wait(job.id)
     got = await collect(await worker.stream(job.id))
     assert ended.state is State.SUCCEEDED
     assert ended.receipt is not None
-    [escaped] = ended.receipt.processes
-    assert escaped.member.pid == int(got[Source.STDERR])
-    assert (escaped.member.command, escaped.member.left_session, escaped.signal) == ("sleep", True, signal.SIGTERM)
+    found = {each.member.pid: each for each in ended.receipt.processes}[int(got[Source.STDERR])]
+    assert (found.member.command, found.member.left_session, found.signal) == ("sh", True, signal.SIGTERM)
     assert (ended.receipt.empty, ended.receipt.proof) == (True, "/proc")
 
 
