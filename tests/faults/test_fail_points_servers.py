@@ -170,7 +170,8 @@ async def test_a_kill_of_a_server_without_privileges(pki: TestPki) -> None:
     """Before it gives them up or after: the next one does; and the job, which is another user's, is stopped, whole."""
 
     async def scenario(run: Run) -> None:
-        job = await run.start("trap '' TERM; exec sleep 1000")
+        job = await run.start("trap '' TERM; echo deaf; exec sleep 1000")
+        await run.until_recorded(job.id, len("deaf\n"))
         for each in ("armed", "reached"):  # the points are reached as daemon
             (run.jobd.points.directory / each).chmod(0o777)
         run.arm()

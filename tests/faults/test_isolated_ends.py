@@ -119,7 +119,7 @@ async def test_nobody_outlives_a_sandboxed_job(pki: TestPki, tmp_path: Path, kin
         ended = []
         for script, limits in (
             (endless, None),
-            (endless, Limits(timeout=timedelta(seconds=max(1.0, patient(0.4))))),
+            (endless, Limits(timeout=timedelta(seconds=patient(1)))),
             (deaf.format("exit 4"), None),
         ):
             job = await client.start(["sh", "-c", script], isolation=isolation, env=mark, limits=limits)

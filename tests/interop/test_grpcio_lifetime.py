@@ -100,11 +100,13 @@ async def test_a_wait_ends_when_the_daemon_does(stubs: Path, pki: TestPki, tmp_p
 
 async def test_goaway_lets_an_open_call_end_well(stubs: Path, pki: TestPki, tmp_path: Path) -> None:
     """After SIGTERM the client is told to leave (GOAWAY), and a Stop that ends in time still has its answer."""
-    gate = tmp_path / "gate"
+    gate, deaf = tmp_path / "gate", tmp_path / "deaf"
     with jobd_program(pki, tmp_path / "state", "--shutdown", "20") as jobd:
         async with grpcio_peer(stubs, pki, jobd.server) as client:
-            script = f"trap 'until [ -e {gate} ]; do sleep 0.02; done; exit 0' TERM; while :; do sleep 0.02; done"
-            job_id = await client.start("sh", "-c", script)
+            trap = f"trap 'until [ -e {gate} ]; do sleep 0.02; done; exit 0' TERM"
+            job_id = await client.start("sh", "-c", f"{trap}; touch {deaf}; while :; do sleep 0.02; done")
+            while not deaf.exists():
+                await trio.sleep(0.01)
             handle = await client.begin("Stop", {"job_id": job_id, "grace_period": "20s"})
             await client.call("Query", {"job_id": job_id})  # sent after the Stop: that one is at the server
             await client.ask("watch")

@@ -150,10 +150,10 @@ async def test_a_job_that_is_stopped_for_its_output_says_so(jobcli: Jobcli) -> N
 
 async def test_a_job_that_was_ended_says_so_though_it_gave_a_code(jobcli: Jobcli) -> None:
     """Nobody is to take a 0 of a job that was cut short for an end of its own."""
-    script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
-    ended = await jobcli("run", "--timeout", "0.5", "--", "sh", "-c", script)
+    script, seconds = "trap 'exit 0' TERM; while :; do sleep 0.05; done", f"{patient(0.5):g}"
+    ended = await jobcli("run", "--timeout", seconds, "--", "sh", "-c", script)
     assert ended.code == 0
-    assert "timed_out: exited with code 0; it had run for the 0.5 s that it may" in ended.error
+    assert f"timed_out: exited with code 0; it had run for the {seconds} s that it may" in ended.error
 
 
 async def test_a_file_can_have_a_job_stopped_for_its_output(jobcli: Jobcli, tmp_path: Path) -> None:
