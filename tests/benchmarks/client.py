@@ -1,7 +1,6 @@
 """One measurement in a process of its own: ``client PEER MEASUREMENT PLAN STUBS SERVER CERT KEY CA``; prints JSON.
 
 ``PEER`` may be ``grpc_aio_peer:bare``: the server has no jobs, and nothing but the measurement itself warms it up.
-Whoever the peer is, memory that it frees is used again, as in a program that is made for streams, such as jobcli.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-from api.malloc import keep_what_is_freed
 from tests.benchmarks.measurements import MEASUREMENTS, TRUE, Peer, Plan
 
 
@@ -29,5 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_what_is_freed()
     main()

@@ -10,6 +10,7 @@ import trio
 
 from api import methods
 from api.client import JobClient
+from api.malloc import keep_what_is_freed
 from api.messages import HealthCheckRequest, HealthCheckResponseServingStatus, JobState
 from tests.benchmarks.correct import check
 from tests.benchmarks.measurements import Peer
@@ -62,7 +63,9 @@ class JobClientPeer:
 
 
 def run(work: Callable[[Peer], Awaitable[T]], stubs: Path, server: str, cert: Path, key: Path, ca: Path) -> T:
-    """Connect (without second tries: a lost connection is a run that was not correct) and do the work."""
+    """Connect (without second tries: a lost connection is a run that was not correct) and do the work. Memory that was
+    freed is used again, as in jobcli."""
+    keep_what_is_freed()
 
     async def main() -> T:
         async with JobClient.connect(server, cert=cert, key=key, ca=ca, retry_for=0) as client:
