@@ -91,17 +91,20 @@ async def test_an_unknown_method_is_unimplemented() -> None:
 
 async def test_a_caller_that_gives_up_ends_the_handler() -> None:
     """RST_STREAM is Cancelled in the handler's task."""
-    ended = trio.Event()
+    begun, ended = trio.Event(), trio.Event()
 
     async def handler(call: ServerCall, request: QueryRequest) -> QueryResponse:
+        begun.set()
         try:
             return await for_ever(call, request)
         finally:
             ended.set()
 
     async with rig(query(handler)) as r:
-        with trio.move_on_after(0.05):
-            await r.channel.unary(methods.QUERY, QueryRequest())
+        async with trio.open_nursery() as calling:
+            calling.start_soon(r.channel.unary, methods.QUERY, QueryRequest())
+            await begun.wait()
+            calling.cancel_scope.cancel()
         with trio.fail_after(5):
             await ended.wait()
         assert r.session.streams == {}
