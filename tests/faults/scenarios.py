@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -199,6 +200,8 @@ async def through(
                 run = Run(client, jobd, point, mine / str(count))
                 run.directory.mkdir()
                 await scenario(run)
+                with trio.move_on_after(patient(10)):  # the last steps come after the end is told
+                    await until(partial(jobd.points.reached, point))
                 assert jobd.points.reached(point), f"{point} was not reached"
                 assert processes_with(str(run.mark)) == [], f"{point}: a process is left"
             await until(lambda: jobd.descriptors() <= before)

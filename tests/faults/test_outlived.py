@@ -48,6 +48,7 @@ async def until_stopping(client: JobClient, job: Job) -> None:
     """Wait until the wish that it ends is on record."""
     while not (await client.query(job.id)).stopping:
         await trio.sleep(0.01)
+    await client.start(["true"])  # which is on record when it is answered, and later than that
 
 
 @pytest.mark.parametrize("flags", KINDS)

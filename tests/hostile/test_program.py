@@ -16,7 +16,7 @@ def test_each_attack_is_a_row_of_the_table() -> None:
         "a window update of nothing": ("GOAWAY PROTOCOL_ERROR", "jobd_connections_cut_total protocol +"),
     }
     only = [text for name in wanted for text in ("--only", name)]
-    command = [sys.executable, "-m", "tests.hostile", *only, "--seconds", "0.3"]
+    command = [sys.executable, "-m", "tests.hostile", *only, "--seconds", str(patient(0.3))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patient(60), check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]

@@ -27,6 +27,7 @@ from tests.support.metrics import http as ask
 from tests.support.metrics import parse, scrape, value
 from tests.support.patience import patient
 from tests.support.pki import TestPki
+from tests.support.pool import free_port
 from tests.support.program import SECONDS
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -306,8 +307,7 @@ async def test_a_file_that_cannot_be_written_is_said_once_and_tried_again(
 
 async def test_the_next_server_tells_its_own(pki: TestPki, tmp_path: Path) -> None:
     """At the same address, after a kill; the launcher lives, and no job counts twice."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with jobd_program(pki, tmp_path / "state", "--metrics", address) as program, trio.fail_after(patient(60)):
         async with JobClient.connect(program.server, **pki.credentials("alice")) as client:
             await client.start(["sleep", "1000"])
@@ -339,8 +339,7 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_next_server_from_not
     pki: TestPki, tmp_path: Path
 ) -> None:
     """It says so, serves, and has its address when that is free again."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+    address = "127.0.0.1", free_port()
     settings = ("--metrics", "{}:{}".format(*address))
     with jobd_program(pki, tmp_path / "state", *settings) as program, trio.fail_after(patient(60)):
         os.kill(program.launcher, signal.SIGSTOP)  # it starts the next one when the address is taken

@@ -95,7 +95,7 @@ async def test_a_quiet_stream_is_kept_alive(pki: TestPki, tmp_path: Path) -> Non
         seen: list[str] = []
         with trio.fail_after(patient(10)):
             async with channel.call(methods.STREAM, StreamRequest(job.id)) as answers:
-                while seen.count("heartbeat") < 3:
+                while "output" not in seen or seen.count("heartbeat") < 3 or seen[-1] != "heartbeat":
                     answer = await answers.receive()
                     assert answer is not None
                     seen.append(betterproto.which_one_of(answer, "event")[0])

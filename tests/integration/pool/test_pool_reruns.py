@@ -89,9 +89,9 @@ async def test_a_job_that_an_operator_gives_up_is_run_elsewhere_and_can_then_run
         os.kill(server, signal.SIGSTOP)
         while (await client.query(job.id)).reason != "UNREACHABLE":
             await trio.sleep(0.05)
-        await pool.start("m2")
         forgotten = await client.forget(job.id)
         assert (forgotten.state, forgotten.attempt) == (JobState.PENDING, 1)
+        await pool.start("m2")
         await says(client, job, "run 2")
         again = await client.query(job.id)
         assert (again.state, again.worker) == (JobState.RUNNING, "m2")
