@@ -71,7 +71,7 @@ GOALS: Final = (
     Goal(f"{STREAM}: jobcli", f"{STREAM}: ssh", 1.5, f"{STREAM}: bare"),
     Goal(f"{STREAM}: grpc.aio client", f"{STREAM}: ssh", 1.25, f"{STREAM}: grpc.aio client, framed"),
     Goal(f"{STREAM}: jobcli", f"{STREAM}: blocking loop", 0.8, f"{STREAM}: bare"),
-    Goal(f"{TEN}: own client", "TLS alone, MiB/s", 0.8, "TLS alone, MiB/s: bare"),
+    Goal(f"{TEN}: own client", "TLS alone, MiB/s", 0.8, f"{TEN}: own client, canned"),
     Goal(f"{TEN}: grpc.aio client", f"{TEN}: grpc.aio runner", 2.2, f"{TEN}: grpc.aio client, canned"),
     Goal("jobs/s, 1 at a time: jobd", "jobs/s, 1 at a time: grpc.aio runner", 1.2, "jobs/s, 1 at a time: framed"),
     Goal("jobs/s, 16 at once: jobd", "jobs/s, 16 at once: grpc.aio runner", 1.6, "jobs/s, 16 at once: framed"),
