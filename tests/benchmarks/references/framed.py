@@ -141,24 +141,22 @@ class Connection:
             nursery.cancel_scope.cancel()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        match kind:
-            case 1:  # HEADERS
-                self._methods[stream] = dict(self._decoder.decode(payload))[":path"].rpartition("/")[2]
-                self._windows[stream] = self._initial
-            case 4 if not flags & ACK:  # SETTINGS
-                found = dict(SETTING.iter_unpack(payload))
-                more = found.get(INITIAL_WINDOW_SIZE, self._initial) - self._initial
-                self._initial += more
-                self._windows = {each: size + more if each else size for each, size in self._windows.items()}
-                self._most = found.get(MAX_FRAME_SIZE, self._most)
-                self._stream.write([frame(SETTINGS, ACK, 0)])
-                self._open()
-            case 6 if not flags & ACK:  # PING
-                self._stream.write([frame(PING, ACK, 0, payload)])
-            case 8:  # WINDOW_UPDATE
-                if stream in self._windows:
-                    self._windows[stream] += int.from_bytes(payload, "big")
-                    self._open()
+        if kind == HEADERS:
+            self._methods[stream] = dict(self._decoder.decode(payload))[":path"].rpartition("/")[2]
+            self._windows[stream] = self._initial
+        elif kind == SETTINGS and not flags & ACK:
+            found = dict(SETTING.iter_unpack(payload))
+            more = found.get(INITIAL_WINDOW_SIZE, self._initial) - self._initial
+            self._initial += more
+            self._windows = {each: size + more if each else size for each, size in self._windows.items()}
+            self._most = found.get(MAX_FRAME_SIZE, self._most)
+            self._stream.write([frame(SETTINGS, ACK, 0)])
+            self._open()
+        elif kind == PING and not flags & ACK:
+            self._stream.write([frame(PING, ACK, 0, payload)])
+        elif kind == WINDOW_UPDATE and stream in self._windows:
+            self._windows[stream] += int.from_bytes(payload, "big")
+            self._open()
 
     def _open(self) -> None:
         self._opened.set()
@@ -233,7 +231,7 @@ class Connection:
         front = struct.pack(">BL", 0, len(front) + len(data)) + front
         sent, size, view = 0, len(front) + len(data), memoryview(data)
         while sent < size:
-            while not (room := min(self._windows[0], self._windows[stream], self._most, size - sent, CHUNK)):
+            while (room := min(self._windows[0], self._windows[stream], self._most, size - sent, CHUNK)) <= 0:
                 await self._opened.wait()
             for number in (0, stream):
                 self._windows[number] -= room
