@@ -121,16 +121,20 @@ async def test_keepalive_pings_keep_a_quiet_stream(peer: str, server: str, pki: 
 
 
 async def test_goaway_and_another_connection(peer: str, pki: TestPki, tmp_path: Path) -> None:
-    """A server that leaves for an upgrade: an open Wait is UNAVAILABLE, and the next call finds the new server."""
+    """A server that leaves for an upgrade: an open Wait is UNAVAILABLE, and the next call finds the new server. (A
+    client that hears of both only when the connection has ended, too, as on a busy machine, may say CANCELLED.)"""
     with jobd_program(pki, tmp_path / "state") as jobd, trio.fail_after(PATIENCE):
-        client = await trio.lowlevel.open_process(
-            command(peer, "goaway", jobd.server, pki, "alice"), stdout=subprocess.PIPE
-        )
-        async with client.stdout:
-            assert await client.stdout.receive_some() == b"waiting\n"
-            jobd.process.send_signal(signal.SIGHUP)
-            said = b"".join([data async for data in client.stdout])
-        await client.wait()
-    found = json.loads(said)
+        for _ in range(5):
+            client = await trio.lowlevel.open_process(
+                command(peer, "goaway", jobd.server, pki, "alice"), stdout=subprocess.PIPE
+            )
+            async with client.stdout:
+                assert await client.stdout.receive_some() == b"waiting\n"
+                jobd.process.send_signal(signal.SIGHUP)
+                said = b"".join([data async for data in client.stdout])
+            await client.wait()
+            found = json.loads(said)
+            assert found["again"]["response"]["job"]["state"] == "JOB_STATE_RUNNING"
+            if found["waited"]["code"] != CANCELLED:
+                break
     assert found["waited"]["code"] == UNAVAILABLE
-    assert found["again"]["response"]["job"]["state"] == "JOB_STATE_RUNNING"
