@@ -14,7 +14,8 @@ and environment) travels as a memfd.
                    launcher, or have the mark of that job
         release    id                    the exit is recorded durably: forget the job
         keep       name; one descriptor  hold this for the server that comes after me
-        ready                            I serve
+        saying                           I serve, and am about to tell whoever waits for that
+        ready                            I serve, and have told
         alive                            you asked: I do
         elsewhere  path, pid; one descriptor: a socket to the launcher that has the state directory: be served there
     launcher → server

@@ -121,8 +121,8 @@ def _bare(place: Place, *what: str | int) -> float:
 
 def _streams_of_clients(place: Place) -> Figures:
     found: Figures = {}
-    servers_ = {"jobd": place.jobd, "grpc.aio runner": place.runner}
-    for name, server in {**servers_, "canned": place.canned, "framed": place.framed}.items():
+    servers_ = {"jobd": place.jobd, "grpc.aio runner": place.runner, "canned": place.canned, "framed": place.framed}
+    for name, server in servers_.items():
         label = {"jobd": "grpc.aio client", "grpc.aio runner": name}.get(name, f"grpc.aio client, {name}")
         before = server.processor_time()
         found[f"{STREAM}: {label}"] = place.client("grpc_aio_peer", server, "stream")[STREAM]
