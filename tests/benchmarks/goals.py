@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.benchmarks import programs, servers
 from tests.benchmarks.correct import IncorrectRunError
-from tests.benchmarks.measurements import AT_ONCE, Plan
+from tests.benchmarks.measurements import AT_ONCE, Plan, worked
 from tests.benchmarks.payload import written_by
 from tests.benchmarks.place import Figures, Place, place_of
 from tests.benchmarks.references import blocking, task_spooler
@@ -126,13 +126,14 @@ def _streams_of_clients(place: Place) -> Figures:
         label = {"jobd": "grpc.aio client", "grpc.aio runner": name}.get(name, f"grpc.aio client, {name}")
         before = server.processor_time()
         found[f"{STREAM}: {label}"] = place.client("grpc_aio_peer", server, "stream")[STREAM]
-        found[f"{TIME}: {name}"] = (server.processor_time() - before) / place.plan.mebibytes * 1e3
+        found[f"{TIME}: {name}"] = (server.processor_time() - before) / worked("stream", place.plan) * 1e3
         place.clear()
     return found
 
 
 def _followers(place: Place) -> Figures:
     found: Figures = {}
+    size = worked("followers", place.plan)
     for label, peer, server in (
         ("own client", "job_client_peer", place.jobd),
         ("own client, canned", "job_client_peer", place.canned),
@@ -142,7 +143,7 @@ def _followers(place: Place) -> Figures:
     ):
         before = server.processor_time()
         found[f"{TEN}: {label}"] = place.client(peer, server, "followers")[TEN]
-        found[f"ten followers, {TIME}: {label}"] = (server.processor_time() - before) / place.plan.mebibytes * 1e3
+        found[f"ten followers, {TIME}: {label}"] = (server.processor_time() - before) / size * 1e3
         place.clear()
     return found
 
@@ -159,16 +160,16 @@ def _jobs_of(place: Place, kind: str, measurement: str, count: int, at_once: int
     label = f"jobs/s, {kind}"
     found: Figures = {}
 
-    def note(name: str, server: servers.Serving, measure: Callable[[], float]) -> None:
+    def note(name: str, server: servers.Serving, jobs: int, measure: Callable[[], float]) -> None:
         before = server.processor_time()
         found[f"{label}: {name}"] = measure()
-        found[f"server's time, ms a job, {kind}: {name}"] = (server.processor_time() - before) / count * 1e3
+        found[f"server's time, ms a job, {kind}: {name}"] = (server.processor_time() - before) / jobs * 1e3
 
-    note("jobd", place.jobd, lambda: place.client("grpc_aio_peer", place.jobd, measurement)[label])
-    note("grpc.aio runner", place.runner, lambda: place.client("grpc_aio_peer", place.runner, measurement)[label])
-    note("framed", place.framed, lambda: place.client("grpc_aio_peer", place.framed, measurement)[label])
-    note("bare", place.bare, lambda: _bare(place, "jobs", count, at_once))
-    note("bare, held", place.bare, lambda: _bare(place, "held", count, at_once))
+    for name, server in (("jobd", place.jobd), ("grpc.aio runner", place.runner), ("framed", place.framed)):
+        client = partial(place.client, "grpc_aio_peer", server, measurement)
+        note(name, server, worked(measurement, place.plan) + 1, lambda client=client: client()[label])
+    for name, what in (("bare", "jobs"), ("bare, held", "held")):  # each client runs one before the clock does
+        note(name, place.bare, count + at_once, partial(_bare, place, what, count, at_once))
     if task_spooler.program():
         found[f"{label}: task-spooler"] = task_spooler.jobs(place.scratch, count, at_once)
     return found

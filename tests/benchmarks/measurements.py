@@ -49,6 +49,12 @@ class Plan:
 QUICK: Final = Plan(rounds=1, jobs=5, jobs_at_once=32, calls=64, mebibytes=8, lines=20)
 
 
+def worked(measurement: str, plan: Plan) -> int:
+    """MiB or jobs of a client's whole run, of its warming up too: what the server's time of it was for."""
+    kind = {"jobs_one_by_one": "jobs", "jobs_at_once": "jobs_at_once"}.get(measurement, "mebibytes")
+    return int(getattr(plan, kind) + getattr(QUICK, kind))
+
+
 class Peer(Protocol):
     """A connected client."""
 
