@@ -31,8 +31,9 @@ async def test_an_orderly_end_ends_many_jobs(pki: TestPki, tmp_path: Path) -> No
         async with connect(pki, jobd) as client, trio.open_nursery() as nursery:
             for _ in range(300):
                 nursery.start_soon(partial(client.start, ["sleep", "1000"], env={"MARK": mark}))
-        while len(processes_with(mark)) < 300:  # one that executes has no environment for a moment
+        while len(found := processes_with(mark)) < 300:  # one that executes has no environment for a moment
             await trio.sleep(0.01)
+        assert len(found) == 300
         server, launcher = await trio.to_thread.run_sync(jobd.server_pid), jobd.launcher
         os.kill(jobd.launcher, signal.SIGSTOP)
         os.kill(server, signal.SIGTERM)  # what the launcher would do next

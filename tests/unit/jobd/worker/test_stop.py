@@ -180,15 +180,17 @@ async def test_a_background_child_may_finish_writing(tmp_path: Path) -> None:
 async def test_a_process_that_left_the_session_is_ended_with_the_job(worker: Worker, tmp_path: Path) -> None:
     """After the drain period; the receipt has it."""
     free = tmp_path / "free"
-    escaped = f"setsid sh -c 'echo $$ >&2; touch {free}; while :; do sleep 0.01; done'"
-    job = await worker.start(shell(f"{escaped} & until test -e {free}; do sleep 0.01; done; echo early"))
+    leaves = f"setsid sh -c 'echo $$ >&2; echo $$ > {free}; exec sleep 60'"
+    it_sleeps = f"grep -qs sleep /proc/$(cat {free} 2> /dev/null)/comm"
+    job = await worker.start(shell(f"{leaves} & until {it_sleeps}; do sleep 0.01; done; echo early"))
     with trio.fail_after(patient(10)):
         ended = await worker.wait(job.id)
     got = await collect(await worker.stream(job.id))
     assert ended.state is State.SUCCEEDED
     assert ended.receipt is not None
-    found = {each.member.pid: each for each in ended.receipt.processes}[int(got[Source.STDERR])]
-    assert (found.member.command, found.member.left_session, found.signal) == ("sh", True, signal.SIGTERM)
+    [escaped] = ended.receipt.processes
+    assert escaped.member.pid == int(got[Source.STDERR])
+    assert (escaped.member.command, escaped.member.left_session, escaped.signal) == ("sleep", True, signal.SIGTERM)
     assert (ended.receipt.empty, ended.receipt.proof) == (True, "/proc")
 
 
